@@ -1,0 +1,98 @@
+"""Every field of a config and its default; the other configs change what they must."""
+
+import ml_collections
+from ml_collections import config_dict
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """The mended defaults: hindsight relabeling as we would run it (see configs/paper.py)."""
+    config = ml_collections.ConfigDict()
+    config.seed = 0  # of every random draw of the run
+    config.algorithm = "hir"  # hir | farl (imitate right outputs only) | sft (true answers)
+    config.iterations = 10  # N: rounds of sampling and training
+    config.verifier = "auto"  # auto|exact|choice|number|list|reference, or package.module:function
+
+    config.model = model = ml_collections.ConfigDict()
+    model.path = ""  # Hugging Face folder, or hub name such as google/flan-t5-base
+    model.dtype = "float32"  # of activations and products: float32 | bfloat16; weights stay float32
+
+    config.instruction = instruction = ml_collections.ConfigDict()
+    instruction.correct = "Solve the question with correct answer."  # p_correct
+    instruction.wrong = "Solve the question with wrong answer."  # p_wrong
+
+    config.data = data = ml_collections.ConfigDict()
+    data.source = "generated"  # generated | bigbench | bbh | jsonl
+    data.task = ""  # a task's name, or several with commas between
+    data.path = ""  # bbh: a file or folder; jsonl: a file
+    data.dev_path = ""  # jsonl: development questions of their own; '' splits them off `path`
+    data.test_path = ""  # jsonl: test questions of their own; '' splits them off `path`
+    data.bigbench_dir = ""  # bigbench: a folder laid out like benchmark_tasks/; '' downloads
+    data.tfds_dir = ""  # bigbench: where prepared data is kept; '' is TFDS's default
+    data.protocol = "premise"  # premise (shuffled options, stories never parted) | paper
+    data.dev_fraction = 0.1  # of the premises; chooses the best checkpoint
+    data.test_fraction = 0.2  # of the premises; for the closing table only
+    data.seed = 1  # of the split and the option shuffle
+    data.shuffle_options = True  # protocol=premise: options of a question in random order
+    data.max_train = 0  # questions at most; 0 = all
+    data.max_dev = 0  # questions at most; 0 = all
+    data.max_test = 0  # questions at most; 0 = all
+    data.size = 1000  # generated: questions in all splits
+    data.difficulty = 3  # generated: things in a question; the range depends on the task
+    data.max_source_tokens = 512  # longest prompt, EOS included
+    data.too_long = "error"  # prompts beyond that: error | drop (counted in the log)
+
+    config.sample = sample = ml_collections.ConfigDict()
+    sample.samples = 4  # R: outputs a question and iteration
+    sample.temperature = 1.0  # τ
+    sample.top_k = 50  # likeliest tokens kept; 0 = all. ε puts mass on junk that this cuts off
+    sample.top_p = 1.0  # probability kept
+    sample.max_new_tokens = 32  # longest output and training target, EOS included
+    sample.batch_size = 64  # questions decoded at once
+
+    config.replay = replay = ml_collections.ConfigDict()
+    replay.keep_iterations = 4  # K: iterations of samples that are trained on; 0 = all
+    replay.dedup = "all"  # repeats of (question, output) dropped: all | iteration | none
+    replay.max_size = 0  # samples trained on in an iteration, drawn at random; 0 = all
+
+    config.sub_output = sub_output = ml_collections.ConfigDict()
+    sub_output.mode = "suffix"  # full | suffix | window (the reference code's)
+    sub_output.prob = 0.5  # suffix: probability of a start inside the output
+
+    config.loss = loss = ml_collections.ConfigDict()
+    loss.smoothing = 0.2  # ε: label smoothing
+    loss.contrastive = "pairwise"  # pairwise | in_batch (the paper's Eq. 4); of hir alone
+    loss.contrastive_weight = 1.0  # α; 0 leaves the term out
+    # ε_c: smoothing of the pairwise term; None = ε
+    loss.contrastive_smoothing = config_dict.placeholder(float)
+    loss.entropy_weight = 0.001  # β: > 0 rewards entropy
+    loss.kl_weight = 0.0  # κ: of KL(policy ‖ starting model) under the sampling prompt
+
+    config.train = train = ml_collections.ConfigDict()
+    train.epochs = 10  # E: passes over the buffer an iteration
+    train.batch_size = 64  # B: pairs a step
+    train.accumulation = 1  # parts that a batch is computed in, to save memory
+    train.optimizer = "adamw"  # adamw | adafactor
+    train.learning_rate = 5e-4  # after the warm-up, constant
+    train.warmup_steps = 0  # optimizer steps of linear growth
+    train.weight_decay = 0.0  # decoupled
+    train.clip_norm = 1.0  # largest global norm of a gradient; 0 = any
+    train.dropout_rate = 0.0  # of activations in training
+    train.log_every = 10  # steps between lines of metrics.jsonl
+
+    config.buckets = buckets = ml_collections.ConfigDict()
+    buckets.source = 3  # lengths that prompts are padded to; more pad less and compile longer
+    buckets.target = 1  # lengths that targets are padded to
+
+    config.evaluate = evaluate = ml_collections.ConfigDict()
+    evaluate.every = 1  # iterations between evaluations on the development questions
+    evaluate.split = "test"  # of --mode=eval: train | dev | test
+
+    config.checkpoint = checkpoint = ml_collections.ConfigDict()
+    checkpoint.every_steps = 500  # optimizer steps between checkpoints inside an iteration
+    checkpoint.keep = 2  # newest ones kept
+
+    config.mesh = mesh = ml_collections.ConfigDict()
+    mesh.data = -1  # devices that split the batch; -1 = all that the others leave
+    mesh.fsdp = 1  # devices that split the batch, parameters and optimizer state
+    mesh.tensor = 1  # devices that split heads, feed-forward width and vocabulary
+    return config

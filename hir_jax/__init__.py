@@ -1,0 +1,1 @@
+"""Hindsight Instruction Relabeling for T5-family models, in JAX."""

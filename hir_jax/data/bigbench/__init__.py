@@ -1,0 +1,1 @@
+"""BIG-bench (arXiv 2206.04615): the twelve tasks, through a TensorFlow Datasets builder."""

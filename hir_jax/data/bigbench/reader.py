@@ -1,0 +1,178 @@
+"""BIG-bench tasks as examples: finds the raw file, prepares it once, reads the records."""
+
+import hashlib
+import http.client
+import os
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import tensorflow_datasets as tfds
+
+from hir_jax.data.bigbench.bigbench_dataset_builder import Builder
+from hir_jax.data.bigbench.tasks import RAW_FOLDER
+from hir_jax.data.example import Example
+from hir_jax.data.splits import premise_of
+from hir_jax.errors import UserError
+
+_URL = "https://raw.githubusercontent.com/google/BIG-bench/main/bigbench/benchmark_tasks"
+_TIMEOUT_S = 30
+
+
+def read(task: str, protocol: str, bigbench_dir: str = "", tfds_dir: str = "") -> list[Example]:
+    """The examples of a task, in the order of its file, options not shuffled.
+
+    Args:
+        task: one of the twelve names in `RAW_FOLDER`.
+        protocol: 'paper' for the texts and answers of the reference code, else 'premise'.
+        bigbench_dir: a folder laid out like BIG-bench's `benchmark_tasks/`; '' = TFDS's manual dir
+            and, where that lacks the task, download.
+        tfds_dir: where prepared data is kept; '' = TFDS's default.
+
+    Raises:
+        UserError: unknown task; no raw file; a faulty raw file; damaged prepared data; `tfds_dir`
+            cannot be written.
+    """
+    if task not in RAW_FOLDER:
+        raise UserError(
+            f"Unknown BIG-bench task {task!r} in data.task. Expected one of: "
+            f"{', '.join(RAW_FOLDER)}."
+        )
+    make_example = _as_paper if protocol == "paper" else _as_published
+    records = _records(
+        task, bigbench_dir, Path(tfds_dir or tfds.core.constants.DATA_DIR).expanduser()
+    )
+    return [make_example(task, record) for record in records]
+
+
+def _records(task: str, bigbench_dir: str, data_dir: Path) -> list[dict[str, Any]]:
+    """The task's records in the order of the file, prepared first if they are not yet."""
+    try:
+        raw_dir = _raw_dir(task, bigbench_dir, data_dir)
+        builder = _prepared(task, raw_dir, data_dir)
+    except OSError as error:
+        raise UserError(
+            f"Cannot prepare the BIG-bench task {task} under {data_dir}: {error}. Set "
+            "--config.data.tfds_dir to a folder that can be written."
+        ) from error
+    try:
+        records = [_decoded(record) for record in builder.as_data_source("examples")]
+    except RuntimeError as error:  # array_record's own checksums
+        raise UserError(
+            f"The prepared data in {builder.data_path} is damaged: {error}. Delete that folder; it "
+            "is made again from the raw file."
+        ) from error
+    return sorted(records, key=lambda record: record["index"])
+
+
+def _raw_dir(task: str, bigbench_dir: str, data_dir: Path) -> Path:
+    """The folder that holds the task's raw file; downloads the file if there is none."""
+    file = Path(RAW_FOLDER[task], "task.json")
+    if bigbench_dir:
+        given_dir = Path(bigbench_dir).expanduser()
+        if not (given_dir / file).is_file():
+            raise UserError(
+                f"No BIG-bench task file {given_dir / file}. Set --config.data.bigbench_dir to a "
+                "folder laid out like BIG-bench's bigbench/benchmark_tasks/."
+            )
+        return given_dir
+    manual_dir = data_dir / "downloads" / "manual"
+    downloaded_dir = data_dir / "downloads" / "bigbench"
+    for folder in (manual_dir, downloaded_dir):
+        if (folder / file).is_file():
+            return folder
+    _download(f"{_URL}/{file.as_posix()}", downloaded_dir / file, manual_dir)
+    return downloaded_dir
+
+
+def _download(url: str, target: Path, manual_dir: Path) -> None:
+    try:
+        with urllib.request.urlopen(url, timeout=_TIMEOUT_S) as response:
+            content = response.read()
+    except (OSError, http.client.HTTPException) as error:
+        raise UserError(
+            f"Cannot download {url}: {error}. Set --config.data.bigbench_dir to a folder laid out "
+            "like BIG-bench's bigbench/benchmark_tasks/ (the PyPI package `bigbench` has the same "
+            f"files), or put that folder's content into {manual_dir}."
+        ) from error
+    target.parent.mkdir(parents=True, exist_ok=True)
+    # Renamed when whole: a killed download must not be taken for the file.
+    partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
+    partial.write_bytes(content)
+    partial.replace(target)
+
+
+def _prepared(task: str, raw_dir: Path, data_dir: Path) -> Builder:
+    """The builder of the task with its data on disk.
+
+    The raw file's digest is part of the path, so another raw file never meets old data. TFDS
+    writes into a temporary folder and renames it when whole, so a killed run leaves nothing that
+    looks prepared.
+    """
+    raw_file = raw_dir / RAW_FOLDER[task] / "task.json"
+    digest = hashlib.sha256(raw_file.read_bytes()).hexdigest()[:16]
+    builder = Builder(
+        config=task, data_dir=data_dir / "hir_jax" / digest, file_format="array_record"
+    )
+    try:
+        builder.download_and_prepare(
+            download_dir=data_dir / "downloads",
+            download_config=tfds.download.DownloadConfig(manual_dir=raw_dir),
+        )
+    except OSError:
+        # Another process may have renamed its copy to this path first; it serves as well.
+        if not builder.data_path.exists():
+            raise
+        builder = Builder(config=task, data_dir=builder.data_dir_root, file_format="array_record")
+    return builder
+
+
+def _decoded(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The record with texts for bytes."""
+    return {
+        "index": int(record["index"]),
+        "prefix": record["prefix"].decode(),
+        "input": record["input"].decode(),
+        "options": [option.decode() for option in record["options"]],
+        "scores": record["scores"],
+        "targets": [target.decode() for target in record["targets"]],
+    }
+
+
+def _as_published(task: str, record: Mapping[str, Any]) -> Example:
+    """Prefix and input as they are; every option scored 1, every target counts as right."""
+    options = tuple(record["options"])
+    right = [o for o, score in zip(options, record["scores"], strict=True) if score == 1]
+    question = record["prefix"] + record["input"]
+    return _example(task, record, question, options, tuple(right or record["targets"]))
+
+
+def _as_paper(task: str, record: Mapping[str, Any]) -> Example:
+    """The reference code's texts and its one right answer."""
+    prefix, options = record["prefix"].replace("\n\n", "\n"), tuple(record["options"])
+    if options:
+        question = prefix + record["input"].replace("\n\n", "")
+        answer = options[list(record["scores"]).index(1)]
+    else:
+        question = prefix + record["input"].replace("\n\n", "\n")
+        # Where several spellings are accepted, the reference code takes the second.
+        answer = record["targets"][min(1, len(record["targets"]) - 1)]
+    return _example(task, record, question, options, (answer,))
+
+
+def _example(
+    task: str,
+    record: Mapping[str, Any],
+    question: str,
+    options: tuple[str, ...],
+    answers: tuple[str, ...],
+) -> Example:
+    return Example(
+        id=f"{task}/{record['index']}",
+        question=question,
+        options=options,
+        answers=answers,
+        task=task,
+        premise=premise_of(task, record["input"]),
+    )

@@ -1,0 +1,57 @@
+"""Reading the user's text and JSON files, with errors that say where the fault is."""
+
+import codecs
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hir_jax.errors import UserError
+
+SHOWN_FAULTS = 10
+
+
+def read_text(path: Path) -> str:
+    """The text of a UTF-8 file. Raises UserError if it cannot be read or is not UTF-8."""
+    try:
+        raw = path.read_bytes().removeprefix(codecs.BOM_UTF8)
+    except OSError as error:
+        raise UserError(f"Cannot read the data file {path}: {error.strerror}.") from error
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line_start = raw.rfind(b"\n", 0, error.start) + 1
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise UserError(
+            f"{path} is not UTF-8 text: byte {error.start - line_start + 1} of line {line} is "
+            f"0x{raw[error.start]:02x} ({error.reason}). Save the file as UTF-8."
+        ) from error
+
+
+def read_examples(path: Path) -> dict[str, Any]:
+    """A JSON object whose "examples" is a list of at least one object.
+
+    Raises:
+        UserError: the file cannot be read, or is something else.
+    """
+    try:
+        content = json.loads(read_text(path))
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is not JSON: {error}.") from error
+    examples = content.get("examples") if isinstance(content, dict) else None
+    if not isinstance(examples, list) or not examples:
+        raise UserError(f'{path}: expected a JSON object with a non-empty list "examples".')
+    raise_faults(
+        path, [f"example {i}: not an object" for i, e in enumerate(examples) if type(e) is not dict]
+    )
+    return content
+
+
+def raise_faults(path: Path, faults: Sequence[str]) -> None:
+    """Raises UserError showing the first faults of a file and their number, if there are any."""
+    if not faults:
+        return
+    more = len(faults) - SHOWN_FAULTS
+    shown = [*faults[:SHOWN_FAULTS], *([f"... and {more} more"] if more > 0 else [])]
+    noun = "fault" if len(faults) == 1 else "faults"
+    raise UserError(f"{path}: {len(faults)} {noun}. Mend the file:\n  " + "\n  ".join(shown))

@@ -1,0 +1,197 @@
+"""From `config.data` to split examples, whatever the source."""
+
+import itertools
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import ml_collections
+
+from hir_jax.data import bbh, generators, jsonl
+from hir_jax.data.example import Example
+from hir_jax.data.splits import (
+    Splits,
+    seeded_order,
+    shuffle_options,
+    split_as_paper,
+    split_by_premise,
+)
+from hir_jax.errors import UserError
+
+PROTOCOLS = ("premise", "paper")
+
+
+def load(config: ml_collections.ConfigDict) -> Splits:
+    """The examples that `config.data` asks for, split, shuffled and cut to `max_*`.
+
+    Each task is split on its own and cut to the first `max_train`, `max_dev`, `max_test` of its
+    order (0 = all); then the tasks are joined. With protocol 'paper' (BIG-bench only) the options
+    keep their order, `shuffle_options` notwithstanding, and dev is empty.
+
+    Args:
+        config: `config.data`, with the fields described in the config files.
+
+    Returns:
+        train, dev and test; dev and test are empty where their fraction is 0. With JSONL, train is
+        empty too where `path` is and a `dev_path` or `test_path` is given: for scoring alone.
+
+    Raises:
+        UserError: a field is out of its range, or the source's data is missing or faulty.
+    """
+    _check(config)
+    parts = [
+        Splits(
+            train=_first(splits.train, config.max_train),
+            dev=_first(splits.dev, config.max_dev),
+            test=_first(splits.test, config.max_test),
+        )
+        for splits in _SOURCES[config.source](config)
+    ]
+    joined = Splits(*(tuple(itertools.chain(*side)) for side in zip(*parts, strict=True)))
+    _check_sides(joined, config.protocol)
+    if config.shuffle_options and config.protocol != "paper":
+        joined = Splits(*(tuple(shuffle_options(e, config.seed) for e in side) for side in joined))
+    return joined
+
+
+def _first(examples: tuple[Example, ...], maximum: int) -> tuple[Example, ...]:
+    return examples[: maximum or None]
+
+
+def _generated(config: ml_collections.ConfigDict) -> list[Splits]:
+    return [_generated_task(task, config) for task in _tasks(config)]
+
+
+def _generated_task(task: str, config: ml_collections.ConfigDict) -> Splits:
+    examples = generators.generate(task, config.size, config.difficulty, config.seed)
+    ordered = seeded_order(examples, config.seed)
+    splits = Splits(
+        *(tuple(e for e in ordered if generators.split_of(e) == side) for side in Splits._fields)
+    )
+    empty = [side for side in Splits._fields if not getattr(splits, side)]
+    if empty:
+        raise UserError(
+            f"Generated task {task}: data.size={config.size} leaves {' and '.join(empty)} empty. "
+            "Set a larger --config.data.size."
+        )
+    return splits
+
+
+def _bigbench(config: ml_collections.ConfigDict) -> list[Splits]:
+    # Here, not above: it imports TensorFlow Datasets, which the other sources can do without.
+    from hir_jax.data.bigbench import reader
+
+    tasks = [
+        reader.read(task, config.protocol, config.bigbench_dir, config.tfds_dir)
+        for task in _tasks(config)
+    ]
+    if config.protocol == "paper":
+        return [split_as_paper(examples, config.seed) for examples in tasks]
+    return [_split(examples, config) for examples in tasks]
+
+
+def _bbh(config: ml_collections.ConfigDict) -> list[Splits]:
+    files = bbh.files(_path(config), _tasks(config))
+    return [_split(bbh.read(file), config) for file in files]
+
+
+def _jsonl(config: ml_collections.ConfigDict) -> list[Splits]:
+    further = {
+        part: jsonl.read(Path(path).expanduser(), config.task, part)
+        for part, path in (("dev", config.dev_path), ("test", config.test_path))
+        if path
+    }
+    if further and not config.path:
+        splits = Splits((), (), ())
+    else:
+        splits = split_by_premise(
+            jsonl.read(_path(config), config.task),
+            dev_fraction=0.0 if config.dev_path else config.dev_fraction,
+            test_fraction=0.0 if config.test_path else config.test_fraction,
+            seed=config.seed,
+        )
+    ordered = {part: seeded_order(examples, config.seed) for part, examples in further.items()}
+    return [splits._replace(**ordered)]
+
+
+_SOURCES: dict[str, Callable[[ml_collections.ConfigDict], list[Splits]]] = {
+    "generated": _generated,
+    "bigbench": _bigbench,
+    "bbh": _bbh,
+    "jsonl": _jsonl,
+}
+
+
+def _split(examples: Sequence[Example], config: ml_collections.ConfigDict) -> Splits:
+    return split_by_premise(examples, config.dev_fraction, config.test_fraction, config.seed)
+
+
+def _tasks(config: ml_collections.ConfigDict) -> list[str]:
+    """The names in `config.task`, at least one, each once."""
+    tasks = [task.strip() for task in config.task.split(",") if task.strip()]
+    repeated = sorted({task for task in tasks if tasks.count(task) > 1})
+    if not tasks or repeated:
+        raise UserError(
+            "Expected data.task to name one task, or several separated by commas, each once; found "
+            f"{config.task!r}."
+        )
+    return tasks
+
+
+def _path(config: ml_collections.ConfigDict) -> Path:
+    if not config.path:
+        raise UserError(f"data.source={config.source!r} needs --config.data.path; it is empty.")
+    return Path(config.path).expanduser()
+
+
+def _check(config: ml_collections.ConfigDict) -> None:
+    """Raises UserError listing every field that is out of its range."""
+    faults = []
+    if config.source not in _SOURCES:
+        faults.append(f"source: expected one of {', '.join(_SOURCES)}; found {config.source!r}")
+    if config.protocol not in PROTOCOLS:
+        faults.append(
+            f"protocol: expected one of {', '.join(PROTOCOLS)}; found {config.protocol!r}"
+        )
+    if config.protocol == "paper" and config.source != "bigbench":
+        faults.append(
+            "protocol: 'paper' is the reference code's way with BIG-bench files; use 'premise' "
+            f"with source {config.source!r}"
+        )
+    if not (
+        config.dev_fraction >= 0
+        and config.test_fraction >= 0
+        and config.dev_fraction + config.test_fraction < 1
+    ):
+        faults.append(
+            "dev_fraction, test_fraction: expected at least 0 each and less than 1 together; found "
+            f"{config.dev_fraction} and {config.test_fraction}"
+        )
+    for field in ("max_train", "max_dev", "max_test"):
+        if config[field] < 0:
+            faults.append(f"{field}: expected 0 (all) or more; found {config[field]}")
+    if not 0 <= config.seed < 2**32:
+        faults.append(f"seed: expected 0 to 2**32 - 1; found {config.seed}")
+    if config.source != "jsonl" and (config.dev_path or config.test_path):
+        faults.append(f"dev_path, test_path: they are for source 'jsonl', not {config.source!r}")
+    if faults:
+        raise UserError("Faulty config.data:\n  " + "\n  ".join(faults))
+
+
+def _check_sides(splits: Splits, protocol: str) -> None:
+    """Raises UserError if an id is there twice or, but in the paper's protocol, a premise leaks."""
+    ids = [example.id for side in splits for example in side]
+    if len(set(ids)) < len(ids):
+        repeated = next(i for i in ids if ids.count(i) > 1)
+        raise UserError(f"Example id {repeated!r} is used twice; every id must be unique.")
+    if protocol == "paper":
+        return
+    for one, other in itertools.combinations(Splits._fields, 2):
+        shared = {e.premise for e in getattr(splits, one)} & {
+            e.premise for e in getattr(splits, other)
+        }
+        if shared:
+            raise UserError(
+                f"{len(shared)} premises are in both {one} and {other}, so the score would not be "
+                f"of unseen questions; one is {min(shared)!r}. Remove them from one side, or give "
+                'the questions distinct "premise" fields if they are different all the same.'
+            )

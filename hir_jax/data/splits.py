@@ -1,0 +1,103 @@
+"""Which example goes where: train / dev / test, the order within, and the order of options."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from hir_jax.data.example import Example
+from hir_jax.errors import UserError
+
+
+class Splits(NamedTuple):
+    """The examples of one or several tasks, parted; each part in its seeded order."""
+
+    train: tuple[Example, ...]
+    dev: tuple[Example, ...]
+    test: tuple[Example, ...]
+
+
+def keyed_hash(seed: int, *names: str) -> bytes:
+    """Bytes to sort by: a draw that depends on the seed and the names alone, on any machine."""
+    return hashlib.sha256(json.dumps([seed, *names]).encode()).digest()
+
+
+def premise_of(task: str, text: str) -> str:
+    """What the questions asked of one story share.
+
+    Args:
+        task: a BIG-bench (or BIG-Bench Hard) task's name.
+        text: the example's input: for tracking, the story ends where the question begins; for
+            logical deduction (asked through the options alone) where the options begin.
+    """
+    if task.startswith("tracking_shuffled_objects"):
+        return text.partition("At the end of the")[0]
+    if task.startswith("logical_deduction"):
+        return text.partition("\nOptions:")[0]
+    return text
+
+
+def shuffle_options(example: Example, seed: int) -> Example:
+    """The example with its options in an order keyed by (seed, example id) alone."""
+    options = sorted(
+        example.options, key=lambda option: keyed_hash(seed, "option", example.id, option)
+    )
+    return dataclasses.replace(example, options=tuple(options))
+
+
+def seeded_order(examples: Sequence[Example], seed: int) -> tuple[Example, ...]:
+    """The examples in an order keyed by (seed, example id)."""
+    return tuple(sorted(examples, key=lambda example: keyed_hash(seed, "order", example.id)))
+
+
+def split_by_premise(
+    examples: Sequence[Example], dev_fraction: float, test_fraction: float, seed: int
+) -> Splits:
+    """Parts the examples so that no premise stands on two sides.
+
+    The distinct premises, in an order keyed by (seed, premise), are cut by the fractions (rounded
+    to the nearest whole premise): test first, then dev, the rest is train. A fraction of 0 leaves
+    its part empty.
+
+    Raises:
+        UserError: a part with a fraction above 0, or train, would be empty.
+    """
+    premises = sorted(
+        {example.premise for example in examples},
+        key=lambda premise: keyed_hash(seed, "premise", premise),
+    )
+    test_end = round(test_fraction * len(premises))
+    dev_end = test_end + round(dev_fraction * len(premises))
+    wanted = {"train": True, "dev": dev_fraction > 0, "test": test_fraction > 0}
+    parts = {"train": premises[dev_end:], "dev": premises[test_end:dev_end]}
+    parts["test"] = premises[:test_end]
+    empty = [name for name, is_wanted in wanted.items() if is_wanted and not parts[name]]
+    if empty:
+        raise UserError(
+            f"Task {examples[0].task}: expected at least one example in each split, but "
+            f"data.dev_fraction={dev_fraction} and data.test_fraction={test_fraction} of "
+            f"{len(premises)} distinct premises leave {' and '.join(empty)} empty. Give more "
+            "examples or other fractions (0 for a split that is not needed)."
+        )
+    side = {premise: name for name, part in parts.items() for premise in part}
+    ordered = seeded_order(examples, seed)
+    return Splits(
+        *(tuple(e for e in ordered if side[e.premise] == name) for name in Splits._fields)
+    )
+
+
+def split_as_paper(examples: Sequence[Example], seed: int) -> Splits:
+    """The reference code's split: NumPy's RandomState permutation, first 80% train, rest test.
+
+    The paper's seed is 1. There is no dev part, and a premise may stand on both sides.
+    """
+    order = np.random.RandomState(seed).permutation(len(examples))
+    cut = int(0.8 * len(examples))
+    return Splits(
+        train=tuple(examples[i] for i in order[:cut]),
+        dev=(),
+        test=tuple(examples[i] for i in order[cut:]),
+    )

@@ -1,0 +1,83 @@
+"""From logits to tokens: temperature, top-k, top-p, greedy.
+
+Draws invert a cumulative distribution with two uniforms a row, so a step costs two random numbers
+a row instead of one a vocabulary entry. Keys belong to (question, sample, position), never to the
+place in a batch: the same draw comes out wherever a row is computed.
+
+Letters in names: N rows, V vocabulary, K tokens kept.
+"""
+
+import jax
+import jax.numpy as jnp
+
+BLOCK = 128
+
+
+def row_keys(key: jax.Array, question_N: jax.Array, sample_N: jax.Array) -> jax.Array:
+    """A key for each row, from the iteration's key, a question's uint32 id and a sample's index."""
+    fold = jax.vmap(jax.random.fold_in)
+    return fold(jax.vmap(jax.random.fold_in, (None, 0))(key, question_N), sample_N)
+
+
+def uniforms(key_N: jax.Array, position_N: jax.Array) -> jax.Array:
+    """Two uniform numbers in [0, 1) for the draw at each row's position; Nx2."""
+    return jax.vmap(lambda key, t: jax.random.uniform(jax.random.fold_in(key, t), (2,)))(
+        key_N, position_N
+    )
+
+
+def draw(
+    logits_NxV: jax.Array,
+    uniform_Nx2: jax.Array,
+    temperature: jax.Array,
+    top_k: int = 0,
+    top_p: float = 1.0,
+) -> jax.Array:
+    """Draws a token a row; int32 N.
+
+    Args:
+        logits_NxV: float32 scores.
+        uniform_Nx2: from `uniforms`.
+        temperature: scalar; 0 takes the likeliest token (the lowest id among equals).
+        top_k: keep the k likeliest tokens; 0 keeps all.
+        top_p: of those, keep the fewest whose probability reaches p (Holtzman et al., 2020).
+    """
+    scaled_NxV = logits_NxV / jnp.where(temperature > 0, temperature, 1.0)
+    if not top_k and top_p >= 1:
+        return jax.lax.cond(
+            temperature > 0,
+            lambda: _draw_in_blocks(jax.nn.softmax(scaled_NxV), uniform_Nx2),
+            lambda: jnp.argmax(logits_NxV, axis=-1).astype(jnp.int32),
+        )
+    vocabulary = logits_NxV.shape[-1]
+    values_NxK, tokens_NxK = jax.lax.top_k(scaled_NxV, min(top_k or vocabulary, vocabulary))
+    probs_NxK = jax.nn.softmax(values_NxK)
+    before_NxK = jnp.cumsum(probs_NxK, axis=-1) - probs_NxK
+    probs_NxK = jnp.where(before_NxK < top_p, probs_NxK, 0.0)
+    chosen_N = jnp.where(temperature > 0, _invert(probs_NxK, uniform_Nx2[:, 0]), 0)
+    return jnp.take_along_axis(tokens_NxK, chosen_N[:, None], axis=1)[:, 0]
+
+
+def token_logprob(logits_NxV: jax.Array, token_N: jax.Array) -> jax.Array:
+    """Log-probability of each row's token under the whole, untempered softmax; float32 N."""
+    chosen_N = jnp.take_along_axis(logits_NxV, token_N[:, None], axis=1)[:, 0]
+    return chosen_N - jax.nn.logsumexp(logits_NxV, axis=-1)
+
+
+def _draw_in_blocks(probs_NxV: jax.Array, uniform_Nx2: jax.Array) -> jax.Array:
+    # One uniform picks a block of the vocabulary, the other a token in it. Sums of 128 terms are
+    # cheaper than a running sum over the vocabulary, and 46 random bits resolve rare tokens.
+    rows, vocabulary = probs_NxV.shape
+    padded = jnp.pad(probs_NxV, ((0, 0), (0, -vocabulary % BLOCK)))
+    blocks = padded.reshape(rows, -1, BLOCK)
+    block_N = _invert(blocks.sum(axis=-1), uniform_Nx2[:, 0])
+    block = jnp.take_along_axis(blocks, block_N[:, None, None], axis=1)[:, 0]
+    return block_N * BLOCK + _invert(block, uniform_Nx2[:, 1])
+
+
+def _invert(weights_NxK: jax.Array, uniform_N: jax.Array) -> jax.Array:
+    # The first index whose cumulative weight exceeds uniform * total. The largest float32 uniform
+    # is 1 - 2^-23, so the product stays below the total and the index in range.
+    cumulative = jnp.cumsum(weights_NxK, axis=-1)
+    threshold = uniform_N[:, None] * cumulative[:, -1:]
+    return jnp.sum(cumulative <= threshold, axis=-1, dtype=jnp.int32)

@@ -1,0 +1,89 @@
+"""Where arrays live: a mesh of (data, fsdp, tensor) and a table of rules for parameters."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from hir_jax.errors import UserError
+
+AXES = ("data", "fsdp", "tensor")
+
+# First match on the path decides. Heads, feed-forward width and vocabulary go on `tensor`; the
+# model width goes on `fsdp`. Norms and position biases are small and stay whole everywhere.
+RULES = (
+    (r"shared$", P("tensor", "fsdp")),
+    (r"lm_head$", P("fsdp", "tensor")),
+    (r"(query|key|value|wi|wi_0|wi_1)/kernel$", P("fsdp", "tensor")),
+    (r"(out|wo)/kernel$", P("tensor", "fsdp")),
+    (r"(scale|relative_bias)$", P()),
+)
+
+
+def make_mesh(shape: Mapping[str, int]) -> Mesh:
+    """A mesh over all devices; one axis may be -1 and takes what the others leave.
+
+    Raises:
+        UserError: the shape does not multiply to the number of devices.
+    """
+    sizes = [shape[axis] for axis in AXES]
+    devices = jax.device_count()
+    known = int(np.prod([size for size in sizes if size != -1]))
+    if sizes.count(-1) == 1 and known > 0 and devices % known == 0:
+        sizes[sizes.index(-1)] = devices // known
+    if min(sizes) < 1 or int(np.prod(sizes)) != devices:
+        asked = " x ".join(f"{axis}={shape[axis]}" for axis in AXES)
+        raise UserError(
+            f"config.mesh: expected sizes whose product is the number of devices, {devices} (one "
+            f"may be -1); found {asked}."
+        )
+    return jax.make_mesh(tuple(sizes), AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Batches are split along their first axis over `data` and `fsdp`."""
+    return NamedSharding(mesh, P(("data", "fsdp")))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """A whole copy on every device."""
+    return NamedSharding(mesh, P())
+
+
+def batch_multiple(mesh: Mesh) -> int:
+    """A batch's first axis must be a multiple of this."""
+    return mesh.shape["data"] * mesh.shape["fsdp"]
+
+
+def tree_shardings(mesh: Mesh, tree: Any) -> Any:
+    """The sharding of each leaf of a parameter tree, or of optimizer state that mirrors one.
+
+    A leaf that no rule names (a step count), or one of fewer axes than its rule (Adafactor's
+    factored moments), is whole on every device. A dimension that its mesh axis does not divide
+    stays whole too.
+    """
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: NamedSharding(mesh, leaf_spec(mesh, path_name(path), leaf.shape)), tree
+    )
+
+
+def leaf_spec(mesh: Mesh, name: str, shape: tuple[int, ...]) -> P:
+    """The partition of one leaf by `RULES`."""
+    spec = next((spec for pattern, spec in RULES if re.search(pattern, name)), P())
+    if len(spec) > len(shape):
+        return P()
+    return P(
+        *(
+            axis if axis is not None and size % mesh.shape[axis] == 0 else None
+            for axis, size in zip(spec, shape, strict=False)
+        )
+    )
+
+
+def path_name(path: tuple[Any, ...]) -> str:
+    """A tree path as "decoder/block_0/self_attention/query/kernel"."""
+    return jax.tree_util.keystr(path, simple=True, separator="/")

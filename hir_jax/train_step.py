@@ -1,0 +1,309 @@
+"""The optimizer step of HIR: one fused pass over [p*; p⁻], donated and sharded state.
+
+Letters in names: B examples, S source tokens, T target tokens, A parts of an accumulated batch.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+from hir_jax import batching, losses, sharding, t5
+from hir_jax.errors import UserError
+
+
+@flax.struct.dataclass
+class TrainState:
+    """What training changes."""
+
+    step: jax.Array  # optimizer steps done
+    params: t5.Params
+    opt_state: optax.OptState
+
+
+@dataclasses.dataclass(frozen=True)
+class LossSettings:
+    """Coefficients and forms of the terms; `hir_jax.losses` defines each.
+
+    Attributes:
+        smoothing: ε of the supervised term.
+        contrastive: 'pairwise' or 'in_batch'; matters only where `contrastive_weight` is not 0.
+        contrastive_weight: α.
+        contrastive_smoothing: ε_c of the pairwise form.
+        entropy_weight: β.
+        kl_weight: κ.
+    """
+
+    smoothing: float
+    contrastive: str = "pairwise"
+    contrastive_weight: float = 0.0
+    contrastive_smoothing: float = 0.0
+    entropy_weight: float = 0.0
+    kl_weight: float = 0.0
+
+    @property
+    def uses_negative(self) -> bool:
+        """Whether a pass under p⁻ is needed."""
+        pairwise = self.contrastive_weight != 0 and self.contrastive == "pairwise"
+        return pairwise or self.kl_weight != 0
+
+
+Terms = dict[str, losses.Term]
+Step = Callable[..., tuple[TrainState, dict[str, jax.Array]]]
+
+
+def make_optimizer(
+    name: str,
+    learning_rate: float,
+    warmup_steps: int = 0,
+    decay_steps: int = 0,
+    weight_decay: float = 0.0,
+    clip_norm: float = 0.0,
+) -> optax.GradientTransformation:
+    """AdamW or Adafactor behind a clip of the gradient's global norm.
+
+    Args:
+        name: 'adamw' or 'adafactor'.
+        learning_rate: reached after the warm-up.
+        warmup_steps: the rate grows linearly over so many steps.
+        decay_steps: then falls along a cosine to zero over so many; 0 keeps it constant.
+        weight_decay: decoupled, scaled by the learning rate.
+        clip_norm: the largest global norm of a gradient; 0 leaves it as it is.
+    """
+    after = (
+        optax.cosine_decay_schedule(learning_rate, decay_steps)
+        if decay_steps
+        else optax.constant_schedule(learning_rate)
+    )
+    # The first step must move, so step 0 has the warm-up's first share, not zero.
+    warmup = optax.linear_schedule(
+        learning_rate / max(warmup_steps, 1), learning_rate, max(warmup_steps - 1, 1)
+    )
+    schedule = optax.join_schedules([warmup, after], [warmup_steps])
+    if name == "adamw":
+        optimizer = optax.adamw(schedule, weight_decay=weight_decay)
+    elif name == "adafactor":
+        optimizer = optax.adafactor(schedule, weight_decay_rate=weight_decay or None)
+    else:
+        raise UserError(f"config.train.optimizer: expected 'adamw' or 'adafactor', found {name!r}.")
+    clip = optax.clip_by_global_norm(clip_norm) if clip_norm else optax.identity()
+    return optax.chain(clip, optimizer)
+
+
+def new_state(params: t5.Params, optimizer: optax.GradientTransformation) -> TrainState:
+    """The state before the first step."""
+    return TrainState(jnp.int32(0), params, optimizer.init(params))
+
+
+def init_state(
+    params: t5.Params, optimizer: optax.GradientTransformation, mesh: Mesh
+) -> TrainState:
+    """`new_state` on a mesh, optimizer state laid out like the parameters; `params` are donated."""
+    init = jax.jit(
+        lambda p: new_state(p, optimizer),
+        out_shardings=state_shardings(params, optimizer, mesh),
+        donate_argnums=0,  # the state takes their buffers over
+    )
+    return init(params)
+
+
+def state_shardings(params: t5.Params, optimizer: optax.GradientTransformation, mesh: Mesh) -> Any:
+    """The sharding of each leaf of `TrainState`."""
+    return sharding.tree_shardings(mesh, jax.eval_shape(lambda p: new_state(p, optimizer), params))
+
+
+def make_step(
+    config: t5.T5Config,
+    settings: LossSettings,
+    optimizer: optax.GradientTransformation,
+    shardings: Any,
+    accumulation: int = 1,
+    use_dropout: bool = False,
+) -> Step:
+    """The jitted step (state, batch, key, reference_params) -> (state, metrics).
+
+    Metrics are scalars on the device: `loss`, each term's mean, `grad_norm`.
+
+    Args:
+        config: the model's shape.
+        settings: the loss.
+        optimizer: from `make_optimizer`.
+        shardings: of the state, from `state_shardings`.
+        accumulation: parts that a batch is computed in, to save memory; the gradient is exactly
+            the whole batch's.
+        use_dropout: whether `key` is used.
+
+    Raises:
+        UserError: the in-batch form, whose candidates are the whole batch, with accumulation.
+    """
+    if accumulation > 1 and settings.contrastive == "in_batch" and settings.contrastive_weight:
+        raise UserError(
+            "config.train.accumulation: the in_batch contrastive loss compares every output with "
+            f"the whole batch; expected 1, found {accumulation}. Use contrastive='pairwise'."
+        )
+
+    def step(
+        state: TrainState, batch: batching.Batch, key: jax.Array, reference: t5.Params | None
+    ) -> tuple[TrainState, dict[str, jax.Array]]:
+        loss = functools.partial(
+            total_loss,
+            config=config,
+            settings=settings,
+            reference=reference,
+            weights=_weights(batch),
+        )
+        grad = jax.value_and_grad(loss, has_aux=True)
+
+        def part(i: jax.Array, rows: batching.Batch) -> tuple[t5.Params, dict[str, jax.Array]]:
+            dropout_key = jax.random.fold_in(key, i) if use_dropout else None
+            (total, terms), grads = grad(state.params, rows, dropout_key)
+            return grads, {"loss": total, **terms}
+
+        grads, metrics = _accumulate(part, batch, accumulation)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        metrics["grad_norm"] = optax.global_norm(grads)
+        return TrainState(state.step + 1, params, opt_state), metrics
+
+    # The old state is donated: its buffers become the new state's, so parameters and moments are
+    # in memory once. The new state keeps its sharding; metrics are scalars on every device.
+    return jax.jit(step, donate_argnums=0, out_shardings=(shardings, None))
+
+
+def total_loss(
+    params: t5.Params,
+    batch: batching.Batch,
+    dropout_key: jax.Array | None,
+    *,
+    config: t5.T5Config,
+    settings: LossSettings,
+    weights: dict[str, jax.Array],
+    reference: t5.Params | None = None,
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """L_sup + α L_contrastive + β L_entropy + κ KL of `batch`, a part of a batch of `weights`.
+
+    The parts' losses, gradients and terms add up to the whole batch's.
+    """
+    terms = loss_terms(params, batch, dropout_key, config, settings, reference)
+    coefficients = {
+        "supervised": 1.0,
+        "contrastive": settings.contrastive_weight,
+        "negative_entropy": settings.entropy_weight,
+        "kl": settings.kl_weight,
+    }
+    shares = {name: term.sum / weights[name] for name, term in terms.items()}
+    return sum(coefficients[name] * share for name, share in shares.items()), shares
+
+
+def loss_terms(
+    params: t5.Params,
+    batch: batching.Batch,
+    dropout_key: jax.Array | None,
+    config: t5.T5Config,
+    settings: LossSettings,
+    reference: t5.Params | None = None,
+) -> Terms:
+    """Each term of the loss as (sum, weight)."""
+    kinds = 2 if settings.uses_negative else 1
+    size, source_length = batch.sources_Bx2xS.shape[0], batch.sources_Bx2xS.shape[-1]
+    # One pass over both prompts of each example, neighbours in the batch axis so that an example
+    # stays on its device.
+    source = batch.sources_Bx2xS[:, :kinds].reshape(size * kinds, source_length)
+    source_mask = batch.source_masks_Bx2xS[:, :kinds].reshape(size * kinds, source_length)
+    inputs_BxT = t5.shift_right(config, batch.targets_BxT)
+    inputs = jnp.repeat(inputs_BxT, kinds, axis=0)
+    encode_key, decode_key = (None, None) if dropout_key is None else jax.random.split(dropout_key)
+    encoded = t5.encode(params, config, source, source_mask, encode_key)
+    logits = t5.decode(params, config, encoded, source_mask, inputs, decode_key)
+    logits_Bx2xTxV = logits.reshape(size, kinds, *logits.shape[1:])
+    mask_BxT = batch.target_mask_BxT
+    row_mask_B = jnp.any(mask_BxT, axis=1)
+
+    positive = losses.token_statistics(logits_Bx2xTxV[:, 0], batch.targets_BxT)
+    terms = {
+        "supervised": losses.supervised(positive, mask_BxT, settings.smoothing),
+        "negative_entropy": losses.negative_entropy(positive, mask_BxT),
+    }
+    if settings.contrastive_weight and settings.contrastive == "pairwise":
+        negative = losses.token_statistics(logits_Bx2xTxV[:, 1], batch.targets_BxT)
+        terms["contrastive"] = losses.pairwise_contrastive(
+            losses.mean_logprob(positive.logprob, mask_BxT),
+            losses.mean_logprob(negative.logprob, mask_BxT),
+            row_mask_B,
+            settings.contrastive_smoothing,
+        )
+    elif settings.contrastive_weight:
+        encoded = encoded.reshape(size, kinds, *encoded.shape[1:])[:, 0]
+        logprob_BxC = cross_logprobs(
+            params, config, encoded, batch.source_masks_Bx2xS[:, 0], batch, decode_key
+        )
+        terms["contrastive"] = losses.in_batch_contrastive(logprob_BxC, row_mask_B)
+    if settings.kl_weight:
+        # Under the prompt that sampling uses: p* of a right output, p⁻ of a wrong one.
+        which_B = jnp.where(batch.correct_B, 0, 1)[:, None]
+        take = lambda x_Bx2: jnp.take_along_axis(  # noqa: E731
+            x_Bx2, which_B.reshape(size, 1, *[1] * (x_Bx2.ndim - 2)), axis=1
+        )[:, 0]
+        prompt, prompt_mask = take(batch.sources_Bx2xS), take(batch.source_masks_Bx2xS)
+        reference_logits = t5.forward(reference, config, prompt, prompt_mask, inputs_BxT)
+        reference_logits = jax.lax.stop_gradient(reference_logits)
+        terms["kl"] = losses.kl_divergence(take(logits_Bx2xTxV), reference_logits, mask_BxT)
+    return terms
+
+
+def cross_logprobs(
+    params: t5.Params,
+    config: t5.T5Config,
+    encoded_BxSxD: jax.Array,
+    source_mask_BxS: jax.Array,
+    batch: batching.Batch,
+    dropout_key: jax.Array | None,
+) -> jax.Array:
+    """P_ik, the summed log-probability of output i under prompt k; BxB.
+
+    Prompts are encoded once. Outputs are decoded one at a time against all prompts, and again in
+    the backward pass, so that logits of one output are in memory and not of all pairs.
+    """
+    size = encoded_BxSxD.shape[0]
+
+    @jax.checkpoint
+    def scores(target_T: jax.Array, mask_T: jax.Array) -> jax.Array:
+        targets = jnp.broadcast_to(target_T, (size, *target_T.shape))
+        inputs = t5.shift_right(config, targets)
+        logits = t5.decode(params, config, encoded_BxSxD, source_mask_BxS, inputs, dropout_key)
+        logprob_BxT = losses.token_statistics(logits, targets).logprob
+        return jnp.sum(jnp.where(mask_T, logprob_BxT, 0.0), axis=-1)
+
+    return jax.lax.map(lambda row: scores(*row), (batch.targets_BxT, batch.target_mask_BxT))
+
+
+def _weights(batch: batching.Batch) -> dict[str, jax.Array]:
+    tokens = jnp.maximum(jnp.sum(batch.target_mask_BxT, dtype=jnp.float32), 1.0)
+    rows = jnp.sum(jnp.any(batch.target_mask_BxT, axis=1), dtype=jnp.float32)
+    return {
+        "supervised": tokens,
+        "negative_entropy": tokens,
+        "kl": tokens,
+        "contrastive": jnp.maximum(rows, 1.0),
+    }
+
+
+def _accumulate(part: Callable[..., Any], batch: batching.Batch, accumulation: int) -> Any:
+    """The sum of `part` over the parts of a batch, one at a time."""
+    if accumulation == 1:
+        return part(jnp.int32(0), batch)
+    # Part a takes rows a, a + A, a + 2A ...: a share of every device's rows, so none moves.
+    parts = jax.tree.map(lambda x: x.reshape(-1, accumulation, *x.shape[1:]).swapaxes(0, 1), batch)
+    first = part(jnp.int32(0), jax.tree.map(lambda x: x[0], parts))
+    rest = (jnp.arange(1, accumulation), jax.tree.map(lambda x: x[1:], parts))
+
+    def add(total: Any, item: Any) -> tuple[Any, None]:
+        return jax.tree.map(jnp.add, total, part(*item)), None
+
+    return jax.lax.scan(add, first, rest)[0]

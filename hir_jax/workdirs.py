@@ -1,0 +1,101 @@
+"""The files of a run: config.json, samples/, eval.json; each whole or not there."""
+
+import json
+import os
+import pathlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import ml_collections
+
+from hir_jax.data.example import Example
+from hir_jax.errors import UserError
+from hir_jax.relabel import Instructions, Sample, relabel
+
+# A run may be resumed with these changed: they do not change what it computes up to there.
+FREE = ("iterations", "evaluate.split", "checkpoint.", "mesh.", "data.tfds_dir")
+
+
+def claim(workdir: str, config: ml_collections.ConfigDict) -> None:
+    """Makes the workdir this config's, or checks that it is.
+
+    Raises:
+        UserError: it belongs to another config; the fields that differ are listed.
+    """
+    folder = pathlib.Path(workdir)
+    ours = json.loads(config.to_json_best_effort())
+    file = folder / "config.json"
+    if file.exists():
+        try:
+            theirs = json.loads(file.read_text(encoding="utf-8"))
+        except ValueError as e:
+            raise UserError(
+                f"{file}: expected the run's config in JSON, found a fault: {e}."
+            ) from e
+        old, new = _flatten(theirs), _flatten(ours)
+        differing = [
+            f"{name}: {old.get(name, 'absent')!r} in the workdir, {new.get(name, 'absent')!r} now"
+            for name in sorted(old | new)
+            if old.get(name) != new.get(name) and not name.startswith(FREE)
+        ]
+        if differing:
+            raise UserError(
+                f"The workdir {folder} belongs to a run with another config:\n  "
+                + "\n  ".join(differing)
+                + "\nGive the same flags to resume it, or another --workdir to start anew."
+            )
+    elif (folder / "checkpoints").exists():
+        raise UserError(f"{folder} has checkpoints but no config.json; give another --workdir.")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(file, ours)
+    except OSError as e:
+        raise UserError(f"--workdir: cannot write to {folder}: {e.strerror}.") from e
+
+
+def write_json(file: pathlib.Path, content: Any) -> None:
+    """Writes JSON so that a reader finds the old content or the new, never a part."""
+    _write(file, json.dumps(content, indent=2) + "\n")
+
+
+def write_samples(
+    workdir: pathlib.Path,
+    iteration: int,
+    samples: Iterable[Sample],
+    examples: Mapping[str, Example],
+    instructions: Instructions,
+) -> None:
+    """samples/iter_NNNN.jsonl: each output with its question, verdict and new instruction."""
+    lines = []
+    for sample in samples:
+        example = examples[sample.example_id]
+        relabeled, _ = relabel(instructions, sample.correct)
+        record = sample.to_json() | {
+            "question": example.question,
+            "options": example.options,
+            "targets": example.targets,
+            "relabeled_instruction": relabeled,
+        }
+        lines.append(json.dumps(record, ensure_ascii=False) + "\n")
+    folder = workdir / "samples"
+    folder.mkdir(exist_ok=True)
+    _write(folder / f"iter_{iteration:04}.jsonl", "".join(lines))
+
+
+def _write(file: pathlib.Path, text: str) -> None:
+    part = file.with_name(file.name + ".part")
+    with part.open("w", encoding="utf-8") as f:
+        f.write(text)
+        f.flush()
+        os.fsync(f.fileno())
+    part.replace(file)
+
+
+def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            flat |= _flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
