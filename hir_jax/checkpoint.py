@@ -218,7 +218,7 @@ def _read_arrays(folder: epath.Path, abstract: PyTree, scope: str) -> PyTree:
 def _probe(state: epath.Path) -> None:
     """Reads the last byte of every stored value. Raises ValueError where a file is cut or absent.
 
-    Orbax would find that too, but fill stderr with a traceback for each read it abandons.
+    Orbax would find that too, but may fill stderr with a traceback for each read it abandons.
     """
     base = f"{state}/" if "://" in str(state) else {"driver": "file", "path": f"{state}/"}
     store = ts.KvStore.open({"driver": "ocdbt", "base": base}).result()

@@ -21,6 +21,7 @@ from hir_jax.errors import UserError
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+TOKENIZERS = ("tokenizer.json", "spiece.model")
 SHARD_BYTES = 5 * 2**30
 
 # Names some checkpoints carry for what is already under another name, or for what T5 never uses.
@@ -58,8 +59,7 @@ def find(name: str) -> pathlib.Path:
     except Exception as e:
         raise UserError(
             f"model.path: no local folder {name!r}, and the hub did not give a model of that name "
-            f"({type(e).__name__}: {str(e).splitlines()[0]}). Give a local folder, or check the "
-            "name and the network."
+            f"({_first_line(e)}). Give a local folder, or check the name and the network."
         ) from e
 
 
@@ -79,8 +79,11 @@ def read_raw_config(folder: pathlib.Path) -> dict[str, Any]:
         ) from e
     except ValueError as e:
         raise UserError(f"{file}: expected JSON, found a fault: {e}.") from e
-    if raw.get("model_type") != "t5":
-        raise UserError(f"{file}: expected model_type 't5', found {raw.get('model_type')!r}.")
+    model_type = raw.get("model_type") if isinstance(raw, dict) else None
+    if model_type != "t5":
+        raise UserError(
+            f"{file}: expected model_type 't5', found {model_type!r}. Give a T5 or FLAN-T5 model."
+        )
     return raw
 
 
@@ -104,47 +107,63 @@ def load_params(
     files = _index(folder)
     table = name_table(config)
     shapes = jax.eval_shape(lambda: t5.init_params(config, jax.random.key(0)))
-    faults = [f"missing: {name}" for name in table if name not in files]
-    faults += [f"unknown: {name}" for name in files if name not in table.keys() | ALIASES]
+    faults: list[str] = []
+    found: set[str] = set()
     params: t5.Params = {}
     for file in sorted(set(files.values())):
         with _open(file) as weights:
             for name in weights.keys():  # noqa: SIM118 (not a dict)
+                found.add(name)
                 if name not in table:
                     continue
                 path, transpose = table[name]
                 expected = _get(shapes, path).shape
                 expected = expected[::-1] if transpose else expected
-                found = tuple(weights.get_slice(name).get_shape())
-                if found != expected:
-                    faults.append(f"misshapen: {name}: expected {expected}, found {found}")
+                shape = tuple(weights.get_slice(name).get_shape())
+                if shape != expected:
+                    faults.append(f"misshapen: {name}: expected {expected}, found {shape}")
                 if faults:  # the load has failed; go on only to list the rest
                     continue
+                # NumPy knows bfloat16 through ml_dtypes, which jax imports.
                 array = weights.get_tensor(name).astype(np.float32)
                 _set(params, path, place(path, array.T if transpose else array))
+    faults += [f"missing: {name}" for name in table if name not in found]
+    faults += [f"unknown: {name}" for name in sorted(found - table.keys() - ALIASES)]
     if faults:
         raise UserError(
             f"{folder}: the weights do not fit its config.json; {len(faults)} faults:\n  "
             + "\n  ".join(faults)
+            + "\nGive config.json and weights of one and the same model."
         )
     return params
 
 
 def load_tokenizer(folder: pathlib.Path, config: t5.T5Config) -> Any:
-    """The folder's tokenizer; checked against the size of the model's vocabulary."""
+    """The folder's tokenizer; checked against the size of the model's vocabulary.
+
+    Raises:
+        UserError: there is none, it does not load, or it belongs to a larger vocabulary.
+    """
+    # Looked for here, since transformers makes up an empty tokenizer where it finds no file.
+    if not any((folder / name).is_file() for name in TOKENIZERS):
+        raise UserError(
+            f"{folder}: expected a tokenizer ({' or '.join(TOKENIZERS)}) beside the weights, found "
+            "none. Copy the tokenizer's files from where the model came from."
+        )
     import transformers  # here, since it is slow to import
 
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except Exception as e:
         raise UserError(
-            f"{folder}: expected a tokenizer (tokenizer.json or spiece.model) beside the weights; "
-            f"loading it failed: {type(e).__name__}: {str(e).splitlines()[0]}"
+            f"{folder}: expected a tokenizer that transformers can load; loading it failed "
+            f"({_first_line(e)}). A whole tokenizer.json always suffices."
         ) from e
     if len(tokenizer) > config.vocab_size:
         raise UserError(
             f"{folder}: the tokenizer has {len(tokenizer)} pieces, the model only "
-            f"{config.vocab_size} embeddings; they belong to different models."
+            f"{config.vocab_size} embeddings; they belong to different models. Copy the tokenizer "
+            "from where the model came from."
         )
     return tokenizer
 
@@ -207,7 +226,10 @@ def export(
 def check_new(folder: pathlib.Path) -> None:
     """Raises UserError if the folder exists and is not empty."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"export: expected a new or empty folder, found files in {folder}.")
+        raise UserError(
+            f"export: expected a new or empty folder, found {folder}, which is not. "
+            "Give another folder, or move what is there away."
+        )
 
 
 def name_table(config: t5.T5Config) -> dict[str, tuple[Path, bool]]:
@@ -244,20 +266,9 @@ def parse_config(
     """The shape that a config.json asks for; `has_head`: whether there is an `lm_head.weight`.
 
     Raises:
-        UserError: a size is missing, or the activation is unknown.
+        UserError: a size is missing or no number, or the activation is unknown.
     """
     sizes = ("vocab_size", "d_model", "d_kv", "d_ff", "num_layers", "num_heads")
-    missing = [name for name in sizes if not isinstance(raw.get(name), int)]
-    if missing:
-        raise UserError(f"{folder}/config.json: expected whole numbers at {', '.join(missing)}.")
-    kind = raw.get("feed_forward_proj", "relu")
-    gated, _, activation = kind.rpartition("-")
-    activation = "gelu_new" if kind == "gated-gelu" else activation
-    if gated not in ("", "gated") or activation not in t5.ACTIVATIONS:
-        raise UserError(
-            f"{folder}/config.json: expected feed_forward_proj '{{act}}' or 'gated-{{act}}' with "
-            f"act one of {', '.join(t5.ACTIVATIONS)}; found {kind!r}."
-        )
     optional = (
         "relative_attention_num_buckets",
         "relative_attention_max_distance",
@@ -267,6 +278,19 @@ def parse_config(
         "eos_token_id",
         "decoder_start_token_id",
     )
+    faults = [name for name in sizes if not isinstance(raw.get(name), int)]
+    faults += [name for name in optional if not isinstance(raw.get(name), int | float | None)]
+    if faults:
+        found = ", ".join(f"{name} = {raw.get(name)!r}" for name in faults)
+        raise UserError(f"{folder}/config.json: expected one number each, found {found}.")
+    kind = str(raw.get("feed_forward_proj", "relu"))
+    gated, _, activation = kind.rpartition("-")
+    activation = "gelu_new" if kind == "gated-gelu" else activation
+    if gated not in ("", "gated") or activation not in t5.ACTIVATIONS:
+        raise UserError(
+            f"{folder}/config.json: expected feed_forward_proj '{{act}}' or 'gated-{{act}}' with "
+            f"act one of {', '.join(t5.ACTIVATIONS)}; found {kind!r}."
+        )
     return t5.T5Config(
         **{name: raw[name] for name in sizes},
         num_decoder_layers=raw.get("num_decoder_layers") or raw["num_layers"],
@@ -285,13 +309,16 @@ def _index(folder: pathlib.Path) -> dict[str, pathlib.Path]:
     """Weight name -> the file that holds it."""
     if (folder / INDEX).is_file():
         try:
-            names = json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"]
+            names = dict(json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"])
         except (ValueError, KeyError, TypeError) as e:
-            raise UserError(f"{folder / INDEX}: expected JSON with a weight_map: {e!r}.") from e
+            raise UserError(
+                f"{folder / INDEX}: expected JSON with a weight_map ({e!r}). Download it again."
+            ) from e
         absent = sorted({file for file in names.values() if not (folder / file).is_file()})
         if absent:
             raise UserError(
-                f"{folder / INDEX} names files that are not there: {', '.join(absent)}."
+                f"{folder / INDEX} names files that are not there: {', '.join(absent)}. "
+                "Copy or download them too."
             )
         return {name: folder / file for name, file in names.items()}
     if (folder / WEIGHTS).is_file():
@@ -320,6 +347,10 @@ def _open(file: pathlib.Path) -> Iterator[Any]:
             f"{file}: expected a whole safetensors file, found a damaged one ({e}). "
             "Copy or download it again."
         ) from e
+
+
+def _first_line(e: Exception) -> str:
+    return f"{type(e).__name__}: {e}".splitlines()[0]
 
 
 def _get(tree: Any, path: Path) -> Any:

@@ -324,7 +324,9 @@ class Job:
 
     def _evaluate(self, split: str, params: Any) -> evaluate.Evaluation:
         examples = getattr(self.questions.splits, split)
-        title = f"iteration {self.progress.iteration}: evaluating on {split}"
+        final = self.progress.iteration > self.config.iterations
+        when = "at the end" if final else f"iteration {self.progress.iteration}"
+        title = f"{when}: evaluating on {split}"
         with metrics.progress(2 * len(examples), title, "question") as bar:
             return evaluate.evaluate(
                 self.sampler,

@@ -15,6 +15,9 @@ import tqdm
 
 from hir_jax.errors import UserError
 
+# Seconds between lines of a progress bar that is no terminal's.
+LINE_SECONDS = 60
+
 Value = float | int | str
 
 
@@ -83,7 +86,7 @@ class MetricsWriter:
 
 
 def progress(work: Iterable[Any] | int, description: str, unit: str) -> tqdm.tqdm:
-    """A progress bar on stderr with rate and time left; where that is no terminal, one last line.
+    """A progress bar on stderr with rate and time left; where that is no terminal, a line a minute.
 
     Args:
         work: what to iterate over, or a total that is reached by calling `update(n)` on the bar.
@@ -94,9 +97,11 @@ def progress(work: Iterable[Any] | int, description: str, unit: str) -> tqdm.tqd
         The bar: an iterable, and a context manager that closes it.
     """
     iterable, total = (None, work) if isinstance(work, int) else (work, None)
-    bar = tqdm.tqdm if sys.stderr.isatty() else _LastLine
     # A space parts number and unit: "12.3 samples/s" rather than "12.3samples/s".
-    return bar(iterable, total=total, desc=description, unit=f" {unit}", dynamic_ncols=True)
+    look = {"desc": description, "unit": f" {unit}", "dynamic_ncols": True}
+    if sys.stderr.isatty():
+        return tqdm.tqdm(iterable, total=total, **look)
+    return _Lines(iterable, total=total, mininterval=LINE_SECONDS, **look)
 
 
 def format_table(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
@@ -110,17 +115,21 @@ def format_table(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     )
 
 
-class _LastLine(tqdm.tqdm):
-    """Shows itself once, when closed: in a log file, each redrawing would be another line."""
+class _Lines(tqdm.tqdm):
+    """Writes lines instead of redrawing one: in a log file, each redrawing would be another."""
 
     def display(self, *unused_args: Any, **unused_kwargs: Any) -> None:
-        """Draws nothing."""
+        """Writes a line if there is anything to tell since the last."""
+        if self.n > getattr(self, "shown", 0):
+            self.fp.write(f"{self}\n")
+            self.fp.flush()
+            self.shown = self.n
 
     def close(self) -> None:
-        """Writes the line, once; tqdm ends it."""
+        """Writes the last line."""
         if not self.disable:
-            self.fp.write(str(self))
-        super().close()
+            self.disable = True  # tqdm's own close would write an empty line
+            self.display()
 
 
 def _cut(path: pathlib.Path, position: int) -> int:

@@ -77,7 +77,8 @@ def _draw_in_blocks(probs_NxV: jax.Array, uniform_Nx2: jax.Array) -> jax.Array:
 
 def _invert(weights_NxK: jax.Array, uniform_N: jax.Array) -> jax.Array:
     # The first index whose cumulative weight exceeds uniform * total. The largest float32 uniform
-    # is 1 - 2^-23, so the product stays below the total and the index in range.
-    cumulative = jnp.cumsum(weights_NxK, axis=-1)
-    threshold = uniform_N[:, None] * cumulative[:, -1:]
-    return jnp.sum(cumulative <= threshold, axis=-1, dtype=jnp.int32)
+    # is 1 - 2^-23, so there is one. Long running sums are computed in a tree, whose rounding can
+    # raise the sum at an entry of no weight: such entries are left out.
+    cumulative = jnp.where(weights_NxK > 0, jnp.cumsum(weights_NxK, axis=-1), 0.0)
+    threshold = uniform_N[:, None] * cumulative.max(axis=-1, keepdims=True)
+    return jnp.argmax(cumulative > threshold, axis=-1).astype(jnp.int32)

@@ -150,13 +150,12 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_progress_is_one_line_where_there_is_no_terminal(monkeypatch):
+def test_progress_of_quick_work_is_one_line_where_there_is_no_terminal(monkeypatch):
     stderr = io.StringIO()
     monkeypatch.setattr("sys.stderr", stderr)
     with metrics.progress(100, "sampling", "sample") as bar:
         for _ in range(50):
             bar.update(2)
-            bar.refresh()
         assert stderr.getvalue() == ""
     bar.close()
     assert stderr.getvalue().startswith("sampling: 100%")
@@ -164,6 +163,17 @@ def test_progress_is_one_line_where_there_is_no_terminal(monkeypatch):
     assert " sample/s" in stderr.getvalue()
     assert stderr.getvalue().count("\n") == 1
     assert "\r" not in stderr.getvalue()
+
+
+def test_progress_of_slow_work_writes_a_line_now_and_then(monkeypatch):
+    stderr = io.StringIO()
+    monkeypatch.setattr("sys.stderr", stderr)
+    monkeypatch.setattr(metrics, "LINE_SECONDS", 0)
+    with metrics.progress(3, "training", "step") as bar:
+        for _ in range(3):
+            bar.update(1)
+    shares = [line.split("|")[0] for line in stderr.getvalue().splitlines()]
+    assert shares == ["training:  33%", "training:  67%", "training: 100%"]
 
 
 def test_progress_redraws_in_a_terminal(monkeypatch):

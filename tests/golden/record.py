@@ -1,0 +1,154 @@
+"""Records the golden files that parity tests read: tiny random T5s and what torch makes of them.
+
+Run from the repository's root, where torch and transformers 5 are installed:
+
+    python -m tests.golden.record
+
+Each folder beside this file then holds a model in Hugging Face layout and `expected.npz`.
+"""
+
+import pathlib
+
+import numpy as np
+import torch
+import transformers
+from transformers.models.t5 import modeling_t5
+
+FOLDER = pathlib.Path(__file__).parent
+BASE = {
+    "vocab_size": 96,
+    "d_model": 16,
+    "d_kv": 4,
+    "d_ff": 32,
+    "num_layers": 2,
+    "num_heads": 4,
+    "decoder_start_token_id": 0,
+}
+V1_0 = BASE | {"feed_forward_proj": "relu"}
+V1_1 = BASE | {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}
+VARIANTS = {
+    "v1_0": V1_0,
+    "v1_1": V1_1,
+    "deep_decoder": V1_1 | {"num_decoder_layers": 3},
+    "wide_heads": V1_0 | {"d_kv": 6},  # num_heads * d_kv != d_model
+}
+# Folder -> variant, the type its weights are stored in, the largest file.
+RECORDED = {
+    "v1_0": ("v1_0", torch.float32, "1GB"),
+    "v1_1": ("v1_1", torch.float32, "1GB"),
+    "v1_0_float16": ("v1_0", torch.float16, "1GB"),
+    "v1_1_bfloat16": ("v1_1", torch.bfloat16, "1GB"),
+    "deep_decoder_sharded": ("deep_decoder", torch.float32, "30KB"),
+    "wide_heads": ("wide_heads", torch.float32, "1GB"),
+}
+SOURCE_LENGTHS = (144, 40, 7, 1)  # the first is beyond relative_attention_max_distance
+TARGET_LENGTHS = (12, 9, 2, 1)
+NEW_TOKENS = 64
+LEAST_GAP = 1e-3  # between the two best logits of a step; rounding moves them by some 1e-5
+
+
+def build(variant: str, seed: int) -> transformers.T5ForConditionalGeneration:
+    """A random model whose every weight matters (norms are not 1, position biases not 0)."""
+    torch.manual_seed(seed)
+    config = transformers.T5Config(**VARIANTS[variant])
+    model = transformers.T5ForConditionalGeneration(config).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.2 * torch.randn_like(parameter))
+        if config.scale_decoder_outputs:
+            model.shared.weight.mul_(3)  # spreads the logits, so that rounding decides no argmax
+        else:
+            # Transformers 5 makes every T5 tied; v1.1 has a head of its own.
+            head = torch.randn(config.vocab_size, config.d_model)
+            model.lm_head.weight = torch.nn.Parameter(head)
+    return model
+
+
+@torch.no_grad()
+def reference(model: transformers.T5ForConditionalGeneration, seed: int) -> dict[str, np.ndarray]:
+    """Random inputs, padding included, and the outputs that any T5 with these weights must give."""
+    rng = np.random.default_rng(seed)
+    source, source_mask = _ragged(rng, SOURCE_LENGTHS)
+    target, target_mask = _ragged(rng, TARGET_LENGTHS)
+    target[np.arange(len(target)), np.array(TARGET_LENGTHS) - 1] = model.config.eos_token_id
+    prompt = {
+        "input_ids": torch.tensor(source),
+        "attention_mask": torch.tensor(source_mask, dtype=torch.long),
+    }
+    logits = model(**prompt, labels=torch.tensor(target)).logits
+    logprobs = torch.log_softmax(logits, -1).gather(-1, torch.tensor(target)[..., None])[..., 0]
+    tokens = _greedy(model, prompt, None)
+    best = model(**prompt, labels=tokens).logits.topk(2).values
+    gap = (best[..., 0] - best[..., 1]).min().item()
+    if gap < LEAST_GAP:
+        raise ValueError(f"two best logits only {gap:.1e} apart: choose another seed than {seed}")
+    eos_id = _scattered_token(tokens.numpy())
+    return {
+        "source": source,
+        "source_mask": source_mask,
+        "target": target,
+        "target_mask": target_mask,
+        "logits": logits.numpy(),
+        "logprob": (logprobs.numpy() * target_mask).sum(-1),
+        "tokens": tokens.numpy(),
+        "eos_id": np.array(eos_id),
+        "tokens_to_eos": _greedy(model, prompt, eos_id).numpy(),
+    }
+
+
+def torch_buckets(bidirectional: bool) -> np.ndarray:
+    """Buckets of the distances -300..300, with the usual 32 buckets up to 128."""
+    distances = torch.arange(-300, 301)
+    bucket = modeling_t5.T5Attention._relative_position_bucket
+    return bucket(distances, bidirectional, num_buckets=32, max_distance=128).numpy()
+
+
+def _ragged(rng: np.random.Generator, lengths: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    mask = np.arange(max(lengths)) < np.array(lengths)[:, None]
+    return rng.integers(2, BASE["vocab_size"], mask.shape) * mask, mask
+
+
+def _greedy(
+    model: transformers.T5ForConditionalGeneration,
+    prompt: dict[str, torch.Tensor],
+    eos_id: int | None,
+) -> torch.Tensor:
+    """The new tokens, without the start token."""
+    config = transformers.GenerationConfig(
+        do_sample=False,
+        max_new_tokens=NEW_TOKENS,
+        decoder_start_token_id=0,
+        pad_token_id=0,
+        eos_token_id=eos_id,
+        use_cache=False,  # transformers 5 sizes it by num_layers: too small for a deeper decoder
+    )
+    model.generation_config = config
+    return model.generate(**prompt)[:, 1:].contiguous()
+
+
+def _scattered_token(tokens: np.ndarray) -> int:
+    """The token at which, taken as EOS, the rows would end at the most different steps."""
+
+    def ends(token: int) -> int:
+        return len({row.tolist().index(token) for row in tokens if token in row})
+
+    return max(range(1, BASE["vocab_size"]), key=ends)
+
+
+def main() -> None:
+    """Writes all golden folders."""
+    for name, (variant, dtype, shard) in RECORDED.items():
+        folder = FOLDER / name
+        build(variant, seed=0).to(dtype).save_pretrained(folder, max_shard_size=shard)
+        (folder / "generation_config.json").unlink()
+        model = transformers.T5ForConditionalGeneration.from_pretrained(folder, dtype="float32")
+        np.savez_compressed(folder / "expected.npz", **reference(model.eval(), seed=0))
+    np.savez_compressed(
+        FOLDER / "relative_buckets.npz",
+        both_ways=torch_buckets(True).astype(np.int8),
+        backwards=torch_buckets(False).astype(np.int8),
+    )
+
+
+if __name__ == "__main__":
+    main()
