@@ -6,6 +6,7 @@ python main.py --mode=eval|sample|score|export ...
 """
 
 import os
+import re
 import sys
 from collections.abc import Sequence
 
@@ -16,7 +17,15 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-MODES = ("train", "eval", "sample", "score", "export", "pretrain")
+MODES = ("train", "eval", "sample", "score", "export", "pretrain", "experiment")
+NEEDED = {
+    "sample": ("input", "output"),
+    "score": ("input", "output"),
+    "export": ("output",),
+    "pretrain": ("output",),
+    "experiment": ("workdir",),
+}
+DEFAULT_CONFIG = "configs/tiny.py"
 DEFAULT_WORKDIR = "runs/tiny"
 
 flags.DEFINE_enum("mode", "train", MODES, "What to do.")
@@ -24,16 +33,22 @@ flags.DEFINE_string(
     "workdir",
     None,
     f"train: where the run lives, and is resumed from (default: {DEFAULT_WORKDIR}). Other modes: a "
-    "run whose best checkpoint is used (default: the model at config.model.path).",
+    "run whose best checkpoint is used (default: the model at config.model.path); experiment: the "
+    "folder of all runs.",
 )
 flags.DEFINE_string("input", None, "sample, score: a JSONL file to read.")
-flags.DEFINE_string("output", None, "sample, score: a JSONL file to write. export: a folder.")
+flags.DEFINE_string(
+    "output", None, "sample, score: a JSONL file to write. export, pretrain: a folder."
+)
 flags.DEFINE_string(
     "compilation_cache",
     "~/.cache/hir_jax",
     "Folder where compiled programs are kept between runs; empty for none.",
 )
-CONFIG = config_flags.DEFINE_config_file("config", "configs/tiny.py", "Which config to run.")
+# Without a default of its own, which would have to have every field that a flag changes.
+CONFIG = config_flags.DEFINE_config_file(
+    "config", None, f"Which config to run (default: {DEFAULT_CONFIG})."
+)
 FLAGS = flags.FLAGS
 
 
@@ -61,9 +76,7 @@ def run(mode: str) -> dict | None:
     """Calls the mode's function; evaluations to print, if it gives any."""
     from hir_jax.errors import UserError
 
-    needed = {"sample": ("input", "output"), "score": ("input", "output"), "export": ("output",)}
-    needed["pretrain"] = ("output",)
-    missing = [f"--{name}" for name in needed.get(mode, ()) if not FLAGS[name].value]
+    missing = [f"--{name}" for name in NEEDED.get(mode, ()) if not FLAGS[name].value]
     if missing:
         raise UserError(f"--mode={mode} needs {' and '.join(missing)}.")
 
@@ -73,7 +86,7 @@ def run(mode: str) -> dict | None:
         cache = os.path.expanduser(FLAGS.compilation_cache)
         jax.config.update("jax_compilation_cache_dir", cache)
 
-    from hir_jax import loop, modes, pretrain
+    from hir_jax import experiment, loop, modes, pretrain
 
     config = CONFIG.value
     logging.info("devices: %s", jax.devices())
@@ -86,6 +99,8 @@ def run(mode: str) -> dict | None:
             modes.sample_file(config, FLAGS.workdir, FLAGS.input, FLAGS.output)
         case "score":
             modes.score_file(config, FLAGS.workdir, FLAGS.input, FLAGS.output)
+        case "experiment":
+            print(experiment.run(config, FLAGS.workdir))
         case "pretrain":
             pretrain.pretrain(config, FLAGS.output)
         case "export":
@@ -93,6 +108,29 @@ def run(mode: str) -> dict | None:
     return None
 
 
+def parse_flags(argv: Sequence[str]) -> list[str]:
+    """absl's own parser; a faulty flag or config is a sentence and exit code 2, as in `main`."""
+    names = [argument.lstrip("-").partition("=")[0] for argument in argv]
+    default = [] if "config" in names else [f"--config={DEFAULT_CONFIG}"]
+    try:
+        rest = FLAGS([argv[0], *default, *argv[1:]])
+        CONFIG.value.keys()  # a file that cannot be read says so at the first access only
+        return rest
+    except (AttributeError, KeyError) as e:  # ml_collections: no such field
+        field, *nearest = re.findall(r"""["'](\w+)\\?["']""", str(e))
+        name = next((name for name in names if field in name.split(".")), field)
+        hint = f"Did you mean {nearest[0]!r}?" if nearest else "configs/common.py lists them all."
+        message = f"--{name}: the config has no field {field!r}. {hint}"
+    except OSError as e:
+        message = f"--config: {e}"
+    except flags.Error as e:
+        # A ValueError of a config file comes as the text of a traceback.
+        _, is_own, sentence = str(e).partition("\nValueError: ")
+        message = sentence.strip() if is_own else str(e)
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(2)
+
+
 if __name__ == "__main__":
     logging.set_verbosity(logging.INFO)
-    app.run(main)
+    app.run(main, flags_parser=parse_flags)

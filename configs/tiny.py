@@ -1,6 +1,6 @@
 """The default: a small base model and generated questions; minutes on a laptop, no network.
 
-    python main.py
+python main.py
 """
 
 import ml_collections

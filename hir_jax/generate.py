@@ -166,68 +166,45 @@ class Sampler:
         by_bucket: dict[int, list[int]] = {bucket: [] for bucket in self.buckets}
         for i, prompt in enumerate(prompts):
             by_bucket[batching.bucket_of(len(prompt.tokens), self.buckets)].append(i)
-        work = [
-            (bucket, indices)
-            for bucket, members in by_bucket.items()
-            for indices in batching.chunks(members, size)
-        ]
-        compiled_before = decode_batch._cache_size()
-        outputs: list[list[Output]] = [[] for _ in prompts]
-        running: list[tuple[Sequence[int], tuple[jax.Array, ...]]] = []
-        for bucket, indices in work:
-            batch = [prompts[i] for i in indices]
-            running.append(
-                (indices, self._start(params, batch, size, bucket, key, temperature, samples))
-            )
-            if len(running) > 1:  # the device works on this batch while the last one is read
-                self._collect(*running.pop(0), outputs, progress, samples)
-        for pending in running:
-            self._collect(*pending, outputs, progress, samples)
-        compiled = decode_batch._cache_size() - compiled_before
-        if compiled:
-            logging.info("sampling: compiled %d new shapes for %d batches", compiled, len(work))
-        return outputs
-
-    def _start(
-        self,
-        params: t5.Params,
-        prompts: Sequence[Prompt],
-        size: int,
-        bucket: int,
-        key: jax.Array,
-        temperature: float,
-        samples: int,
-    ) -> tuple[jax.Array, ...]:
-        missing = size - len(prompts)
-        source, mask = batching.pad([*(p.tokens for p in prompts), *[()] * missing], bucket)
-        uid = np.array([*(p.uid for p in prompts), *[0] * missing], np.uint32)
-        # Rows go where the batch axis of the mesh puts them; parameters are there already.
-        source, mask, uid = jax.device_put((source, mask, uid), sharding.batch_sharding(self.mesh))
-        return decode_batch(
+        decode = functools.partial(
+            decode_batch,
             params,
-            source,
-            mask,
-            uid,
-            key,
-            jnp.float32(temperature),
-            jnp.int32(self.eos_id),
+            key=key,
+            temperature=jnp.float32(temperature),
+            eos_id=jnp.int32(self.eos_id),
             config=self.config,
             samples=samples,
             max_new_tokens=self.max_new_tokens,
             top_k=self.top_k,
             top_p=self.top_p,
         )
+        outputs: list[list[Output]] = [[] for _ in prompts]
 
-    def _collect(
-        self,
-        indices: Sequence[int],
-        arrays: tuple[jax.Array, ...],
-        outputs: list[list[Output]],
-        progress: Callable[[int], object],
-        samples: int,
-    ) -> None:
-        tokens_NxT, length_N, logprob_N = jax.device_get(arrays)
-        for row, i in enumerate(np.repeat(np.asarray(indices), samples)):
-            drawn = tuple(tokens_NxT[row, : length_N[row]].tolist())
-            outputs[i].append(Output(drawn, float(logprob_N[row])))
-        progress(len(indices) * samples)
+        def collect(indices: Sequence[int], arrays: tuple[jax.Array, ...]) -> None:
+            tokens_NxT, length_N, logprob_N = jax.device_get(arrays)
+            for row, i in enumerate(np.repeat(indices, samples)):
+                drawn = tuple(tokens_NxT[row, : length_N[row]].tolist())
+                outputs[i].append(Output(drawn, float(logprob_N[row])))
+            progress(len(indices) * samples)
+
+        compiled = decode_batch._cache_size()
+        running: list[tuple[Sequence[int], tuple[jax.Array, ...]]] = []
+        for bucket, members in by_bucket.items():
+            for indices in batching.chunks(members, size):
+                batch = self._place([prompts[i] for i in indices], size, bucket)
+                running.append((indices, decode(*batch)))
+                if len(running) > 1:  # the device works on this batch while the last one is read
+                    collect(*running.pop(0))
+        for pending in running:
+            collect(*pending)
+        compiled = decode_batch._cache_size() - compiled
+        if compiled:
+            logging.info("sampling: compiled %d new shapes", compiled)
+        return outputs
+
+    def _place(self, prompts: Sequence[Prompt], rows: int, length: int) -> tuple[jax.Array, ...]:
+        """Source, mask and uids of a batch, each row where the batch axis of the mesh puts it."""
+        missing = rows - len(prompts)
+        source, mask = batching.pad([*(p.tokens for p in prompts), *[()] * missing], length)
+        uid = np.array([*(p.uid for p in prompts), *[0] * missing], np.uint32)
+        return jax.device_put((source, mask, uid), sharding.batch_sharding(self.mesh))

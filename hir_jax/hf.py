@@ -217,7 +217,7 @@ def export(
             array = np.asarray(jax.device_get(_get(params, path)), np.float32)
             arrays[name] = np.ascontiguousarray(array.T if transpose else array)
             index[name] = file
-        safetensors.numpy.save_file(arrays, folder / file, metadata={"format": "pt"})
+        (folder / file).write_bytes(safetensors.numpy.save(arrays, metadata={"format": "pt"}))
     if len(shards) > 1:
         content = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": index}
         (folder / INDEX).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

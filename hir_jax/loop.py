@@ -4,6 +4,7 @@ Every random draw is keyed by (seed, iteration, ...), so a run that was killed a
 workdir ends bit-identical to one that never stopped.
 """
 
+import contextlib
 import dataclasses
 import itertools
 import json
@@ -26,9 +27,11 @@ from hir_jax import (
     relabel,
     replay,
     runtime,
+    settings,
     sharding,
     workdirs,
 )
+from hir_jax.errors import UserError
 from hir_jax.interrupts import Interrupts
 
 # Folded into the run's key first, so that draws for different purposes never meet.
@@ -42,9 +45,9 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> dict[str, evaluate.E
         UserError: the config, the data or the workdir is at fault.
         Interrupted: a signal asked to stop; the same call resumes the run.
     """
+    settings.check(config)
     workdirs.claim(workdir, config)
-    with Interrupts() as interrupts:
-        job = Job(config, workdir, interrupts)
+    with Interrupts() as interrupts, contextlib.closing(Job(config, workdir, interrupts)) as job:
         if not job.progress.iteration:
             job.begin()
         while job.progress.iteration <= config.iterations:
@@ -108,6 +111,7 @@ class Job:
         model = runtime.load_model(config)
         self.codec, self.mesh = model.codec, model.mesh
         self.questions = runtime.load_questions(config, self.codec)
+        self._check_splits()
         self.sampler = runtime.make_sampler(config, model, self.questions.buckets.source)
         self.training = runtime.make_training(config, model)
         # The state takes the parameters over and donates them at each step, so the KL term's
@@ -126,6 +130,7 @@ class Job:
             logging.info(
                 "resuming at iteration %d, step %d", self.progress.iteration, self.progress.steps
             )
+            self._check_length()
         self.writer = metrics.MetricsWriter(workdir, self.progress.metrics_bytes)
 
     # Phases ---------------------------------------------------------------------------------------
@@ -174,15 +179,12 @@ class Job:
                 self._write_step(unread)
                 logged = progress.steps % config.train.log_every == 0
                 unread = (progress.steps, values) if logged else None
-                if (
-                    self.interrupts.requested
-                    or progress.batches % config.checkpoint.every_steps == 0
-                ):
+                stop = self.interrupts.requested
+                if stop or progress.batches % config.checkpoint.every_steps == 0:
                     self._write_step(unread)
                     unread = None
                     self._save()
-                if self.interrupts.requested:
-                    self.checkpoints.wait()
+                if stop:
                     self.interrupts.check()
             self._write_step(unread)
             jax.block_until_ready(self.state)
@@ -215,9 +217,12 @@ class Job:
                 "after": self._evaluate("test", params).to_json(),
             }
             workdirs.write_json(file, known)
+        return {name: evaluate.Evaluation.from_json(known[name]) for name in ("before", "after")}
+
+    def close(self) -> None:
+        """Waits for checkpoints that are being written; closes the files."""
         self.checkpoints.close()
         self.writer.close()
-        return {name: evaluate.Evaluation.from_json(known[name]) for name in ("before", "after")}
 
     # Parts of phases ------------------------------------------------------------------------------
 
@@ -336,6 +341,24 @@ class Job:
                 self.codec,
                 self.questions.verifier,
                 progress=lambda n: (bar.update(n), self.interrupts.check()),
+            )
+
+    # Checks ---------------------------------------------------------------------------------------
+
+    def _check_splits(self) -> None:
+        sizes = {name: len(split) for name, split in self.questions.splits._asdict().items()}
+        if not sizes["train"] or not sizes["test"]:
+            raise UserError(
+                f"Expected questions to train on and to test on; the splits' sizes are {sizes}. "
+                "Look at config.data: its paths, test_fraction, max_source_tokens with too_long."
+            )
+
+    def _check_length(self) -> None:
+        begun = self.progress.iteration - (not self.progress.sampled)
+        if begun > self.config.iterations:
+            raise UserError(
+                f"config.iterations: expected at least {begun}, since the run in {self.workdir} "
+                f"has begun so many; found {self.config.iterations}."
             )
 
     # Records --------------------------------------------------------------------------------------

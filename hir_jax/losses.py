@@ -75,11 +75,12 @@ def in_batch_contrastive(logprob_BxC: jax.Array, row_mask_B: jax.Array) -> Term:
         logprob_BxC: P_ik, the summed log-probability of output i under prompt k; square.
         row_mask_B: True at real examples; others are no candidates either.
     """
-    candidates_BxC = jnp.where(row_mask_B[None, :], logprob_BxC, -jnp.inf)
+    # Differences first: sums over long outputs are large, and float32 would round their losses.
+    candidates_BxC = logprob_BxC - jnp.diagonal(logprob_BxC)[:, None]
+    candidates_BxC = jnp.where(row_mask_B[None, :], candidates_BxC, -jnp.inf)
     # Rows that are padding may have no candidate at all; give them a harmless one.
     candidates_BxC = jnp.where(row_mask_B[:, None], candidates_BxC, 0.0)
-    loss_B = jax.nn.logsumexp(candidates_BxC, axis=-1) - jnp.diagonal(logprob_BxC)
-    return _masked(loss_B, row_mask_B)
+    return _masked(jax.nn.logsumexp(candidates_BxC, axis=-1), row_mask_B)
 
 
 def kl_divergence(

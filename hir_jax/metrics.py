@@ -115,6 +115,11 @@ def format_table(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     )
 
 
+def format_markdown(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """The same table in Markdown."""
+    return tabulate.tabulate([headers, *rows], headers="firstrow", tablefmt="github")
+
+
 class _Lines(tqdm.tqdm):
     """Writes lines instead of redrawing one: in a log file, each redrawing would be another."""
 

@@ -20,9 +20,11 @@ from hir_jax import (
     prompts,
     runtime,
     scoring,
+    settings,
     workdirs,
 )
 from hir_jax.data.example import Example, format_prompt
+from hir_jax.data.files import raise_faults, read_text
 from hir_jax.errors import UserError
 from hir_jax.generate import Prompt
 from hir_jax.runtime import Model
@@ -40,6 +42,7 @@ def load_policy(config: ml_collections.ConfigDict, workdir: str | None) -> tuple
     Raises:
         UserError: the workdir has no checkpoint, or one of another model.
     """
+    settings.check(config)
     model = runtime.load_model(config)
     if not workdir:
         return model, config.model.path
@@ -63,7 +66,7 @@ def evaluate_policy(
     model, name = load_policy(config, workdir)
     questions = runtime.load_questions(config, model.codec)
     split = config.evaluate.split
-    examples = getattr(questions.splits, split, None)
+    examples = getattr(questions.splits, split)
     if not examples:
         sizes = {key: len(value) for key, value in questions.splits._asdict().items()}
         raise UserError(
@@ -156,6 +159,7 @@ def score_file(
 
 def export_policy(config: ml_collections.ConfigDict, workdir: str | None, output: str) -> None:
     """Writes the policy as a Hugging Face folder."""
+    hf.check_new(pathlib.Path(output))
     model, name = load_policy(config, workdir)
     hf.export(
         pathlib.Path(output), model.params, model.config, model.codec.tokenizer, model.raw_config
@@ -171,17 +175,15 @@ def read_jsonl(
     Raises:
         UserError: no such file, or faulty lines; the first ten are listed.
     """
-    try:
-        lines = pathlib.Path(path).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as e:
-        raise UserError(f"--input: cannot read {path!r}: {e}.") from e
     records, faults = [], []
-    for number, line in enumerate(lines, 1):
+    # Not splitlines: a JSON text may hold other ends of line, such as U+2028, as they are.
+    for number, line in enumerate(read_text(pathlib.Path(path)).split("\n"), 1):
         if not line.strip():
             continue
         try:
             record = json.loads(line)
-        except ValueError as e:
+            json.dumps(record, ensure_ascii=False).encode()  # refuses halves of surrogate pairs
+        except (ValueError, RecursionError) as e:
             faults.append(f"line {number}: not JSON: {e}")
             continue
         if not isinstance(record, dict):
@@ -192,8 +194,7 @@ def read_jsonl(
             wanted = " and ".join(all_of) or f"exactly one of {' or '.join(one_of)}"
             faults.append(f"line {number}: expected {wanted}, as text; found {sorted(record)}")
         records.append((number, record))
-    if faults:
-        raise UserError(f"{path}: {len(faults)} faulty lines:\n  " + "\n  ".join(faults[:10]))
+    raise_faults(pathlib.Path(path), faults)
     if not records:
         raise UserError(f"{path}: expected a JSON object a line, found an empty file.")
     return records

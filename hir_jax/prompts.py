@@ -31,7 +31,9 @@ class Codec:
 
     def decode(self, tokens: Sequence[int]) -> str:
         """The text of tokens, special ones left out."""
-        return self.tokenizer.decode(list(tokens), skip_special_tokens=True).strip()
+        # The model's EOS need not be one of the tokenizer's special tokens.
+        kept = [token for token in tokens if token != self.eos_id]
+        return self.tokenizer.decode(kept, skip_special_tokens=True).strip()
 
 
 def encode_prompts(

@@ -53,7 +53,8 @@ def score(
         sources = batching.pad([*(pairs[i][0] for i in indices), *padding], source_length)
         targets = batching.pad([*(pairs[i][1] for i in indices), *padding], target_length)
         arrays = jax.device_put((*sources, *targets), sharding.batch_sharding(mesh))
-        for i, value in zip(indices, score_batch(params, *arrays, config=config), strict=False):
+        values = jax.device_get(score_batch(params, *arrays, config=config))
+        for i, value in zip(indices, values, strict=False):
             logprobs[i] = float(value)
         progress(len(indices))
     return logprobs

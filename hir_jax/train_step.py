@@ -89,7 +89,12 @@ def make_optimizer(
     if name == "adamw":
         optimizer = optax.adamw(schedule, weight_decay=weight_decay)
     elif name == "adafactor":
-        optimizer = optax.adafactor(schedule, weight_decay_rate=weight_decay or None)
+        # Its own weight_decay_rate would not be scaled by the learning rate.
+        optimizer = optax.chain(
+            optax.adafactor(),
+            optax.add_decayed_weights(-weight_decay),
+            optax.scale_by_schedule(schedule),
+        )
     else:
         raise UserError(f"config.train.optimizer: expected 'adamw' or 'adafactor', found {name!r}.")
     clip = optax.clip_by_global_norm(clip_norm) if clip_norm else optax.identity()
@@ -168,7 +173,7 @@ def make_step(
         grads, metrics = _accumulate(part, batch, accumulation)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        metrics["grad_norm"] = optax.global_norm(grads)
+        metrics["grad_norm"] = optax.tree.norm(grads)
         return TrainState(state.step + 1, params, opt_state), metrics
 
     # The old state is donated: its buffers become the new state's, so parameters and moments are

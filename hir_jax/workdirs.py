@@ -20,37 +20,46 @@ def claim(workdir: str, config: ml_collections.ConfigDict) -> None:
     """Makes the workdir this config's, or checks that it is.
 
     Raises:
-        UserError: it belongs to another config; the fields that differ are listed.
+        UserError: it holds a run of another config; the fields that differ are listed.
     """
     folder = pathlib.Path(workdir)
     ours = json.loads(config.to_json_best_effort())
-    file = folder / "config.json"
-    if file.exists():
-        try:
-            theirs = json.loads(file.read_text(encoding="utf-8"))
-        except ValueError as e:
-            raise UserError(
-                f"{file}: expected the run's config in JSON, found a fault: {e}."
-            ) from e
-        old, new = _flatten(theirs), _flatten(ours)
-        differing = [
-            f"{name}: {old.get(name, 'absent')!r} in the workdir, {new.get(name, 'absent')!r} now"
-            for name in sorted(old | new)
-            if old.get(name) != new.get(name) and not name.startswith(FREE)
-        ]
-        if differing:
-            raise UserError(
-                f"The workdir {folder} belongs to a run with another config:\n  "
-                + "\n  ".join(differing)
-                + "\nGive the same flags to resume it, or another --workdir to start anew."
-            )
-    elif (folder / "checkpoints").exists():
-        raise UserError(f"{folder} has checkpoints but no config.json; give another --workdir.")
     try:
+        _check_same(folder, ours)
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(file, ours)
+        write_json(folder / "config.json", ours)
     except OSError as e:
         raise UserError(f"--workdir: cannot write to {folder}: {e.strerror}.") from e
+
+
+def _check_same(folder: pathlib.Path, ours: dict[str, Any]) -> None:
+    file = folder / "config.json"
+    has_checkpoints = (folder / "checkpoints").exists()
+    if not file.exists():
+        if has_checkpoints:
+            raise UserError(f"{folder} has checkpoints but no config.json; give another --workdir.")
+        return
+    try:
+        theirs = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as e:
+        raise UserError(f"{file}: expected the run's config in JSON, found a fault: {e}.") from e
+    if not isinstance(theirs, dict) or not ours.keys() & theirs.keys():
+        raise UserError(
+            f"{file}: expected the config of a run, found something else; give another --workdir."
+        )
+    old, new = _flatten(theirs), _flatten(ours)
+    differing = [
+        f"{name}: {old.get(name, 'absent')!r} in the workdir, {new.get(name, 'absent')!r} now"
+        for name in sorted(old | new)
+        if old.get(name) != new.get(name) and not name.startswith(FREE)
+    ]
+    # A run that failed before its first checkpoint, by a wrong path for example, is begun anew.
+    if differing and has_checkpoints:
+        raise UserError(
+            f"The workdir {folder} belongs to a run with another config:\n  "
+            + "\n  ".join(differing)
+            + "\nGive the same flags to resume it, or another --workdir to start anew."
+        )
 
 
 def write_json(file: pathlib.Path, content: Any) -> None:

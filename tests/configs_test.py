@@ -1,0 +1,132 @@
+import ast
+import pathlib
+import re
+
+import pytest
+from absl import flags
+from ml_collections import config_dict, config_flags
+
+from configs import common, flan_t5, paper
+from hir_jax import settings, sharding
+from hir_jax.errors import UserError
+
+ROOT = pathlib.Path(__file__).parents[1]
+FILES = sorted(path for path in (ROOT / "configs").glob("*.py") if path.name != "__init__.py")
+SOURCE = (ROOT / "configs" / "common.py").read_text()
+
+
+def leaves(config, prefix=""):
+    for name in config:
+        value = config.get_oneway_ref(name).get()
+        if isinstance(value, config_dict.ConfigDict):
+            yield from leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", config.get_type(name)
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_every_file_loads_locked_with_the_common_fields_and_types(file, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["main.py"])  # where overrides of fields are looked for
+    values = flags.FlagValues()
+    loaded = config_flags.DEFINE_config_file("config", None, flag_values=values)
+    values(["main.py", f"--config={file}"])
+    assert loaded.value.is_locked
+    settings.check(loaded.value)
+    found, expected = dict(leaves(loaded.value)), dict(leaves(common.get_config()))
+    assert {name: found[name] for name in expected} == expected
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_configs_import_nothing_but_ml_collections_and_each_other(file):
+    imported = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            imported |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            imported.add(node.module)
+    assert imported <= {"ml_collections", "configs"}
+
+
+def test_every_field_has_a_comment_on_its_line_or_the_line_above():
+    lines = SOURCE.splitlines()
+    assigned = [i for i, line in enumerate(lines) if re.match(r"    \w+\.\w+ = ", line)]
+    fields = [i for i in assigned if "ConfigDict()" not in lines[i]]
+    bare = [i for i in fields if "  # " not in lines[i] and "    # " not in lines[i - 1][:6]]
+    assert len(fields) == len(list(leaves(common.get_config())))
+    assert not [lines[i].strip() for i in bare]
+
+
+def test_every_field_is_read_somewhere():
+    # settings.py names fields without using any.
+    files = [path for path in (ROOT / "hir_jax").rglob("*.py") if path.name != "settings.py"]
+    code = "\n".join(path.read_text() for path in [ROOT / "main.py", *files])
+    data_code = "\n".join(p.read_text() for p in (ROOT / "hir_jax" / "data").rglob("*.py"))
+
+    def is_read(field):
+        section, _, name = field.rpartition(".")
+        if section == "mesh":  # read as shape[axis]
+            return name in sharding.AXES
+        return (
+            re.search(rf"\b{section or 'config'}\.{name}\b", code)
+            # There `config` is config.data.
+            or (section == "data" and re.search(rf"\bconfig\.{name}\b", data_code))
+        )
+
+    assert [name for name, _ in leaves(common.get_config()) if not is_read(name)] == []
+
+
+@pytest.mark.parametrize("size", flan_t5.SIZES)
+def test_flan_t5_sizes(size):
+    config = flan_t5.get_config(size)
+    assert config.model.path == f"google/flan-t5-{size}"
+    assert config.model.dtype == "bfloat16"
+    big = size in ("xl", "xxl")
+    assert config.train.optimizer == ("adafactor" if big else "adamw")
+    assert (config.mesh.data, config.mesh.fsdp) == ((1, -1) if big else (-1, 1))
+    assert config.train.batch_size % config.train.accumulation == 0
+
+
+def test_an_unknown_size_is_refused():
+    with pytest.raises(ValueError, match=r"expected a size of small, .*; found 'huge'"):
+        flan_t5.get_config("huge")
+
+
+def test_paper_hyperparameters():
+    # Zhang et al., 2023 (arXiv 2302.05206), and the reference script's number of iterations.
+    config = paper.get_config()
+    assert config.sample.samples == 4
+    assert config.sample.temperature == 1.0
+    assert config.sample.top_k == 50
+    assert config.train.learning_rate == 5e-4
+    assert config.train.weight_decay == 0.0
+    assert config.train.batch_size == 64
+    assert config.train.epochs == 10
+    assert config.loss.smoothing == 0.2
+    assert config.loss.contrastive == "pairwise"
+    assert config.loss.contrastive_weight == 1.0
+    assert config.loss.contrastive_smoothing is None
+    assert config.loss.entropy_weight == 0.001
+    assert config.data.protocol == "paper"
+    assert config.data.seed == 1
+    assert config.iterations == 31
+
+
+def test_settings_lists_every_fault_at_once():
+    config = common.get_config()
+    config.algorithm = "ppo"
+    config.model.dtype = "float16"
+    config.train.log_every = 0
+    config.sample.temperature = -1.0
+    config.loss.smoothing = float("nan")
+    config.loss.contrastive_smoothing = 1.5
+    with pytest.raises(UserError) as e:
+        settings.check(config)
+    assert str(e.value).splitlines()[1:] == [
+        "  config.algorithm: expected one of hir, farl, sft; found 'ppo'",
+        "  config.model.dtype: expected one of float32, bfloat16 (T5 overflows in float16); found "
+        "'float16'",
+        "  config.train.log_every: expected 1 or more; found 0",
+        "  config.sample.temperature: expected 0 or more; found -1.0",
+        "  config.loss.smoothing: expected 0 to 1; found nan",
+        "  config.loss.contrastive_smoothing: expected 0 to 1; found 1.5",
+    ]

@@ -1,0 +1,127 @@
+"""A T5 of a few thousand weights, its tokenizer, and a config: whole runs in seconds."""
+
+import functools
+import json
+import pathlib
+import tempfile
+
+import jax
+import numpy as np
+import tokenizers
+import transformers
+from tokenizers import models, pre_tokenizers
+
+from configs import common
+from hir_jax import hf, loop, runtime, t5
+
+SPECIAL = ("<pad>", "</s>", "<unk>")
+TEXT = "True False not and or ( ) is Solve the question with correct wrong answer . Q : A"
+WORDS = TEXT.split()
+VOCABULARY = (*SPECIAL, *WORDS, *(f"w{i}" for i in range(64 - len(SPECIAL) - len(WORDS))))
+LIKELY = {"True": 3.0, "False": 3.0, "</s>": 2.0, "not": 1.0}
+
+# What a run must repeat to the byte.
+RECORDS = ("metrics.jsonl", "samples/*.jsonl")
+
+
+def get_config():
+    """Boolean expressions, two iterations; also read by main.py as --config=tests/tiny.py."""
+    config = common.get_config()
+    config.iterations = 2
+    config.data.task = "boolean_expressions"
+    config.data.difficulty = 2
+    config.data.size = 40
+    config.data.seed = 1
+    config.data.max_train = 12
+    config.data.max_test = 5
+    config.sample.samples = 2
+    config.sample.top_k = 5
+    config.sample.max_new_tokens = 4
+    config.sample.batch_size = 8
+    config.train.batch_size = 8
+    config.train.epochs = 2
+    config.train.log_every = 1
+    config.train.learning_rate = 1e-2
+    config.buckets.source = 1
+    return config
+
+
+def config(**changes):
+    """The config with the model's folder in it; changes by "sample.batch_size" and the like."""
+    made = get_config()
+    made.model.path = str(folder())
+    made.update_from_flattened_dict(changes)
+    return made.lock()
+
+
+@functools.cache
+def folder():
+    """The model's folder, written once a session and removed at its end."""
+    holder.append(tempfile.TemporaryDirectory(prefix="hir_jax_tiny_"))
+    path = pathlib.Path(holder[-1].name) / "model"
+    hf.export(path, params(), shape(), tokenizer(), raw_config())
+    return path
+
+
+holder = []
+
+
+def tokenizer():
+    words = tokenizers.Tokenizer(
+        models.WordLevel({word: i for i, word in enumerate(VOCABULARY)}, unk_token="<unk>")
+    )
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_object=words, pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
+    )
+
+
+def raw_config():
+    return {
+        "model_type": "t5",
+        "vocab_size": len(VOCABULARY),
+        "d_model": 16,
+        "d_kv": 8,
+        "d_ff": 32,
+        "num_layers": 1,
+        "num_heads": 2,
+        "feed_forward_proj": "gated-gelu",
+        "tie_word_embeddings": False,
+        "dropout_rate": 0.0,
+    }
+
+
+def shape():
+    return hf.parse_config(raw_config(), pathlib.Path("tiny"), "float32", has_head=True)
+
+
+def params():
+    """Random weights that answer "True" or "False" more often than chance would.
+
+    The first width of every embedding is large, so the first row of the head acts as a bias.
+    """
+    tree = jax.tree.map(np.array, t5.init_params(shape(), jax.random.key(0)))
+    tree["shared"][:, 0] = 8.0
+    tree["lm_head"][0] = [LIKELY.get(word, 0.0) / 4 for word in VOCABULARY]
+    return tree
+
+
+def run(config, workdir):
+    return loop.run(config, str(workdir))
+
+
+def share_compiled_steps(monkeypatch):
+    """Runs of one config in a process share a compiled training step."""
+    monkeypatch.setattr(runtime, "make_training", _make_training)
+
+
+make_training = runtime.make_training
+known = {}
+
+
+def _make_training(config, model):
+    parts = {name: config[name].to_dict() for name in ("train", "loss", "mesh")}
+    key = json.dumps([parts, config.algorithm, repr(model.config)])
+    if key not in known:
+        known[key] = make_training(config, model)
+    return known[key]
