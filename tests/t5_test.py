@@ -44,7 +44,7 @@ def random_params(config: t5.T5Config = CONFIG) -> t5.Params:
         mean = 1.0 if path[-1].key == "scale" else 0.0
         return rng.normal(mean, 0.2, leaf.shape).astype(np.float32)
 
-    return jax.tree_util.tree_map_with_path(draw, shapes)
+    return jax.device_put(jax.tree_util.tree_map_with_path(draw, shapes))
 
 
 def random_tokens(seed: int, *shape: int) -> np.ndarray:
