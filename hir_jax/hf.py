@@ -43,7 +43,7 @@ def find(name: str) -> pathlib.Path:
         UserError: there is no such folder and no such model on the hub.
     """
     folder = pathlib.Path(name).expanduser()
-    if folder.is_dir():
+    if name and folder.is_dir():
         return folder
     looks_local = name.startswith((".", "/", "~")) or name.count("/") != 1 or folder.exists()
     if not name or looks_local:

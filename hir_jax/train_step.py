@@ -250,16 +250,18 @@ def loss_terms(
         )
         terms["contrastive"] = losses.in_batch_contrastive(logprob_BxC, row_mask_B)
     if settings.kl_weight:
-        # Under the prompt that sampling uses: p* of a right output, p⁻ of a wrong one.
-        which_B = jnp.where(batch.correct_B, 0, 1)[:, None]
-        take = lambda x_Bx2: jnp.take_along_axis(  # noqa: E731
-            x_Bx2, which_B.reshape(size, 1, *[1] * (x_Bx2.ndim - 2)), axis=1
-        )[:, 0]
-        prompt, prompt_mask = take(batch.sources_Bx2xS), take(batch.source_masks_Bx2xS)
+        prompt, prompt_mask, policy_logits = (
+            _under_sampling_prompt(x, batch.correct_B)
+            for x in (batch.sources_Bx2xS, batch.source_masks_Bx2xS, logits_Bx2xTxV)
+        )
         reference_logits = t5.forward(reference, config, prompt, prompt_mask, inputs_BxT)
-        reference_logits = jax.lax.stop_gradient(reference_logits)
-        terms["kl"] = losses.kl_divergence(take(logits_Bx2xTxV), reference_logits, mask_BxT)
+        terms["kl"] = losses.kl_divergence(policy_logits, reference_logits, mask_BxT)
     return terms
+
+
+def _under_sampling_prompt(x_Bx2: jax.Array, correct_B: jax.Array) -> jax.Array:
+    # Sampling asks for a right answer: p* of a right output, p⁻ of a wrong one.
+    return jnp.where(jnp.expand_dims(correct_B, range(1, x_Bx2.ndim - 1)), x_Bx2[:, 0], x_Bx2[:, 1])
 
 
 def cross_logprobs(

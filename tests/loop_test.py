@@ -26,18 +26,21 @@ pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptio
 
 
 @pytest.fixture(scope="module", autouse=True)
-def shared_steps():
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        tiny.share_compiled_steps(monkeypatch)
-        yield
+def cache():
+    with tiny.compiled_once() as folder:
+        yield folder
 
 
 @pytest.fixture(scope="module")
 def straight(tmp_path_factory):
     """The workdir of a run that was never stopped."""
     workdir = tmp_path_factory.mktemp("straight")
-    tiny.run(tiny.config(), workdir)
+    run(tiny.config(), workdir)
     return workdir
+
+
+def run(config, workdir):
+    return loop.run(config, str(workdir))
 
 
 def final_state(config, workdir):
@@ -80,7 +83,7 @@ def stopped_run(config, workdir, owner, name, call):
 
     with pytest.MonkeyPatch.context() as monkeypatch, pytest.raises(Interrupted) as e:
         monkeypatch.setattr(owner, name, signalled)
-        tiny.run(config, workdir)
+        run(config, workdir)
     assert e.value.exit_code == 143
 
 
@@ -88,7 +91,7 @@ def stopped_run(config, workdir, owner, name, call):
 
 
 def test_a_run_is_repeated_bit_for_bit(straight, tmp_path):
-    tiny.run(tiny.config(), tmp_path)
+    run(tiny.config(), tmp_path)
     assert_same(tmp_path, straight)
 
 
@@ -110,7 +113,7 @@ def test_a_run_stopped_at_every_kind_of_point(straight, tmp_path):
     ]
     for point in points:
         stopped_run(tiny.config(), tmp_path, *point)
-    tiny.run(tiny.config(), tmp_path)
+    run(tiny.config(), tmp_path)
     assert_same(tmp_path, straight)
 
 
@@ -119,7 +122,7 @@ def test_a_damaged_newest_checkpoint_is_passed_over(straight, tmp_path, caplog):
     newest = max((tmp_path / "checkpoints").glob("[0-9]*"), key=lambda path: int(path.name))
     file = max(newest.glob("state/**/d/*"), key=lambda path: path.stat().st_size)
     os.truncate(file, file.stat().st_size // 2)
-    tiny.run(tiny.config(), tmp_path)
+    run(tiny.config(), tmp_path)
     assert f"Damaged checkpoint passed over: {newest}" in caplog.text
     assert_same(tmp_path, straight)
 
@@ -140,13 +143,17 @@ app.run(main.main, flags_parser=main.parse_flags)
 """
 
 
-def test_a_killed_process_is_resumed_by_another(straight, tmp_path):
+def test_a_killed_process_is_resumed_by_another(straight, tmp_path, cache):
     command = [sys.executable, "-c", KILLED, "--config=tests/tiny.py", f"--workdir={tmp_path}"]
     command += [f"--config.model.path={tiny.folder()}", "--config.checkpoint.every_steps=2"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    command += [f"--compilation_cache={cache}"]
+    environment = os.environ | {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300
+    )
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert not (tmp_path / "eval.json").exists()
-    tiny.run(tiny.config(), tmp_path)
+    run(tiny.config(), tmp_path)
     assert_same(tmp_path, straight)
 
 
@@ -155,7 +162,7 @@ def test_a_finished_run_is_not_computed_again(straight, tmp_path, monkeypatch):
     monkeypatch.setattr(generate.Sampler, "__call__", None)
     monkeypatch.setattr(loop.Job, "_step", None)
     # Checkpoints restore onto any mesh.
-    again = tiny.run(tiny.config(**{"mesh.data": 2, "mesh.fsdp": 4}), workdir)
+    again = run(tiny.config(**{"mesh.data": 2, "mesh.fsdp": 4}), workdir)
     assert evaluate.table(again) == evaluate.table(
         {
             name: evaluate.Evaluation.from_json(json.loads(records(straight)[EVAL])[name])
@@ -169,18 +176,18 @@ EVAL = pathlib.Path("eval.json")
 
 
 def test_more_iterations_go_on_where_fewer_ended(straight, tmp_path):
-    shorter = tiny.run(tiny.config(iterations=0), tmp_path)
+    shorter = run(tiny.config(iterations=0), tmp_path)
     assert shorter["after"] == shorter["before"]
     assert not (tmp_path / "samples").exists()
-    tiny.run(tiny.config(iterations=1), tmp_path)
-    tiny.run(tiny.config(iterations=2), tmp_path)
+    run(tiny.config(iterations=1), tmp_path)
+    run(tiny.config(iterations=2), tmp_path)
     assert_same(tmp_path, straight)
 
 
 def test_fewer_iterations_than_were_begun_are_refused(straight, tmp_path):
     workdir = shutil.copytree(straight, tmp_path / "copy")
     with pytest.raises(UserError, match=r"config\.iterations: expected at least 2, .* found 1"):
-        tiny.run(tiny.config(iterations=1), workdir)
+        run(tiny.config(iterations=1), workdir)
     assert records(workdir) == records(straight)
 
 
@@ -213,9 +220,11 @@ def test_samples_come_in_full_and_in_order(straight):
         assert line["samples_drawn"] == iteration * len(found)
 
 
-def test_samples_do_not_depend_on_batches_and_padding(straight, tmp_path):
-    changes = {"sample.batch_size": 16, "buckets.source": 3, "iterations": 1, "train.epochs": 0}
-    tiny.run(tiny.config(**changes), tmp_path)
+def test_samples_do_not_depend_on_batches_and_padding(straight, tmp_path, monkeypatch):
+    changes = {"sample.batch_size": 16, "buckets.source": 2, "iterations": 1, "train.epochs": 0}
+    zero = evaluate.Evaluation(evaluate.Score(0, 0, 1), evaluate.Score(0, 0, 1), 0.0)
+    monkeypatch.setattr(loop.Job, "_evaluate", lambda *_: zero)  # no other shapes to compile
+    run(tiny.config(**changes), tmp_path)
     for record, other in zip(samples(straight, 1), samples(tmp_path, 1), strict=True):
         assert record.pop("logprob") == pytest.approx(other.pop("logprob"), abs=1e-5)
         assert record == other
@@ -241,26 +250,21 @@ def test_training_raises_the_probability_of_what_it_trains_on(straight):
 def short_run(workdir, **changes):
     """One iteration of one epoch; its lines of training metrics."""
     changes = {"iterations": 1, "train.epochs": 1, **changes}
-    tiny.run(tiny.config(**changes), workdir)
+    run(tiny.config(**changes), workdir)
     found = lines(workdir, "train")
     assert all(np.isfinite(line["loss"]) for line in found)
     return found
 
 
-def test_hir_with_a_kl_term_starts_from_the_reference(tmp_path):
-    first, *_, last = short_run(tmp_path, **{"loss.kl_weight": 0.1, "train.dropout_rate": 0.0})
-    assert first["kl"] == pytest.approx(0.0, abs=1e-6)
-    assert last["kl"] > 1e-4
-
-
-def test_hir_with_the_in_batch_loss(tmp_path):
-    first, *_ = short_run(tmp_path, **{"loss.contrastive": "in_batch"})
+def test_hir_with_the_in_batch_loss_adafactor_and_bfloat16(tmp_path):
+    changes = {"train.optimizer": "adafactor", "model.dtype": "bfloat16", "train.epochs": 4}
+    first, *_, last = short_run(tmp_path, **changes, **{"loss.contrastive": "in_batch"})
     assert first["contrastive"] > 0.1
+    assert last["supervised"] < first["supervised"]
 
 
-def test_farl_imitates_right_outputs_alone_in_bfloat16(tmp_path):
-    changes = {"algorithm": "farl", "model.dtype": "bfloat16", "sub_output.mode": "full"}
-    found = short_run(tmp_path, **changes)
+def test_farl_imitates_right_outputs_alone(tmp_path):
+    found = short_run(tmp_path, algorithm="farl")
     right = {(r["example_id"], r["text"]) for r in samples(tmp_path, 1) if r["correct"]}
     assert len(found) == -(-len(right) // 8)
     assert "contrastive" not in found[0]
@@ -276,9 +280,8 @@ def never_right(output, example):
     return False
 
 
-def test_sft_learns_the_answers_with_adafactor(tmp_path):
-    changes = {"algorithm": "sft", "train.optimizer": "adafactor", "train.epochs": 8}
-    first, *_, last = short_run(tmp_path, **changes)
+def test_sft_learns_the_answers(tmp_path):
+    first, *_, last = short_run(tmp_path, **{"algorithm": "sft", "train.epochs": 8})
     assert last["supervised"] < first["supervised"] - 0.3
     assert not (tmp_path / "samples").exists()
 
@@ -288,24 +291,22 @@ def test_sub_output_modes(tmp_path, mode):
     assert short_run(tmp_path, **{"sub_output.mode": mode})
 
 
-def test_accumulation_changes_nothing_but_rounding(tmp_path):
-    params = []
+def test_accumulation_with_a_kl_term(tmp_path):
+    params, start = [], runtime.load_model(tiny.config())
     for accumulation in (1, 2):
         changes = {"train.accumulation": accumulation, "train.batch_size": 16}
-        config = tiny.config(**changes, **{"iterations": 1, "train.epochs": 1})
         workdir = tmp_path / str(accumulation)
-        tiny.run(config, workdir)
+        first, *_, last = short_run(workdir, **changes, **{"loss.kl_weight": 0.1})
+        # The policy begins as the reference.
+        assert first["kl"] == pytest.approx(0.0, abs=1e-6)
+        assert last["kl"] > 1e-4
         folder = runtime.checkpoint_folder(str(workdir))
-        wanted = runtime.abstract(runtime.load_model(config).params, meshes(config))
+        wanted = runtime.abstract(start.params, start.mesh)
         params.append(checkpoint.restore_params(folder, None, wanted)[1])
-    start = runtime.load_model(tiny.config()).params
-    moved = jax.tree.map(lambda a, b: float(np.abs(a - b).max()), params[0], start)
+    moved = jax.tree.map(lambda a, b: float(np.abs(a - b).max()), params[0], start.params)
     assert max(jax.tree.leaves(moved)) > 1e-2
+    # Accumulation changes nothing but rounding.
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), *params)
-
-
-def meshes(config):
-    return runtime.load_model(config).mesh
 
 
 def test_the_last_iteration_is_always_evaluated(tmp_path):
@@ -314,9 +315,9 @@ def test_the_last_iteration_is_always_evaluated(tmp_path):
 
 
 def write_questions(file, count):
-    answers = {f"not {value} or w{i} is": str(not value) for i in range(30) for value in (0, 1)}
-    chosen = list(answers.items())[:count]
-    file.write_text("".join(json.dumps({"question": q, "answer": a}) + "\n" for q, a in chosen))
+    tail = " or False" * 3  # as long as the generated ones, so that no other shape is compiled
+    questions = [{"question": f"True or w{i}{tail} is", "answer": "True"} for i in range(count)]
+    file.write_text("".join(json.dumps(question) + "\n" for question in questions))
 
 
 def test_without_development_questions_the_newest_parameters_are_the_best(tmp_path):
@@ -336,7 +337,7 @@ def test_without_test_questions_a_run_is_refused(tmp_path):
     changes = {"data.source": "jsonl", "data.path": str(tmp_path / "questions.jsonl")}
     changes |= {"data.test_fraction": 0.0, "data.dev_fraction": 0.2, "data.task": ""}
     with pytest.raises(UserError, match="'train': 8, 'dev': 2, 'test': 0"):
-        tiny.run(tiny.config(**changes), tmp_path / "run")
+        run(tiny.config(**changes), tmp_path / "run")
 
 
 def test_the_best_checkpoint_is_chosen_on_development_questions(tmp_path, monkeypatch):
@@ -348,7 +349,7 @@ def test_the_best_checkpoint_is_chosen_on_development_questions(tmp_path, monkey
         return evaluate.Evaluation(score, dataclasses.replace(score, correct=wrong), 0.5)
 
     monkeypatch.setattr(loop.Job, "_evaluate", fake)
-    tiny.run(tiny.config(**{"iterations": 3, "train.epochs": 1}), tmp_path)
+    run(tiny.config(**{"iterations": 3, "train.epochs": 1}), tmp_path)
     # Iteration 2 is as accurate as 1 and has the larger gap.
     steps = [line["step"] for line in lines(tmp_path, "evaluate")]
     assert json.loads((tmp_path / "eval.json").read_text())["best_step"] == steps[2]
@@ -356,5 +357,5 @@ def test_the_best_checkpoint_is_chosen_on_development_questions(tmp_path, monkey
 
 def test_a_verifier_that_does_not_suit_the_questions_says_so_before_any_work(tmp_path):
     with pytest.raises(UserError, match="Verifier 'choice' expects options"):
-        tiny.run(tiny.config(verifier="choice"), tmp_path)
+        run(tiny.config(verifier="choice"), tmp_path)
     assert not (tmp_path / "checkpoints").exists()

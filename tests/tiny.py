@@ -1,18 +1,22 @@
 """A T5 of a few thousand weights, its tokenizer, and a config: whole runs in seconds."""
 
+import atexit
+import contextlib
 import functools
-import json
 import pathlib
+import shutil
 import tempfile
 
 import jax
 import numpy as np
+import pytest
 import tokenizers
 import transformers
+from jax.experimental.compilation_cache import compilation_cache as jax_cache
 from tokenizers import models, pre_tokenizers
 
 from configs import common
-from hir_jax import hf, loop, runtime, t5
+from hir_jax import hf, runtime, t5
 
 SPECIAL = ("<pad>", "</s>", "<unk>")
 TEXT = "True False not and or ( ) is Solve the question with correct wrong answer . Q : A"
@@ -20,14 +24,14 @@ WORDS = TEXT.split()
 VOCABULARY = (*SPECIAL, *WORDS, *(f"w{i}" for i in range(64 - len(SPECIAL) - len(WORDS))))
 LIKELY = {"True": 3.0, "False": 3.0, "</s>": 2.0, "not": 1.0}
 
-# What a run must repeat to the byte.
-RECORDS = ("metrics.jsonl", "samples/*.jsonl")
-
 
 def get_config():
     """Boolean expressions, two iterations; also read by main.py as --config=tests/tiny.py."""
     config = common.get_config()
     config.iterations = 2
+    # Short, so that prompts with a part of an output fit into the bucket of prompts without one.
+    config.instruction.correct = "correct answer"
+    config.instruction.wrong = "wrong answer"
     config.data.task = "boolean_expressions"
     config.data.difficulty = 2
     config.data.size = 40
@@ -56,14 +60,18 @@ def config(**changes):
 
 @functools.cache
 def folder():
-    """The model's folder, written once a session and removed at its end."""
-    holder.append(tempfile.TemporaryDirectory(prefix="hir_jax_tiny_"))
-    path = pathlib.Path(holder[-1].name) / "model"
+    """The model's folder, written once a session."""
+    path = home() / "model"
     hf.export(path, params(), shape(), tokenizer(), raw_config())
     return path
 
 
-holder = []
+@functools.cache
+def home():
+    """A folder that is removed when the process ends."""
+    path = tempfile.mkdtemp(prefix="hir_jax_tiny_")
+    atexit.register(shutil.rmtree, path)
+    return pathlib.Path(path)
 
 
 def tokenizer():
@@ -106,22 +114,39 @@ def params():
     return tree
 
 
-def run(config, workdir):
-    return loop.run(config, str(workdir))
+@contextlib.contextmanager
+def compiled_once():
+    """Within it, what one run or process of the session has compiled serves the next ones.
+
+    Gives a folder for --compilation_cache.
+    """
+    settings = {
+        "jax_compilation_cache_dir": str(home() / "cache"),
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+    }
+    before = {name: getattr(jax.config, name) for name in settings}
+    try:
+        _configure(settings)
+        with pytest.MonkeyPatch.context() as monkeypatch:
+            monkeypatch.setattr(runtime, "make_training", _make_training)
+            yield settings["jax_compilation_cache_dir"]
+    finally:
+        _configure(before)
 
 
-def share_compiled_steps(monkeypatch):
-    """Runs of one config in a process share a compiled training step."""
-    monkeypatch.setattr(runtime, "make_training", _make_training)
+def _configure(settings):
+    for name, value in settings.items():
+        jax.config.update(name, value)
+    jax_cache.reset_cache()  # JAX reads these settings once
 
 
-make_training = runtime.make_training
-known = {}
+_trainings = {}
 
 
-def _make_training(config, model):
-    parts = {name: config[name].to_dict() for name in ("train", "loss", "mesh")}
-    key = json.dumps([parts, config.algorithm, repr(model.config)])
-    if key not in known:
-        known[key] = make_training(config, model)
-    return known[key]
+def _make_training(config, model, make=runtime.make_training):
+    """One jitted step for all runs that ask for the same, so that it is traced once, too."""
+    parts = [config[name].to_json() for name in ("train", "loss", "mesh")]
+    key = (config.algorithm == "hir", model.config, *parts)
+    if key not in _trainings:
+        _trainings[key] = make(config, model)
+    return _trainings[key]
