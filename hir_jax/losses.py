@@ -78,8 +78,6 @@ def in_batch_contrastive(logprob_BxC: jax.Array, row_mask_B: jax.Array) -> Term:
     # Differences first: sums over long outputs are large, and float32 would round their losses.
     candidates_BxC = logprob_BxC - jnp.diagonal(logprob_BxC)[:, None]
     candidates_BxC = jnp.where(row_mask_B[None, :], candidates_BxC, -jnp.inf)
-    # Rows that are padding may have no candidate at all; give them a harmless one.
-    candidates_BxC = jnp.where(row_mask_B[:, None], candidates_BxC, 0.0)
     return _masked(jax.nn.logsumexp(candidates_BxC, axis=-1), row_mask_B)
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import json
+import os
 import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any, TextIO
@@ -99,6 +100,7 @@ def sample_file(
     any) or "prompt" (used as it is). It comes back with "samples" (texts) and "logprobs" (of all
     tokens drawn, under the model's own distribution).
     """
+    check_output(output)
     records = read_jsonl(source, one_of=("question", "prompt"))
     model, _ = load_policy(config, workdir)
     texts = [_prompt_text(config, record, source, line) for line, record in records]
@@ -134,6 +136,7 @@ def score_file(
     A line comes back with "logprob" (summed over the output's tokens and its EOS, in nats) and
     "tokens" (their number).
     """
+    check_output(output)
     records = read_jsonl(source, all_of=("prompt", "output"))
     model, _ = load_policy(config, workdir)
     codec = model.codec
@@ -200,17 +203,24 @@ def read_jsonl(
     return records
 
 
+def check_output(path: str) -> None:
+    """Raises UserError if the file is there already, or its folder is not; before long work."""
+    if os.path.lexists(path):
+        raise UserError(f"--output: {path!r} is there already; give another name.")
+    folder = pathlib.Path(path).parent
+    if not folder.is_dir():
+        raise UserError(f"--output: cannot write {path!r}: there is no folder {str(folder)!r}.")
+
+
 @contextlib.contextmanager
 def open_output(path: str) -> Iterator[TextIO]:
-    """A file to write lines to; what is written stays if the work is cut short.
+    """A new file to write lines to; what is written stays if the work is cut short.
 
     Raises:
-        UserError: the file is there already, or cannot be made.
+        UserError: it cannot be made.
     """
     try:
         out = open(path, "x", encoding="utf-8")  # noqa: SIM115 (closed below)
-    except FileExistsError as e:
-        raise UserError(f"--output: {path!r} is there already; give another name.") from e
     except OSError as e:
         raise UserError(f"--output: cannot write {path!r}: {e.strerror}.") from e
     with out:

@@ -5,6 +5,7 @@ Only questions of the training side of `generators.split_of` are used, so that t
 every generated task are unseen, whatever their seed.
 """
 
+import itertools
 import pathlib
 import random
 from collections.abc import Iterator, Sequence
@@ -62,7 +63,7 @@ def pretrain(config: ml_collections.ConfigDict, output: str) -> None:
             state, values = step(state, batch, key, None)
             bar.update(1)
             if i % 100 == 99:
-                bar.set_postfix(loss=f"{float(values['loss']):.3f}")
+                bar.set_postfix(loss=f"{float(values['loss']):.3f}", refresh=False)
     hf.export(folder, state.params, model, codec.tokenizer, raw_config)
 
 
@@ -136,7 +137,7 @@ def train_tokenizer(pools: Pools, config: ml_collections.ConfigDict) -> Any:
 def training_batches(
     pools: Pools, codec: Codec, config: ml_collections.ConfigDict
 ) -> Iterator[batching.Batch]:
-    """Endless batches: each task as often as the others, a share of the answers wrong.
+    """Endless batches: each task as often as the others; from some step on, some answers wrong.
 
     Whether an answer is wrong is drawn without regard to the instruction above it.
     """
@@ -146,11 +147,12 @@ def training_batches(
     order = np.random.default_rng(settings.seed)
     tasks = list(pools)
     buckets: batching.Buckets | None = None
-    while True:
+    for draw in itertools.count():
+        share_right = settings.share_right if draw * BATCHES_A_DRAW >= settings.right_steps else 1.0
         prompts, targets = [], []
         for _ in range(BATCHES_A_DRAW * settings.batch_size):
             example = rng.choice(pools[rng.choice(tasks)])
-            right = rng.random() < settings.share_right
+            right = rng.random() < share_right
             prompts.append(format_prompt(rng.choice(instructions), example))
             targets.append(example.targets[0] if right else wrong_answer(example, rng))
         sources = [(*ids, codec.eos_id) for ids in codec.encode(prompts)]

@@ -51,7 +51,7 @@ def test_majority_baseline_of_choices_is_a_letter():
 
 
 def test_majority_baseline_counts_an_answer_given_twice_once():
-    assert majority_baseline([free("1", "a", "a"), free("2", "b"), free("3", "b")]) == 2 / 3
+    assert majority_baseline([free("1", "a", "a", "a"), free("2", "b"), free("3", "b")]) == 2 / 3
 
 
 EXAMPLES = [free("1", "True"), free("2", "False"), free("3", "True"), free("4", "True")]

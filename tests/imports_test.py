@@ -30,9 +30,11 @@ LAYERS = [
     "evaluate",
     "interrupts",
     "workdirs",
+    "settings",
     "runtime",
     "pretrain",
     "loop",
+    "experiment",
     "modes",
     "main",
 ]

@@ -109,6 +109,11 @@ def test_in_batch_padding_is_neither_an_output_nor_a_candidate():
     close(losses.in_batch_contrastive(padded, jnp.zeros(4, bool)), (0, 0))
 
 
+def test_in_batch_has_no_gradient_where_all_is_padding():
+    grads = jax.grad(lambda x: losses.in_batch_contrastive(x, jnp.zeros(2, bool)).sum)(jnp.eye(2))
+    assert (np.asarray(grads) == 0).all()
+
+
 def test_in_batch_is_exact_at_sums_of_many_tokens():
     logprob = jnp.array([[-900.0, -1000.0], [-800.0, -800.0]])
     close(losses.in_batch_contrastive(logprob, jnp.array([True, True])), (log(2), 2))

@@ -1,12 +1,13 @@
 import json
 import pathlib
+import shutil
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hir_jax import checkpoint, generate, hf, loop, modes, prompts, runtime, t5
+from hir_jax import checkpoint, data, generate, hf, loop, modes, prompts, runtime, t5
 from hir_jax.errors import UserError
 from tests import tiny
 
@@ -127,16 +128,14 @@ def test_sample_and_score_agree(tmp_path, monkeypatch):
 
 
 def test_sample_leaves_long_prompts_out_only_if_told_to(tmp_path, caplog):
-    limit = {"data.max_source_tokens": 18}
-    with pytest.raises(UserError, match=r"2 of 12 prompts.*'.*questions\.jsonl:4', has 19"):
+    limit = {"data.max_source_tokens": 20}
+    with pytest.raises(UserError, match=r"1 of 12 prompts.*questions\.jsonl:3', has 21"):
         sample(tmp_path, **limit)
     assert not (tmp_path / "samples.jsonl").exists()
     found = sample(tmp_path, **limit, **{"data.too_long": "drop"})
-    assert "2 of 12 prompts" in caplog.text
+    assert "1 of 12 prompts" in caplog.text
     whole = sample(tmp_path, name="whole.jsonl")
-    assert [line["samples"] for line in found] == [
-        line["samples"] for line in whole[1:3] + whole[4:]
-    ]
+    assert [line["samples"] for line in found] == [r["samples"] for r in whole[:2] + whole[3:]]
 
 
 # score --------------------------------------------------------------------------------------------
@@ -144,6 +143,7 @@ def test_sample_leaves_long_prompts_out_only_if_told_to(tmp_path, caplog):
 PAIRS = [
     {"prompt": QUESTIONS[3]["prompt"], "output": "True and False", "note": "kept"},
     {"prompt": "w1", "output": ""},
+    {"prompt": " ".join(["w2"] * 17), "output": "w3"},
     *({"prompt": f"correct answer Q : w{i}", "output": f"w{i}"} for i in range(8)),
 ]
 
@@ -179,10 +179,10 @@ def test_score_sums_log_probabilities_with_the_eos_in_order(tmp_path):
 
 def test_score_leaves_long_prompts_out_only_if_told_to(tmp_path, caplog):
     limit = {"data.max_source_tokens": 18}
-    with pytest.raises(UserError, match="1 of 10 prompts"):
+    with pytest.raises(UserError, match="1 of 11 prompts"):
         score(tmp_path, PAIRS, **limit)
     found = score(tmp_path, PAIRS, **limit, **{"data.too_long": "drop"})
-    assert "1 of 10 prompts" in caplog.text
+    assert "1 of 11 prompts" in caplog.text
     assert [line["prompt"] for line in found] == [pair["prompt"] for pair in PAIRS[1:]]
 
 
@@ -250,6 +250,21 @@ def test_eval_of_test_questions_alone(tmp_path, monkeypatch):
 def test_a_workdir_without_a_run_is_refused(tmp_path):
     with pytest.raises(UserError, match="expected the workdir of a run, found no checkpoint"):
         modes.evaluate_policy(tiny.config(), str(tmp_path))
+
+
+def test_the_models_eos_counts_and_not_the_tokenizers(tmp_path):
+    folder = shutil.copytree(tiny.folder(), tmp_path / "model")
+    eos = tiny.VOCABULARY.index("not")
+    (folder / "config.json").write_text(json.dumps(tiny.raw_config() | {"eos_token_id": eos}))
+    config = tiny.config(**{"model.path": str(folder)})
+    codec = runtime.load_model(config).codec
+    (prompt,) = runtime.load_questions(config, codec).prompts.prompts([example()], correct=True)
+    assert (codec.eos_id, prompt.tokens[-1]) == (eos, eos)
+    assert codec.decode((*codec.encode(["True"])[0], eos)) == "True"
+
+
+def example():
+    return data.load(tiny.config().data).train[0]
 
 
 # read_jsonl ---------------------------------------------------------------------------------------

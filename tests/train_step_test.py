@@ -32,7 +32,9 @@ ALL_TERMS = LossSettings(
     entropy_weight=0.3,
     kl_weight=0.5,
 )
-IN_BATCH = LossSettings(smoothing=0.0, contrastive="in_batch", contrastive_weight=2.0)
+IN_BATCH = LossSettings(
+    smoothing=0.0, contrastive="in_batch", contrastive_weight=2.0, kl_weight=0.5
+)
 KEY = jax.random.key(7)
 
 init_params = jax.jit(lambda seed: t5.init_params(CONFIG, jax.random.key(seed)))
@@ -178,21 +180,20 @@ def test_terms_are_those_of_separate_forward_passes(params, reference, real):
     check_terms(got, expected)
 
 
-def test_in_batch_terms_compare_each_output_with_every_prompt(params):
-    got = loss_terms(params, BATCH, None, CONFIG, IN_BATCH)
+def test_in_batch_terms_compare_each_output_with_every_prompt(params, reference):
+    got = loss_terms(params, BATCH, None, CONFIG, IN_BATCH, reference)
     real = np.flatnonzero(BATCH.target_mask_BxT.any(axis=1))
     total = 0.0
     for i in real:
-        swapped = BATCH._replace(
-            targets_BxT=np.tile(BATCH.targets_BxT[i], (8, 1)),
-        )
+        swapped = BATCH._replace(targets_BxT=np.tile(BATCH.targets_BxT[i], (8, 1)))
         logprobs = target_logprobs(separate_logits(params, swapped, 0), swapped.targets_BxT)
         under_each_prompt = np.where(BATCH.target_mask_BxT[i], logprobs, 0).sum(axis=1)[real]
         own = under_each_prompt[list(real).index(i)]
         total += np.log(np.exp(under_each_prompt).sum()) - own
     np.testing.assert_allclose(got["contrastive"].sum, total, rtol=2e-5)
     assert got["contrastive"].weight == len(real) == 6
-    assert got.keys() == {"supervised", "negative_entropy", "contrastive"}
+    expected = expected_terms(params, reference, BATCH)
+    np.testing.assert_allclose(got["kl"].sum, expected["kl"][0], rtol=2e-5)
 
 
 def test_without_the_contrastive_and_kl_terms_there_is_no_pass_under_the_negative(params):
@@ -203,7 +204,9 @@ def test_without_the_contrastive_and_kl_terms_there_is_no_pass_under_the_negativ
     assert terms.keys() == {"supervised", "negative_entropy"}
     other = loss_terms(params, batch, None, CONFIG, settings)
     assert jax.tree.map(float, terms) == jax.tree.map(float, other)
-    assert not settings.uses_negative and not IN_BATCH.uses_negative and ALL_TERMS.uses_negative
+    assert not settings.uses_negative and ALL_TERMS.uses_negative
+    in_batch = LossSettings(smoothing=0.0, contrastive="in_batch", contrastive_weight=1.0)
+    assert not in_batch.uses_negative
 
 
 def test_kl_of_a_model_with_itself_is_zero(params):
