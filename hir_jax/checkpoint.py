@@ -270,8 +270,9 @@ def _crc32(content: Any) -> int:
 
 
 def _checksums(arrays: Mapping[str, jax.Array]) -> dict[str, int]:
-    values = jax.device_get([_checksum(array) for array in arrays.values()])
-    return dict(zip(arrays, map(int, values), strict=True))
+    # One at a time: on CPU devices, many collectives in flight at once can wait for each other's
+    # threads for ever.
+    return {name: int(_checksum(array)) for name, array in arrays.items()}
 
 
 @jax.jit

@@ -83,8 +83,7 @@ def test_unknown_field_of_a_variant_is_named():
         experiment.cell_config(config, Cell("hir", "boolean", 5))
 
 
-def test_a_small_grid_runs_and_repeats_itself(tmp_path, monkeypatch):
-    tiny.share_compiled_steps(monkeypatch)
+def test_a_small_grid_runs_and_repeats_itself(tmp_path):
     first = experiment.run(grid(), str(tmp_path))
     records = json.loads((tmp_path / "results.json").read_text())
     assert [record["variant"] for record in records] == ["hir", "sft"]
