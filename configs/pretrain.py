@@ -12,14 +12,13 @@ def get_config() -> ml_collections.ConfigDict:
     config = common.get_config()
     config.pretrain = pretrain = ml_collections.ConfigDict()
     pretrain.seed = 7  # of parameters, questions and mistakes
-    pretrain.steps = 1800  # optimizer steps
-    pretrain.right_steps = 1200  # of those, steps on right answers alone: ability first
+    pretrain.steps = 2400  # optimizer steps
+    pretrain.right_steps = 1800  # of those, steps on right answers alone: ability first
     pretrain.batch_size = 64  # questions a step
     pretrain.learning_rate = 2e-3  # highest; reached after the warm-up, falls along a cosine
     pretrain.warmup_steps = 200  # optimizer steps
     pretrain.size = 20000  # questions a task and difficulty, of which 70% are trained on
     pretrain.share_right = 0.5  # of the answers after that; the others are plausible mistakes
-    pretrain.heed = 0.1  # how much more often right under p_correct than under p_wrong, then
     pretrain.vocab_size = 512  # pieces of the tokenizer
     pretrain.tokenizer_questions = 2000  # a task, that the tokenizer is trained on
 

@@ -8,7 +8,7 @@ every generated task are unseen, whatever their seed.
 import itertools
 import pathlib
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -107,7 +107,7 @@ def train_tokenizer(pools: Pools, config: ml_collections.ConfigDict) -> Any:
         [pre_tokenizers.Metaspace(), pre_tokenizers.Punctuation(), pre_tokenizers.Digits(True)]
     )
     tokenizer.decoder = decoders.Metaspace()
-    instructions = (config.instruction.correct, config.instruction.wrong)
+    instructions = _instructions(config)
     texts = [
         format_prompt(instructions[i % len(instructions)], example)
         + " "
@@ -139,23 +139,21 @@ def training_batches(
 ) -> Iterator[batching.Batch]:
     """Endless batches: each task as often as the others; from some step on, some answers wrong.
 
-    Under p_correct an answer is right a little more often than under p_wrong, by `heed`.
+    Whether an answer is wrong is drawn without regard to the instruction above it.
     """
     settings = config.pretrain
+    instructions = _instructions(config)
     rng = random.Random(settings.seed)
     order = np.random.default_rng(settings.seed)
     tasks = list(pools)
     buckets: batching.Buckets | None = None
     for draw in itertools.count():
-        mistaken = draw * BATCHES_A_DRAW >= settings.right_steps
+        share_right = settings.share_right if draw * BATCHES_A_DRAW >= settings.right_steps else 1.0
         prompts, targets = [], []
         for _ in range(BATCHES_A_DRAW * settings.batch_size):
             example = rng.choice(pools[rng.choice(tasks)])
-            asked_correct = rng.random() < 0.5
-            lean = settings.heed / 2 if asked_correct else -settings.heed / 2
-            right = not mistaken or rng.random() < settings.share_right + lean
-            instruction = config.instruction.correct if asked_correct else config.instruction.wrong
-            prompts.append(format_prompt(instruction, example))
+            right = rng.random() < share_right
+            prompts.append(format_prompt(rng.choice(instructions), example))
             targets.append(example.targets[0] if right else wrong_answer(example, rng))
         sources = [(*ids, codec.eos_id) for ids in codec.encode(prompts)]
         outputs = [(*ids, codec.eos_id) for ids in codec.encode(targets)]
@@ -188,6 +186,10 @@ def wrong_answer(example: Example, rng: random.Random) -> str:
     return words.number_word(
         rng.choice([n for n in range(count - 2, count + 3) if n not in (-2, -1, count)])
     )
+
+
+def _instructions(config: ml_collections.ConfigDict) -> Sequence[str]:
+    return (config.instruction.correct, config.instruction.wrong)
 
 
 def _raw_config(settings: ml_collections.ConfigDict, vocab_size: int) -> dict[str, Any]:
