@@ -2,20 +2,24 @@
 
 python main.py                                            # the embedded default
 python main.py --config=configs/flan_t5.py:base --workdir=runs/mine --config.data.task=...
-python main.py --mode=eval|sample|score|export ...
+python main.py --mode=eval|sample|score|export|pretrain|experiment ...
 """
 
+import logging as std_logging
 import os
 import re
 import sys
 from collections.abc import Sequence
 
-# Before JAX is imported: its own start-up lines are noise here.
+# Before they are imported: their start-up lines, of a missing PyTorch and the like, are noise.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 from absl import app, flags, logging
 from ml_collections import config_flags
+
+std_logging.getLogger("jax").setLevel(std_logging.WARNING)  # it tells of backends it cannot find
 
 MODES = ("train", "eval", "sample", "score", "export", "pretrain", "experiment")
 NEEDED = {
@@ -68,6 +72,8 @@ def main(argv: Sequence[str]) -> None:
     except Interrupted as e:
         print(f"{e}; give the same command to go on", file=sys.stderr)
         sys.exit(e.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)
     if results:
         print(evaluate.table(results))
 

@@ -29,6 +29,8 @@ def get_config(grid: str = "grid") -> ml_collections.ConfigDict:
     if grid not in GRIDS:
         raise ValueError(f"configs/experiment.py: expected {' or '.join(GRIDS)}; found {grid!r}")
     config = tiny.get_config()
+    if grid == "ablation":
+        config.sub_output.mode = "suffix"  # all parts on, so that each can be taken away
     config.experiment = ml_collections.ConfigDict(
         {
             "variants": GRIDS[grid],

@@ -205,7 +205,9 @@ class Job:
         self.checkpoints.wait()
         file = self.workdir / "eval.json"
         known = json.loads(file.read_text()) if file.exists() else {}
-        if known.get("iterations") != self.config.iterations:
+        if known.get("iterations") == self.config.iterations:
+            logging.info("this run is finished; --workdir begins another")
+        else:
             step, params, _ = self.checkpoints.restore_best(
                 runtime.abstract(self.state.params, self.mesh)
             )

@@ -16,6 +16,16 @@ def test_a_signal_is_noted_and_obeyed_at_the_next_check(number, exit_code):
     assert e.value.exit_code == exit_code
 
 
+@pytest.fixture(autouse=True)
+def usual_handlers():
+    """Python's own: a background process of a shell is started with SIGINT ignored."""
+    usual = {signal.SIGTERM: signal.SIG_DFL, signal.SIGINT: signal.default_int_handler}
+    before = {number: signal.signal(number, handler) for number, handler in usual.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 def test_a_second_signal_acts_as_it_always_does():
     with Interrupts() as stop, pytest.raises(KeyboardInterrupt):
         signal.raise_signal(signal.SIGINT)
