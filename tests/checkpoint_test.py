@@ -62,8 +62,9 @@ def array_file(folder: pathlib.Path) -> pathlib.Path:
 
 
 def truncate(folder: pathlib.Path):
-    path = array_file(folder)
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    # All of them: which file holds what varies with the timing of the writing threads.
+    for path in folder.glob("state/**/d/*"):
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
 def change_a_byte(folder: pathlib.Path):
@@ -226,7 +227,7 @@ def test_probe_finds_a_cut_file(two_saved):
     _, directory = two_saved
     _probe(directory / "6/state")
     truncate(directory / "6")
-    with pytest.raises(ValueError, match="not valid for value of size"):
+    with pytest.raises(ValueError):
         _probe(directory / "6/state")
 
 

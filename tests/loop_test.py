@@ -120,8 +120,9 @@ def test_a_run_stopped_at_every_kind_of_point(straight, tmp_path):
 def test_a_damaged_newest_checkpoint_is_passed_over(straight, tmp_path, caplog):
     stopped_run(tiny.config(), tmp_path, loop.Job, "_step", 6)
     newest = max((tmp_path / "checkpoints").glob("[0-9]*"), key=lambda path: int(path.name))
-    file = max(newest.glob("state/**/d/*"), key=lambda path: path.stat().st_size)
-    os.truncate(file, file.stat().st_size // 2)
+    # All of them: which file holds what, and whether it is still referred to, varies by timing.
+    for file in newest.glob("state/**/d/*"):
+        os.truncate(file, file.stat().st_size // 2)
     run(tiny.config(), tmp_path)
     assert f"Damaged checkpoint passed over: {newest}" in caplog.text
     assert_same(tmp_path, straight)
