@@ -1,4 +1,5 @@
 import json
+import os
 import pathlib
 import shutil
 import signal
@@ -226,8 +227,9 @@ def test_damaged_newest_is_reported_and_replaced(two_saved, damage, caplog):
 def test_probe_finds_a_cut_file(two_saved):
     _, directory = two_saved
     _probe(directory / "6/state")
-    truncate(directory / "6")
-    with pytest.raises(ValueError):
+    path = array_file(directory / "6")
+    os.truncate(path, path.stat().st_size // 2)
+    with pytest.raises(ValueError, match="not valid for value of size"):
         _probe(directory / "6/state")
 
 
