@@ -24,6 +24,14 @@ GRIDS = {
     },
 }
 
+# Task, difficulty, questions in all splits: where the base model knows both the answer and a
+# mistake (assets/tiny/README.md). The sizes bring each run to a minute or two.
+TASKS = (
+    ("object_counting", 2, 1000),
+    ("boolean_expressions", 2, 800),
+    ("word_sorting", 3, 2000),
+)
+
 
 def get_config(grid: str = "grid") -> ml_collections.ConfigDict:
     if grid not in GRIDS:
@@ -35,9 +43,8 @@ def get_config(grid: str = "grid") -> ml_collections.ConfigDict:
         {
             "variants": GRIDS[grid],
             "tasks": {
-                "word_sorting": {"data__task": "word_sorting", "data__difficulty": 6},
-                "object_counting": {"data__task": "object_counting", "data__difficulty": 5},
-                "boolean_expressions": {"data__task": "boolean_expressions", "data__difficulty": 6},
+                task: {"data__task": task, "data__difficulty": difficulty, "data__size": size}
+                for task, difficulty, size in TASKS
             },
             "seeds": (0, 1, 2),
         }

@@ -12,18 +12,20 @@ def get_config() -> ml_collections.ConfigDict:
     config = common.get_config()
     config.pretrain = pretrain = ml_collections.ConfigDict()
     pretrain.seed = 7  # of parameters, questions and mistakes
-    pretrain.steps = 2400  # optimizer steps
-    pretrain.right_steps = 1800  # of those, steps on right answers alone: ability first
+    pretrain.steps = 8000  # optimizer steps
+    pretrain.right_steps = 7000  # of those, steps on right answers alone: ability first
     pretrain.batch_size = 64  # questions a step
-    pretrain.learning_rate = 2e-3  # highest; reached after the warm-up, falls along a cosine
+    pretrain.learning_rate = 1e-3  # highest; reached after the warm-up, falls along a cosine
     pretrain.warmup_steps = 200  # optimizer steps
-    pretrain.size = 20000  # questions a task and difficulty, of which 70% are trained on
-    pretrain.share_right = 0.5  # of the answers after that; the others are plausible mistakes
-    pretrain.vocab_size = 512  # pieces of the tokenizer
-    pretrain.tokenizer_questions = 2000  # a task, that the tokenizer is trained on
+    pretrain.size = 15000  # training questions a task and difficulty, or as many as there are
+    pretrain.share_right = 0.5  # of the answers after that; the others are typical mistakes
+    pretrain.vocab_size = 640  # pieces of the tokenizer
+    pretrain.tokenizer_questions = 2000  # a task and difficulty, that the tokenizer is trained on
 
     pretrain.tasks = tasks = ml_collections.ConfigDict()  # task: difficulties
-    tasks.word_sorting = (3, 4, 5)
+    tasks.word_sorting = (2, 3, 4, 5)
+    tasks.object_counting = (1, 2, 3, 4)
+    tasks.boolean_expressions = (1, 2, 3, 4)
 
     pretrain.model = model = ml_collections.ConfigDict()  # as in config.json
     model.d_model = 128  # width

@@ -67,22 +67,25 @@ def pretrain(config: ml_collections.ConfigDict, output: str) -> None:
     hf.export(folder, state.params, model, codec.tokenizer, raw_config)
 
 
-Pools = dict[str, list[Example]]
+Pools = dict[str, list[list[Example]]]  # task -> a pool for each of its difficulties
 
 
 def question_pools(settings: ml_collections.ConfigDict) -> Pools:
-    """Task -> training questions of all its difficulties, options shuffled."""
-    pools: Pools = {}
+    """Training questions, options shuffled; fewer than `size` where there are no more."""
+
+    def pool(task: str, difficulty: int) -> list[Example]:
+        stream = generators.stream(task, difficulty, settings.seed)
+        training = (e for e in stream if generators.split_of(e) == "train")
+        chosen = itertools.islice(training, settings.size)
+        return [splits.shuffle_options(example, settings.seed) for example in chosen]
+
     for task, difficulties in settings.tasks.items():
         if not difficulties:
             raise UserError(f"config.pretrain.tasks.{task}: expected difficulties, found none.")
-        examples = [
-            splits.shuffle_options(example, settings.seed)
-            for difficulty in difficulties
-            for example in generators.generate(task, settings.size, difficulty, settings.seed)
-        ]
-        pools[task] = [e for e in examples if generators.split_of(e) == "train"]
-    return pools
+    return {
+        task: [pool(task, difficulty) for difficulty in difficulties]
+        for task, difficulties in settings.tasks.items()
+    }
 
 
 def train_tokenizer(pools: Pools, config: ml_collections.ConfigDict) -> Any:
@@ -112,7 +115,7 @@ def train_tokenizer(pools: Pools, config: ml_collections.ConfigDict) -> Any:
         format_prompt(instructions[i % len(instructions)], example)
         + " "
         + " ".join(example.targets)
-        for pool in pools.values()
+        for pool in itertools.chain.from_iterable(pools.values())
         for i, example in enumerate(pool[: config.pretrain.tokenizer_questions])
     ]
     trainer = trainers.BpeTrainer(
@@ -137,8 +140,9 @@ def train_tokenizer(pools: Pools, config: ml_collections.ConfigDict) -> Any:
 def training_batches(
     pools: Pools, codec: Codec, config: ml_collections.ConfigDict
 ) -> Iterator[batching.Batch]:
-    """Endless batches: each task as often as the others; from some step on, some answers wrong.
+    """Endless batches: each task, and of it each difficulty, as often as the others.
 
+    From `right_steps` on, some answers are wrong.
     Whether an answer is wrong is drawn without regard to the instruction above it.
     """
     settings = config.pretrain
@@ -151,10 +155,10 @@ def training_batches(
         share_right = settings.share_right if draw * BATCHES_A_DRAW >= settings.right_steps else 1.0
         prompts, targets = [], []
         for _ in range(BATCHES_A_DRAW * settings.batch_size):
-            example = rng.choice(pools[rng.choice(tasks)])
+            example = rng.choice(rng.choice(pools[rng.choice(tasks)]))
             right = rng.random() < share_right
             prompts.append(format_prompt(rng.choice(instructions), example))
-            targets.append(example.targets[0] if right else wrong_answer(example, rng))
+            targets.append(example.targets[0] if right else wrong_answer(example))
         sources = [(*ids, codec.eos_id) for ids in codec.encode(prompts)]
         outputs = [(*ids, codec.eos_id) for ids in codec.encode(targets)]
         lengths = [(len(s), len(t)) for s, t in zip(sources, outputs, strict=True)]
@@ -169,23 +173,24 @@ def training_batches(
             yield batching.make_batch(rows, settings.batch_size, shape)
 
 
-def wrong_answer(example: Example, rng: random.Random) -> str:
-    """A plausible mistake: another option, a count that is off, neighbours in the wrong order."""
+def wrong_answer(example: Example) -> str:
+    """A family's typical mistake: the next option, the opposite, the first two words exchanged,
+    or one too many.
+
+    There is one for each question, so that a model which makes it half of the time is torn between
+    two answers.
+    """
     if example.options:
         names = [letter(i) for i in range(len(example.options))]
-        return rng.choice([name for name in names if name not in example.targets])
+        start = names.index(example.targets[0])
+        return next(n for n in names[start:] + names[:start] if n not in example.targets)
     answer = example.targets[0]
     if answer in ("True", "False"):
         return "False" if answer == "True" else "True"
     items = answer.split()
     if len(items) > 1:
-        i = rng.randrange(len(items) - 1)
-        items[i], items[i + 1] = items[i + 1], items[i]
-        return " ".join(items)
-    count = int(example.answers[1])  # accepted as a word and as digits
-    return words.number_word(
-        rng.choice([n for n in range(count - 2, count + 3) if n not in (-2, -1, count)])
-    )
+        return " ".join((items[1], items[0], *items[2:]))
+    return words.number_word(int(example.answers[1]) + 1)  # accepted as a word and as digits
 
 
 def _instructions(config: ml_collections.ConfigDict) -> Sequence[str]:

@@ -224,8 +224,8 @@ def test_difficulty_and_size_out_of_range(task):
     for difficulty in (low - 1, high + 1):
         with pytest.raises(UserError, match=rf"from {low} to {high}, found {difficulty}\b"):
             generate(task, 1, difficulty, 0)
-    with pytest.raises(UserError, match=r"difficulty .* found 99; a size of at least 1, found 0"):
-        generate(task, 0, 99, 0)
+    with pytest.raises(UserError, match=r"a size of at least 1, found 0"):
+        generate(task, 0, low, 0)
 
 
 @pytest.mark.parametrize("task", FAMILIES)

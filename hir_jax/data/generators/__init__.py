@@ -6,6 +6,7 @@ stand in a fixed order: whoever loads the examples shuffles them.
 """
 
 import hashlib
+import itertools
 import random
 from collections.abc import Iterator
 
@@ -34,40 +35,49 @@ _REPEATS_IN_A_ROW = 10_000  # after so many draws that give nothing new, a famil
 
 
 def generate(task: str, size: int, difficulty: int, seed: int) -> list[Example]:
-    """The first `size` examples of an endless stream fixed by (task, difficulty, seed).
+    """The first `size` examples of `stream`.
+
+    Raises:
+        UserError: unknown task; size or difficulty out of range; fewer than `size` different
+            questions to be had.
+    """
+    if size < 1:
+        raise UserError(f"{task}: expected a size of at least 1, found {size}.")
+    examples = list(itertools.islice(stream(task, difficulty, seed), size))
+    if len(examples) < size:
+        raise UserError(
+            f"{task}: expected {size:,} different questions at difficulty {difficulty} (seed "
+            f"{seed}), but found only {len(examples):,}. Ask for fewer or raise the difficulty."
+        )
+    return examples
+
+
+def stream(task: str, difficulty: int, seed: int) -> Iterator[Example]:
+    """Examples fixed by (task, difficulty, seed), for as long as there are new ones.
 
     No two of them ask the same: they differ in the question or in the options. Questions about
     one story stand together.
 
     Args:
         task: a name in `FAMILIES`.
-        size: the number of examples, at least 1.
         difficulty: what it counts depends on the family; see `Family.meaning`.
         seed: any integer.
 
     Raises:
-        UserError: unknown task; size or difficulty out of range; fewer than `size` different
-            questions to be had.
+        UserError: unknown task; difficulty out of range.
     """
-    family = _checked_family(task, size, difficulty)
-    examples: list[Example] = []
-    for draft in _distinct_drafts(family, difficulty, random.Random(f"{task}/{difficulty}/{seed}")):
-        examples.append(
-            Example(
-                id=f"{task}/{difficulty}/{seed}/{len(examples)}",
-                question=draft.question,
-                options=draft.options,
-                answers=draft.answers,
-                task=task,
-                premise=draft.premise,
-            )
-        )
-        if len(examples) == size:
-            return examples
-    raise UserError(
-        f"{task}: expected {size:,} different questions at difficulty {difficulty} (seed {seed}), "
-        f"but found only {len(examples):,}. Ask for fewer or raise the difficulty."
+    drafts = _distinct_drafts(
+        _checked_family(task, difficulty), difficulty, random.Random(f"{task}/{difficulty}/{seed}")
     )
+    for index, draft in enumerate(drafts):
+        yield Example(
+            id=f"{task}/{difficulty}/{seed}/{index}",
+            question=draft.question,
+            options=draft.options,
+            answers=draft.answers,
+            task=task,
+            premise=draft.premise,
+        )
 
 
 def split_of(example: Example) -> str:
@@ -83,18 +93,16 @@ def split_of(example: Example) -> str:
     return "dev" if percent < 80 else "test"
 
 
-def _checked_family(task: str, size: int, difficulty: int) -> Family:
+def _checked_family(task: str, difficulty: int) -> Family:
     if task not in FAMILIES:
         raise UserError(f"Unknown generated task {task!r}. Choose one of: {', '.join(FAMILIES)}.")
     family = FAMILIES[task]
-    faults = []
     if difficulty not in family.difficulties:
         low, high = family.difficulties[0], family.difficulties[-1]
-        faults.append(f"difficulty ({family.meaning}) from {low} to {high}, found {difficulty}")
-    if size < 1:
-        faults.append(f"a size of at least 1, found {size}")
-    if faults:
-        raise UserError(f"{task}: expected {'; '.join(faults)}.")
+        raise UserError(
+            f"{task}: expected difficulty ({family.meaning}) from {low} to {high}, "
+            f"found {difficulty}."
+        )
     return family
 
 
