@@ -13,7 +13,6 @@ from hir_jax.data.generators import words
 from hir_jax.errors import UserError
 from hir_jax.prompts import Codec
 
-
 CARDINALS = [words.number_word(n) for n in range(20)]
 
 
