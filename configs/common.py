@@ -47,7 +47,8 @@ def get_config() -> ml_collections.ConfigDict:
     sample.top_k = 50  # likeliest tokens kept; 0 = all. ε puts mass on junk that this cuts off
     sample.top_p = 1.0  # probability kept
     sample.max_new_tokens = 32  # longest output and training target, EOS included
-    sample.batch_size = 64  # questions decoded at once
+    sample.rows = 0  # outputs decoded at once on a device; 0 = by the memory at hand
+    sample.dtype = config_dict.placeholder(str)  # of decoding; None = model.dtype
 
     config.replay = replay = ml_collections.ConfigDict()
     replay.keep_iterations = 4  # K: iterations of samples that are trained on; 0 = all

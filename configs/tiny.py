@@ -14,7 +14,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.data.task = "object_counting"
     config.data.difficulty = 2
     config.data.size = 1000
-    config.iterations = 4
+    config.iterations = 3
     config.sample.max_new_tokens = 8
     # Below 1, outputs are mostly the two answers that the model is torn between, not slips.
     config.sample.temperature = 0.5
@@ -28,6 +28,6 @@ def get_config() -> ml_collections.ConfigDict:
     config.loss.contrastive_smoothing = 0.2
     # What is left of such an answer is mostly the same, right or wrong.
     config.sub_output.mode = "full"
-    config.train.epochs = 2
+    config.train.epochs = 4
     config.buckets.source = 1
     return config

@@ -10,8 +10,8 @@ import scipy.stats
 
 from hir_jax import metrics, t5
 from hir_jax.data.example import Example
-from hir_jax.generate import Sampler
 from hir_jax.prompts import Codec, PromptTable
+from hir_jax.sampler import Sampler
 from hir_jax.verify import Verifier
 
 

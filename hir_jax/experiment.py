@@ -33,7 +33,7 @@ class Result(NamedTuple):
     before: Evaluation  # on the test questions
     after: Evaluation
     samples: int  # drawn in all
-    curve: tuple[tuple[int, float], ...]  # (samples drawn, accuracy on the development questions)
+    curve: tuple[tuple[int, float, float], ...]  # (samples drawn, accuracy, gap), development
 
 
 Results = dict[Cell, Result]
@@ -96,7 +96,7 @@ def read_result(folder: pathlib.Path) -> Result:
         before=Evaluation.from_json(record["before"]),
         after=Evaluation.from_json(record["after"]),
         samples=record["samples"],
-        curve=tuple((row["samples_drawn"], row["accuracy"]) for row in rows),
+        curve=tuple((row["samples_drawn"], row["accuracy"], row["gap"]) for row in rows),
     )
 
 
@@ -122,7 +122,7 @@ def spread(values: Sequence[float]) -> str:
 
 
 def figure(results: Results, file: pathlib.Path) -> None:
-    """Accuracy on the development questions against samples drawn; the mean over seeds.
+    """Accuracy and gap on the development questions against samples drawn; the mean over seeds.
 
     A variant that draws no samples is a dashed line at the height where it ended.
     """
@@ -133,28 +133,36 @@ def figure(results: Results, file: pathlib.Path) -> None:
 
     tasks = list(dict.fromkeys(cell.task for cell in results))
     fig, axes = pyplot.subplots(
-        1, len(tasks), figsize=(4.2 * len(tasks), 3.6), sharey=True, squeeze=False
+        2, len(tasks), figsize=(4.2 * len(tasks), 6), sharex="col", sharey="row", squeeze=False
     )
-    for axis, task in zip(axes[0], tasks, strict=True):
+    for column, task in enumerate(tasks):
         for color, variant in enumerate(dict.fromkeys(cell.variant for cell in results)):
             curves = [r.curve for c, r in results.items() if (c.variant, c.task) == (variant, task)]
             length = min(map(len, curves))
-            points = np.array([curve[:length] for curve in curves])
-            drawn, accuracy = points[..., 0].mean(axis=0), 100 * points[..., 1]
-            mean, look = accuracy.mean(axis=0), {"color": f"C{color}", "label": variant}
-            if drawn[-1] == 0:
-                axis.axhline(mean[-1], linestyle="--", **look)
-                continue
-            axis.plot(drawn, mean, marker=".", **look)
-            low, high = accuracy.min(axis=0), accuracy.max(axis=0)
-            axis.fill_between(drawn, low, high, color=f"C{color}", alpha=0.15, linewidth=0)
-        axis.set(title=task, xlabel="samples drawn", ylim=(0, 100))
+            drawn, *quantities = np.array([curve[:length] for curve in curves]).transpose(2, 0, 1)
+            for axis, values in zip(axes[:, column], quantities, strict=True):
+                _curve(axis, drawn[0], 100 * values, color=f"C{color}", label=variant)
+        axes[0, column].set(title=task, ylim=(0, 102))
+        axes[1, column].set(xlabel="samples drawn")
+    axes[0, 0].set_ylabel("asked correct: accuracy, %")
+    axes[1, 0].set_ylabel("gap, points")
+    for axis in axes.flat:
         axis.grid(alpha=0.3)
-    axes[0][0].set_ylabel("accuracy on development questions, %")
-    axes[0][-1].legend(frameon=False)
+    axes[0, -1].legend(frameon=False)
     fig.tight_layout()
     fig.savefig(file, dpi=150)
     pyplot.close(fig)
+
+
+def _curve(axis: Any, drawn: np.ndarray, values: np.ndarray, color: str, label: str) -> None:
+    mean = values.mean(axis=0)
+    if drawn[-1] == 0:
+        axis.axhline(mean[-1], linestyle="--", color=color, label=label)
+        return
+    axis.plot(drawn, mean, marker=".", color=color, label=label)
+    axis.fill_between(
+        drawn, values.min(axis=0), values.max(axis=0), color=color, alpha=0.15, linewidth=0
+    )
 
 
 def to_json(cell: Cell, result: Result) -> Mapping[str, Any]:

@@ -27,11 +27,12 @@ from hir_jax import (
 from hir_jax.data.example import Example, format_prompt
 from hir_jax.data.files import raise_faults, read_text
 from hir_jax.errors import UserError
-from hir_jax.generate import Prompt
 from hir_jax.runtime import Model
+from hir_jax.sampler import Prompt
 
-# Requests of --mode=sample between two writes of the output file, in batches.
-BATCHES_A_WRITE = 16
+# Prompts of --mode=sample between two writes of the output file. Rows stand idle at the end of each
+# piece, so not too few.
+PROMPTS_A_WRITE = 1024
 
 
 def load_policy(config: ml_collections.ConfigDict, workdir: str | None) -> tuple[Model, str]:
@@ -108,13 +109,12 @@ def sample_file(
     keep, buckets = _fit(config, source, [line for line, _ in records], tokens)
     sampler = runtime.make_sampler(config, model, buckets)
     key = jax.random.key(config.seed)
-    piece = BATCHES_A_WRITE * config.sample.batch_size
     count = 1 if config.sample.temperature == 0 else config.sample.samples
     with (
         open_output(output) as out,
         metrics.progress(len(keep) * count, "sampling", "sample") as bar,
     ):
-        for indices in batching.chunks(keep, piece):
+        for indices in batching.chunks(keep, PROMPTS_A_WRITE):
             asked = [Prompt(tokens[i], prompts.uid(str(records[i][0]))) for i in indices]
             outputs = sampler(
                 model.params, asked, key, config.sample.temperature, count, progress=bar.update
@@ -151,7 +151,7 @@ def score_file(
             model.config,
             model.mesh,
             [(tokens[i], targets[i]) for i in keep],
-            config.sample.batch_size,
+            config.train.batch_size,
             batching.Buckets(sources, halved),
             progress=bar.update,
         )

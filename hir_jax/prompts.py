@@ -9,8 +9,8 @@ from absl import logging
 
 from hir_jax.data.example import Example, format_prompt
 from hir_jax.errors import UserError
-from hir_jax.generate import Prompt
 from hir_jax.relabel import Instructions
+from hir_jax.sampler import Prompt
 
 Tokens = tuple[int, ...]
 

@@ -14,9 +14,9 @@ from jax.sharding import Mesh
 
 from hir_jax import batching, data, hf, prompts, sharding, t5, train_step, verify
 from hir_jax.errors import UserError
-from hir_jax.generate import Sampler
 from hir_jax.prompts import Codec, PromptTable
 from hir_jax.relabel import Instructions
+from hir_jax.sampler import Sampler
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,10 +60,10 @@ def make_sampler(
     """A sampler by `config.sample` for prompts of at most the longest bucket."""
     sample = config.sample
     return Sampler(
-        config=model.config,
+        config=dataclasses.replace(model.config, dtype=sample.dtype or config.model.dtype),
         mesh=model.mesh,
         buckets=buckets,
-        batch_size=sample.batch_size,
+        rows=sample.rows,
         max_new_tokens=sample.max_new_tokens,
         eos_id=model.codec.eos_id,
         top_k=sample.top_k,

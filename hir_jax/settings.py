@@ -8,9 +8,12 @@ import ml_collections
 from hir_jax import relabel, replay
 from hir_jax.errors import UserError
 
+DTYPES = ("float32", "bfloat16")
+
 CHOICES: dict[str, tuple[str, ...]] = {
     "algorithm": ("hir", "farl", "sft"),
-    "model.dtype": ("float32", "bfloat16"),
+    "model.dtype": DTYPES,
+    "sample.dtype": (*DTYPES, None),
     "data.too_long": ("error", "drop"),
     "replay.dedup": replay.DEDUP_MODES,
     "sub_output.mode": relabel.MODES,
@@ -18,13 +21,12 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "train.optimizer": ("adamw", "adafactor"),
     "evaluate.split": ("train", "dev", "test"),
 }
-REASONS = {"model.dtype": " (T5 overflows in float16)"}
+REASONS = dict.fromkeys(("model.dtype", "sample.dtype"), " (T5 overflows in float16)")
 
 AT_LEAST_1 = (
     "data.max_source_tokens",
     "sample.samples",
     "sample.max_new_tokens",
-    "sample.batch_size",
     "train.batch_size",
     "train.accumulation",
     "train.log_every",
@@ -38,6 +40,7 @@ AT_LEAST_0 = (
     "seed",
     "iterations",
     "sample.temperature",
+    "sample.rows",
     "sample.top_k",
     "replay.keep_iterations",
     "replay.max_size",
@@ -68,7 +71,7 @@ def check(config: ml_collections.ConfigDict) -> None:
 
     for name, allowed in CHOICES.items():
         value = operator.attrgetter(name)(config)
-        expected = f"one of {', '.join(allowed)}{REASONS.get(name, '')}"
+        expected = f"one of {', '.join(map(str, allowed))}{REASONS.get(name, '')}"
         expect(name, value, value in allowed, expected)
     for names, low, high, expected in (
         (AT_LEAST_1, 1, float("inf"), "1 or more"),

@@ -71,6 +71,16 @@ def tree_shardings(mesh: Mesh, tree: Any) -> Any:
     )
 
 
+def decoding_shardings(mesh: Mesh, params: Any) -> Any:
+    """The same but split over `tensor` alone: decoding reads every weight in every step."""
+
+    def sharding(path: tuple[Any, ...], leaf: Any) -> NamedSharding:
+        spec = leaf_spec(mesh, path_name(path), leaf.shape)
+        return NamedSharding(mesh, P(*(axis if axis == "tensor" else None for axis in spec)))
+
+    return jax.tree_util.tree_map_with_path(sharding, params)
+
+
 def leaf_spec(mesh: Mesh, name: str, shape: tuple[int, ...]) -> P:
     """The partition of one leaf by `RULES`."""
     spec = next((spec for pattern, spec in RULES if re.search(pattern, name)), P())

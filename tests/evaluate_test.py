@@ -5,9 +5,9 @@ import pytest
 from hir_jax import verify
 from hir_jax.data import Example
 from hir_jax.evaluate import Evaluation, Score, evaluate, majority_baseline, table
-from hir_jax.generate import Output
 from hir_jax.prompts import Codec, PromptTable
 from hir_jax.relabel import Instructions
+from hir_jax.sampler import Output
 from tests import tiny
 
 

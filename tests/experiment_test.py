@@ -18,7 +18,7 @@ def evaluation(correct, asked_wrong=0):
 
 
 def result(before, after, samples=100):
-    curve = ((0, before / 10), (samples, after / 10))
+    curve = ((0, before / 10, 0.0), (samples, after / 10, 0.5))
     return Result(evaluation(before, before), evaluation(after), samples, curve)
 
 

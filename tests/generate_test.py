@@ -1,18 +1,17 @@
-import dataclasses
+"""The engine, with a policy of a few lines in the model's place; and its compiled loop."""
+
+import re
 from math import log
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import Mesh
 
-from hir_jax import batching, generate, sampling, scoring, sharding, t5
-from hir_jax.generate import Prompt, Sampler
+from hir_jax import generate, sampling, t5
+from tests import simple_decode
 
 EOS, PAD = 1, 0
-
-# The loop, with a policy of a few lines in the model's place ---------------------------------
 
 # The probabilities of the next token after each one; rows are what was read, columns what is drawn.
 # Greedy decoding goes start -> 2 -> 4 -> 1 (EOS), and 3 -> 5 -> 3 -> 5 ... without an end.
@@ -45,303 +44,279 @@ POLICY = t5.T5Config(
 def fake_model(monkeypatch):
     """A policy whose first token follows from the prompt's, and each later one from the last.
 
-    Its cache is the prompt's first token of each row, and the clock that it expects next.
+    Its cache is the first token of the prompt in each place, and the clock that it expects next.
     """
 
-    def init_cache(params, config, encoded, mask, rows, length):
-        return jnp.repeat(encoded[:, 0], rows // encoded.shape[0]), jnp.int32(0)
+    def init_cache(config, rows, length, sources, source_length):
+        return jnp.zeros(sources), jnp.int32(0)
 
-    def decode_step(params, config, cache, token_N, clock, age_N):
-        first_N, expected = cache
-        read_N = jnp.where(clock == 0, jnp.where(token_N == 0, first_N, 99), token_N)
-        in_step = (clock == expected) & jnp.all(age_N == clock)
+    def put_sources(params, config, cache, encoded, mask, place):
+        first_Q, expected = cache
+        return first_Q.at[place].set(encoded[:, 0, 0], mode="drop"), expected
+
+    def decode_step(params, config, cache, token_N, clock, age_N, lanes=None):
+        first_Q, expected = cache
+        rows = token_N.shape[0]
+        taken = jnp.ones(rows, bool)
+        if lanes is None:
+            first_N = jnp.repeat(first_Q, rows // first_Q.shape[0])
+        else:
+            samples = lanes.row_L.shape[0] // first_Q.shape[0]
+            first_N = first_Q[lanes.of_row_N // samples]
+            # Each row that reads a source is found on its lane.
+            taken = lanes.of_row_N < lanes.row_L.shape[0]
+            there = lanes.row_L[lanes.of_row_N] == jnp.arange(rows)
+            expected = jnp.where(jnp.all(there | ~taken), expected, -1)
+        fresh = age_N == 0
+        read_N = jnp.where(fresh, first_N.astype(int), token_N)
         logits = jnp.asarray(LOGITS)[read_N]
-        return jnp.where(in_step, logits, jnp.nan), (first_N, expected + 1)
+        in_step = (clock == expected) & jnp.all(~taken | ~fresh | (token_N == 0))
+        return jnp.where(in_step, logits, jnp.nan), (first_Q, expected + 1)
 
-    monkeypatch.setattr(t5, "encode", lambda params, config, source, mask: source)
-    monkeypatch.setattr(t5, "init_cache", init_cache)
-    monkeypatch.setattr(t5, "decode_step", decode_step)
+    def encode(params, config, source, mask):
+        return source[..., None].astype(jnp.float32)
+
+    for function in (encode, init_cache, put_sources, decode_step):
+        monkeypatch.setattr(t5, function.__name__, function)
 
 
-def decode(first_tokens, temperature=0.0, eos_id=EOS, samples=1, limit=5, uids=None, **options):
-    """Runs the loop over prompts of one token; None is a row of padding."""
-    source = np.array([[0 if token is None else token, 9] for token in first_tokens])
-    mask = np.array([[token is not None] * 2 for token in first_tokens])
-    uid = np.arange(len(first_tokens)) if uids is None else np.array(uids)
-    # Not the jitted function: its compiled programs know the real model.
-    return jax.device_get(
-        generate.decode_batch.__wrapped__(
-            {},
-            source,
-            mask,
-            uid.astype(np.uint32),
-            jax.random.key(0),
-            jnp.float32(temperature),
-            jnp.int32(eos_id),
-            config=POLICY,
-            samples=samples,
-            max_new_tokens=limit,
-            **options,
-        )
+def pool_of(first_tokens, shape, uids=None, number=0):
+    """Prompts of one token as a pool."""
+    missing = shape.pool - len(first_tokens)
+    assert missing >= 0
+    uids = range(len(first_tokens)) if uids is None else uids
+    pool = generate.Pool(
+        source_PxS=np.array([[token, 9] for token in first_tokens] + [[0, 0]] * missing),
+        source_mask_PxS=np.array([[True] * 2] * len(first_tokens) + [[False] * 2] * missing),
+        uid_P=np.array([*uids, *[0] * missing], np.uint32),
+        questions=np.int32(len(first_tokens)),
+        first=np.int32(number),
     )
+    return jax.tree.map(jnp.asarray, pool)
 
 
-def test_rows_end_at_their_own_steps(fake_model):
-    tokens, length, logprob = decode([0, 2, 4, None, 3])
-    assert tokens.tolist() == [
-        [2, 4, 1, 0, 0],  # from 0
-        [4, 1, 0, 0, 0],  # from 2
-        [1, 0, 0, 0, 0],  # from 4
-        [0, 0, 0, 0, 0],  # padding
-        [5, 3, 5, 3, 5],  # from 3, cut at the limit
+def shape_of(rows=8, places=8, samples=1, limit=5, **options):
+    return generate.Shape(rows, places, samples, limit, **options)
+
+
+def decode_pools(pools, shape, temperature=0.0, eos_id=EOS, steps=None):
+    """Outputs by request of all pools, one after the other, and the last state."""
+    state = generate.new_state(POLICY, shape, 2)
+    ended = {}
+    logs = []
+    for i, pool in enumerate(pools):
+        state, log = jax.device_get(
+            generate.decode_pool(
+                {},
+                state,
+                pool,
+                jax.random.key(0),
+                jnp.float32(temperature),
+                jnp.int32(eos_id),
+                jnp.bool(i == len(pools) - 1),
+                config=POLICY,
+                shape=shape,
+            )
+        )
+        logs.append(log)
+        for request, tokens, length, logprob in zip(
+            log.request_C[: log.count],
+            log.tokens_CxT,
+            log.length_C,
+            log.logprob_C,
+            strict=False,
+        ):
+            assert request not in ended and not tokens[length:].any()
+            ended[int(request)] = (tokens[:length].tolist(), float(logprob))
+    assert np.all(state.ended_N) and np.all(state.request_N == generate.NONE)
+    return ended, state, logs
+
+
+OUTPUTS = {0: [2, 4, 1], 2: [4, 1], 4: [1], 3: [5, 3, 5, 3, 5], 5: [3, 5, 3, 5, 3]}
+LOGPROBS = {
+    0: log(1 / 2) + log(1 / 2) + log(3 / 4),
+    2: log(1 / 2) + log(3 / 4),
+    4: log(3 / 4),
+    3: 5 * log(3 / 4),
+    5: 5 * log(3 / 4),
+}
+
+
+@pytest.mark.parametrize("rows, places", [(8, 8), (3, 3), (1, 1), (3, 1), (2, 5)])
+def test_outputs_do_not_depend_on_rows_or_places(fake_model, rows, places):
+    shape = shape_of(rows, places)
+    first = [0, 2, 4, 3, 3, 0, 5, 4, 2, 0, 4][: shape.pool]
+    ended, state, _ = decode_pools([pool_of(first, shape)], shape)
+    assert [ended[i][0] for i in range(len(first))] == [OUTPUTS[token] for token in first]
+    logprobs = [ended[i][1] for i in range(len(first))]
+    np.testing.assert_allclose(logprobs, [LOGPROBS[token] for token in first], rtol=1e-6)
+    busy = sum(len(OUTPUTS[token]) for token in first)
+    assert state.clock >= busy / min(rows, places)
+
+
+@pytest.mark.parametrize("samples, places", [(2, 2), (3, 2), (3, 1), (4, 3)])
+def test_samples_of_a_question_share_a_place(fake_model, samples, places):
+    shape = shape_of(4, places, samples)
+    first = [0, 3, 2, 4, 5][: shape.pool]
+    ended, _, _ = decode_pools([pool_of(first, shape)], shape)
+    expected = [OUTPUTS[token] for token in first for _ in range(samples)]
+    assert [ended[i][0] for i in range(len(expected))] == expected
+
+
+def test_rows_at_work_go_on_in_the_next_pool(fake_model):
+    shape = shape_of(rows=2, places=2)
+    pools = [
+        pool_of([3, 4], shape, number=0),
+        pool_of([4, 4, 2], shape, number=10),
+        pool_of([0, 5], shape, number=20),
     ]
-    assert length.tolist() == [3, 2, 1, 0, 5]
-    expected = [
-        log(1 / 2) + log(1 / 2) + log(3 / 4),
-        log(1 / 2) + log(3 / 4),
-        log(3 / 4),
-        0,
-        5 * log(3 / 4),
-    ]
-    np.testing.assert_allclose(logprob, expected, rtol=1e-6)
+    ended, state, logs = decode_pools(pools, shape)
+    assert {request: tokens for request, (tokens, _) in ended.items()} == {
+        **{0: OUTPUTS[3], 1: OUTPUTS[4], 10: OUTPUTS[4], 11: OUTPUTS[4], 12: OUTPUTS[2]},
+        **{20: OUTPUTS[0], 21: OUTPUTS[5]},
+    }
+    # All of the first pool is handed out at once, so the call comes back before a step is done.
+    assert logs[0].count == 0
+    # 20 tokens on 2 rows; only at the very end does one row stand idle.
+    assert state.clock <= 11
+    assert state.busy == 2 * state.steps
 
 
-@pytest.mark.parametrize("limit, tokens, length", [(1, [2], 1), (2, [2, 4], 2), (3, [2, 4, 1], 3)])
-def test_the_limit_cuts_and_eos_may_take_the_last_place(fake_model, limit, tokens, length):
-    got, lengths, logprob = decode([0], limit=limit)
-    assert got.tolist() == [tokens] and lengths.tolist() == [length]
-    np.testing.assert_allclose(logprob, [[log(1 / 2), log(1 / 4), log(3 / 16)][limit - 1]])
+def test_an_empty_pool_brings_the_rest_home(fake_model):
+    shape = shape_of()
+    ended, _, logs = decode_pools([pool_of([3, 0], shape), pool_of([], shape, number=9)], shape)
+    assert [ended[i][0] for i in (0, 1)] == [OUTPUTS[3], OUTPUTS[0]] and len(ended) == 2
+    assert [int(log.count) for log in logs] == [0, 2]
 
 
-def test_the_loop_stops_when_every_row_has_ended(fake_model, monkeypatch):
-    clocks = []
-    real = sampling.draw
+@pytest.mark.parametrize("limit, tokens", [(1, [2]), (2, [2, 4]), (3, [2, 4, 1])])
+def test_the_limit_cuts_and_eos_may_take_the_last_place(fake_model, limit, tokens):
+    shape = shape_of(limit=limit)
+    ended, _, _ = decode_pools([pool_of([0], shape)], shape)
+    assert ended[0][0] == tokens
+    expected = [log(1 / 2), log(1 / 4), log(3 / 16)][limit - 1]
+    assert ended[0][1] == pytest.approx(expected, rel=1e-6)
 
-    def draw(logits, *args):
-        jax.debug.callback(lambda _: clocks.append(1), logits[0, 0], ordered=True)
-        return real(logits, *args)
 
-    monkeypatch.setattr(sampling, "draw", draw)
-    decode([2, None, 4], limit=50)
-    assert len(clocks) == 2
-    clocks.clear()
-    tokens, length, _ = decode([None, None], limit=50)
-    assert not clocks and not tokens.any() and not length.any()
+def test_the_loop_stops_when_every_row_has_ended(fake_model):
+    shape = shape_of(limit=50)
+    assert decode_pools([pool_of([2, 4], shape)], shape)[1].clock == 2
+    assert decode_pools([pool_of([], shape)], shape)[1].clock == 0
 
 
 def test_another_eos_or_none(fake_model):
-    tokens, length, _ = decode([3], eos_id=5)
-    assert tokens.tolist() == [[5, 0, 0, 0, 0]] and length.tolist() == [1]
-    tokens, length, logprob = decode([4], eos_id=-1, limit=3)
-    assert tokens.tolist() == [[1, 0, 2]]  # 1 is read as any other token
-    assert length.tolist() == [3]
-    np.testing.assert_allclose(logprob, [log(3 / 4) + log(1) + log(1 / 2)], rtol=1e-6)
+    shape = shape_of(limit=3)
+    ended, _, _ = decode_pools([pool_of([3], shape)], shape, eos_id=5)
+    assert ended[0][0] == [5]
+    ended, _, _ = decode_pools([pool_of([4], shape)], shape, eos_id=-1)
+    assert ended[0][0] == [1, 0, 2]  # 1 is read as any other token
+    assert ended[0][1] == pytest.approx(log(3 / 4) + log(1) + log(1 / 2), rel=1e-6)
+
+
+@pytest.mark.parametrize("options", [{}, {"top_k": 2}, {"top_p": 0.9}], ids=str)
+@pytest.mark.parametrize("rows", [3, 16])
+def test_draws_are_the_simple_loops(fake_model, options, rows):
+    """Keyed by prompt, sample and position: the same wherever a row stands."""
+    shape = shape_of(rows, places=rows, samples=3, limit=4, **options)
+    first, uids = [0, 2, 5, 4, 3][: shape.pool], [7, 2**32 - 1, 7, 1, 2][: shape.pool]
+    pool = pool_of(first, shape, uids)
+    ended, _, _ = decode_pools([pool], shape, temperature=0.7)
+    tokens, lengths, logprobs = jax.device_get(
+        # Not the jitted function: its compiled programs know the real model.
+        simple_decode.decode_batch.__wrapped__(
+            {},
+            pool.source_PxS[: len(first)],
+            pool.source_mask_PxS[: len(first)],
+            pool.uid_P[: len(first)],
+            jax.random.key(0),
+            jnp.float32(0.7),
+            jnp.int32(EOS),
+            config=POLICY,
+            samples=3,
+            max_new_tokens=4,
+            **options,
+        )
+    )
+    assert len(ended) == len(tokens)
+    for row in range(len(tokens)):
+        assert ended[row][0] == tokens[row, : lengths[row]].tolist()
+        assert ended[row][1] == pytest.approx(float(logprobs[row]), abs=1e-5)
+    assert len({tuple(ended[i][0]) for i in range(3)}) > 1  # samples differ
 
 
 row_keys = jax.jit(sampling.row_keys)
 uniforms = jax.jit(sampling.uniforms)
-draw = jax.jit(sampling.draw, static_argnames=("top_k", "top_p"))
+draw = jax.jit(sampling.draw)
 
 
-@pytest.mark.parametrize("options", [{}, {"top_k": 2}, {"top_p": 0.9}], ids=str)
-def test_draws_are_keyed_by_prompt_sample_and_position(fake_model, options):
-    """Each row, drawn by hand with the same keys; its log-probability is of the whole policy."""
-    first, uids, samples, limit = [0, 2, None, 5], [7, 2**32 - 1, 0, 7], 3, 4
-    tokens, length, logprob = decode(first, 0.7, EOS, samples, limit, uids, **options)
+def test_draws_by_hand(fake_model):
+    """Each row, drawn with the keys of its prompt, sample and position."""
+    shape = shape_of(4, 4, samples=2, limit=4)
+    first, uids = [0, 5], [7, 2**32 - 1]
+    ended, _, _ = decode_pools([pool_of(first, shape, uids)], shape, temperature=0.7)
     for b, (token, uid) in enumerate(zip(first, uids, strict=True)):
-        for r in range(samples):
+        for r in range(2):
             key = row_keys(jax.random.key(0), np.array([uid], np.uint32), np.array([r]))
             drawn, total, last = [], 0.0, token
-            while token is not None and len(drawn) < limit and last != EOS:
-                uniform = uniforms(key, np.array([len(drawn)]))
-                next_token = int(draw(LOGITS[[last]], uniform, 0.7, **options)[0])
+            while len(drawn) < 4 and last != EOS:
+                next_token = int(
+                    draw(LOGITS[[last]], uniforms(key, np.array([len(drawn)])), 0.7)[0]
+                )
                 total += log(CHAIN[last, next_token])
                 drawn.append(next_token)
                 last = next_token
-            row = b * samples + r
-            assert tokens[row].tolist() == drawn + [PAD] * (limit - len(drawn))
-            assert length[row] == len(drawn)
-            assert logprob[row] == pytest.approx(total, abs=1e-5)
-    assert len({tuple(row) for row in tokens[:3].tolist()}) > 1  # samples differ
+            assert ended[2 * b + r][0] == drawn
+            assert ended[2 * b + r][1] == pytest.approx(total, abs=1e-5)
 
 
-# The sampler, with a tiny T5 -----------------------------------------------------------------
+def test_rows_stay_busy_while_there_is_work(fake_model):
+    """Lengths 1 to 5, 4 samples a question, 2.5 places a question at work."""
+    shape = shape_of(rows=16, places=10, samples=4)
+    rng = np.random.default_rng(0)
+    pools = [
+        pool_of(rng.choice([0, 2, 3, 4, 5], shape.pool), shape, number=i * 1000) for i in range(6)
+    ]
+    _, state, _ = decode_pools(pools, shape, temperature=1.0)
+    assert state.busy / (state.steps * shape.rows) > 0.95
 
-CONFIG = t5.T5Config(
+
+# The compiled loop ---------------------------------------------------------------------------
+
+SMALL = t5.T5Config(
     vocab_size=40,
     d_model=16,
     d_kv=4,
     d_ff=32,
     num_layers=1,
-    num_decoder_layers=1,
+    num_decoder_layers=2,
     num_heads=2,
-    relative_attention_num_buckets=8,
-    relative_attention_max_distance=16,
-)
-KEY = jax.random.key(11)
-
-
-def random_prompts(count):
-    rng = np.random.default_rng(0)
-    lengths = rng.integers(1, 16, count)
-    return [
-        Prompt((*rng.integers(2, 40, length - 1).tolist(), EOS), int(uid))
-        for length, uid in zip(lengths, rng.integers(0, 2**32, count), strict=True)
-    ]
-
-
-PROMPTS = random_prompts(13)
-
-
-def one_device():
-    return Mesh(np.array(jax.devices()[:1]).reshape(1, 1, 1), sharding.AXES)
-
-
-SAMPLER = Sampler(
-    config=CONFIG,
-    mesh=one_device(),
-    buckets=(8, 16),
-    batch_size=8,
-    max_new_tokens=6,
-    eos_id=EOS,
 )
 
 
-@pytest.fixture(scope="module")
-def params():
-    """A tiny T5 that ends an output now and then."""
-    params = jax.jit(lambda: t5.init_params(CONFIG, jax.random.key(0)))()
-    params["lm_head"] *= 2
-    return place(params, one_device())
-
-
-@pytest.fixture(scope="module")
-def sampled(params):
-    """Two samples of each prompt at temperature 1, and the greedy output."""
-    return both(SAMPLER, params, PROMPTS)
-
-
-def place(params, mesh):
-    return jax.device_put(params, sharding.tree_shardings(mesh, params))
-
-
-def both(sampler, params, prompts):
-    placed = place(params, sampler.mesh)
-    return (
-        sampler(placed, prompts, KEY, 1.0, samples=2),
-        sampler(placed, prompts, KEY, 0.0, samples=2),
+def test_no_cache_is_copied_in_the_compiled_loop():
+    shape = shape_of(rows=16, places=10, samples=4, limit=24)
+    params = jax.eval_shape(lambda: t5.init_params(SMALL, jax.random.key(0)))
+    state = jax.eval_shape(lambda: generate.new_state(SMALL, shape, 56))
+    pool = jax.eval_shape(lambda: pool_arrays(shape, 56))
+    function = jax.jit(
+        generate.decode_pool, static_argnames=("config", "shape"), donate_argnames="state"
     )
+    scalars = (jnp.float32(1), jnp.int32(1), jnp.bool(True))
+    compiled = function.lower(
+        params, state, pool, jax.random.key(0), *scalars, config=SMALL, shape=shape
+    ).compile()
+    text = compiled.as_text()
+    ring, cross = "f32[16,2,4,24]", "f32[10,2,4,56]"
+    assert ring in text and cross in text  # the shapes that are looked for do occur
+    copies = re.findall(r"= (\S+?)(?:\{\S*\})? copy(?:-start)?\(", text)
+    assert copies and ring not in copies and cross not in copies
 
 
-def assert_same(got, expected):
-    for outputs, wanted in zip(got, expected, strict=True):
-        assert [output.tokens for output in outputs] == [output.tokens for output in wanted]
-        np.testing.assert_allclose(
-            [output.logprob for output in outputs],
-            [output.logprob for output in wanted],
-            rtol=1e-4,
-            atol=1e-5,
-        )
-
-
-def test_outputs_are_of_every_kind(sampled):
-    outputs = [output for outputs in sampled[0] for output in outputs]
-    assert len(sampled[0]) == len(PROMPTS) and len(outputs) == 2 * len(PROMPTS)
-    assert {len(output.tokens) for output in outputs} >= {6}
-    ended = [output for output in outputs if output.tokens[-1] == EOS]
-    assert ended and len(ended) < len(outputs)
-    assert all(EOS not in output.tokens[:-1] for output in outputs)
-    assert all(isinstance(t, int) for output in outputs for t in output.tokens)
-    assert all(isinstance(output.logprob, float) for output in outputs)
-    assert len({output.tokens for output in outputs}) > len(PROMPTS)
-
-
-def test_greedy_draws_no_lots(sampled):
-    assert all(first == second for first, second in sampled[1])
-    assert sampled[0] != sampled[1]
-
-
-@pytest.mark.parametrize("batch_size, buckets", [(1, (16,)), (3, (8, 16, 24)), (8, (8, 16))])
-def test_batch_size_buckets_and_order_change_nothing(params, sampled, batch_size, buckets):
-    sampler = dataclasses.replace(SAMPLER, batch_size=batch_size, buckets=buckets)
-    order = np.random.default_rng(batch_size).permutation(len(PROMPTS))
-    shuffled = [PROMPTS[i] for i in order]
-    for got, expected in zip(both(sampler, params, shuffled), sampled, strict=True):
-        assert_same(got, [expected[i] for i in order])
-
-
-@pytest.mark.parametrize("shape", [(8, 1, 1), (1, 8, 1), (2, 2, 2)], ids=str)
-def test_every_mesh_samples_as_one_device_does(params, sampled, shape):
-    mesh = sharding.make_mesh(dict(zip(sharding.AXES, shape, strict=True)))
-    sampler = dataclasses.replace(SAMPLER, mesh=mesh, batch_size=3, buckets=(16,))
-    for got, expected in zip(both(sampler, params, PROMPTS), sampled, strict=True):
-        assert_same(got, expected)
-
-
-def test_more_samples_begin_with_the_same(params, sampled):
-    sampler = dataclasses.replace(SAMPLER, buckets=(16,))
-    four = sampler(params, PROMPTS, KEY, 1.0, samples=4)
-    assert_same([outputs[:2] for outputs in four], sampled[0])
-    assert sum(len(set(outputs)) for outputs in four) > 3 * len(PROMPTS)
-
-
-def test_draws_change_with_the_iterations_key_and_the_prompts_uid(params, sampled):
-    other = SAMPLER(params, PROMPTS, jax.random.key(12), 1.0, samples=2)
-    renamed = [Prompt(prompt.tokens, prompt.uid ^ 1) for prompt in PROMPTS]
-    for changed in (other, SAMPLER(params, renamed, KEY, 1.0, samples=2)):
-        equal = sum(a == b for a, b in zip(changed, sampled[0], strict=True))
-        assert equal < len(PROMPTS) / 2
-    assert SAMPLER(params, PROMPTS, KEY, 1.0, samples=2) == sampled[0]
-
-
-def test_one_compilation_a_length_bucket(params):
-    sampler = dataclasses.replace(SAMPLER, max_new_tokens=3)  # a shape of this test's own
-    before = generate.decode_batch._cache_size()
-    sampler(params, PROMPTS, KEY, 1.0, samples=2)
-    assert {len(p.tokens) <= 8 for p in PROMPTS} == {True, False}
-    assert generate.decode_batch._cache_size() - before == 2
-    # Temperature, key, EOS and the number of prompts are arguments: nothing new is compiled.
-    sampler(params, PROMPTS[:5], jax.random.key(1), 0.0, samples=2)
-    dataclasses.replace(sampler, eos_id=7)(params, random_prompts(30), KEY, 0.3, samples=2)
-    assert generate.decode_batch._cache_size() - before == 2
-
-
-def test_logprobs_are_the_scores_of_the_outputs(params, sampled):
-    pairs = [
-        (prompt.tokens, output.tokens)
-        for outputs_of in sampled
-        for prompt, outputs in zip(PROMPTS, outputs_of, strict=True)
-        for output in outputs
-    ]
-    scores = scoring.score(params, CONFIG, one_device(), pairs, 8, batching.Buckets((16,), (8,)))
-    logprobs = [output.logprob for outputs_of in sampled for o in outputs_of for output in o]
-    np.testing.assert_allclose(logprobs, scores, atol=1e-4)
-
-
-def test_truncated_draws_are_scored_by_the_whole_distribution(params):
-    sampler = dataclasses.replace(SAMPLER, buckets=(16,), top_k=3, max_new_tokens=4)
-    outputs = [one for (one,) in sampler(params, PROMPTS, KEY, 2.0)]
-    pairs = [(p.tokens, output.tokens) for p, output in zip(PROMPTS, outputs, strict=True)]
-    scores = scoring.score(params, CONFIG, one_device(), pairs, 8, batching.Buckets((16,), (8,)))
-    np.testing.assert_allclose([output.logprob for output in outputs], scores, atol=1e-4)
-
-
-def test_progress_counts_outputs_and_may_stop_the_work(params):
-    told = []
-    SAMPLER(params, PROMPTS, KEY, 1.0, samples=2, progress=told.append)
-    assert sum(told) == 2 * len(PROMPTS) and len(told) == 2
-
-    def stop(n):
-        raise KeyboardInterrupt(f"after {n}")
-
-    with pytest.raises(KeyboardInterrupt, match="after"):
-        SAMPLER(params, PROMPTS, KEY, 1.0, samples=2, progress=stop)
-
-
-def test_no_prompts_no_outputs(params):
-    assert SAMPLER(params, [], KEY, 1.0) == []
-
-
-def test_a_prompt_beyond_the_longest_bucket_is_refused(params):
-    with pytest.raises(ValueError, match="length 17 is beyond the longest bucket, 16"):
-        SAMPLER(params, [Prompt((5,) * 17, 0)], KEY, 1.0)
+def pool_arrays(shape, length):
+    return generate.Pool(
+        source_PxS=jnp.zeros((shape.pool, length), jnp.int32),
+        source_mask_PxS=jnp.zeros((shape.pool, length), bool),
+        uid_P=jnp.zeros(shape.pool, jnp.uint32),
+        questions=jnp.int32(0),
+        first=jnp.int32(0),
+    )

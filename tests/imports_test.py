@@ -22,6 +22,7 @@ LAYERS = [
     "sharding",
     "batching",
     "generate",
+    "sampler",
     "scoring",
     "train_step",
     "prompts",

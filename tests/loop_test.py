@@ -14,7 +14,7 @@ import jax
 import numpy as np
 import pytest
 
-from hir_jax import checkpoint, evaluate, generate, loop, replay, runtime
+from hir_jax import checkpoint, evaluate, loop, replay, runtime, sampler
 from hir_jax.errors import UserError
 from hir_jax.interrupts import Interrupted
 from tests import tiny
@@ -160,7 +160,7 @@ def test_a_killed_process_is_resumed_by_another(straight, tmp_path, cache):
 
 def test_a_finished_run_is_not_computed_again(straight, tmp_path, monkeypatch):
     workdir = shutil.copytree(straight, tmp_path / "copy")
-    monkeypatch.setattr(generate.Sampler, "__call__", None)
+    monkeypatch.setattr(sampler.Sampler, "__call__", None)
     monkeypatch.setattr(loop.Job, "_step", None)
     # Checkpoints restore onto any mesh.
     again = run(tiny.config(**{"mesh.data": 2, "mesh.fsdp": 4}), workdir)
@@ -222,7 +222,7 @@ def test_samples_come_in_full_and_in_order(straight):
 
 
 def test_samples_do_not_depend_on_batches_and_padding(straight, tmp_path, monkeypatch):
-    changes = {"sample.batch_size": 16, "buckets.source": 2, "iterations": 1, "train.epochs": 0}
+    changes = {"sample.rows": 16, "buckets.source": 2, "iterations": 1, "train.epochs": 0}
     zero = evaluate.Evaluation(evaluate.Score(0, 0, 1), evaluate.Score(0, 0, 1), 0.0)
     monkeypatch.setattr(loop.Job, "_evaluate", lambda *_: zero)  # no other shapes to compile
     run(tiny.config(**changes), tmp_path)

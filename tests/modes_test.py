@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hir_jax import checkpoint, data, generate, hf, loop, modes, prompts, runtime, t5
+from hir_jax import checkpoint, data, hf, loop, modes, prompts, runtime, sampler, t5
 from hir_jax.errors import UserError
 from tests import tiny
 
@@ -82,7 +82,7 @@ def test_sample_puts_questions_into_the_template_and_prompts_as_they_are(tmp_pat
         prompts.Codec, "encode", lambda codec, texts: asked.extend(texts) or [(5,)] * len(texts)
     )
     monkeypatch.setattr(
-        generate.Sampler, "__call__", lambda *a, **k: [[generate.Output((1,), -1.0)]] * len(a[2])
+        sampler.Sampler, "__call__", lambda *a, **k: [[sampler.Output((1,), -1.0)]] * len(a[2])
     )
     sample(tmp_path)
     assert asked[0] == f"correct answer\n\nQ: {QUESTIONS[0]['question']}\nA:"
@@ -105,14 +105,14 @@ def test_sample_at_temperature_zero_gives_one_output(tmp_path):
 
 def test_sample_and_score_agree(tmp_path, monkeypatch):
     drawn = []
-    call = generate.Sampler.__call__
+    call = sampler.Sampler.__call__
 
     def recorded(*args, **kwargs):
         outputs = call(*args, **kwargs)
         drawn.extend(outputs)
         return outputs
 
-    monkeypatch.setattr(generate.Sampler, "__call__", recorded)
+    monkeypatch.setattr(sampler.Sampler, "__call__", recorded)
     prompts_alone = [record for record in QUESTIONS if "prompt" in record]
     found = sample(tmp_path, prompts_alone)
     codec = prompts.Codec(tiny.tokenizer(), 1)

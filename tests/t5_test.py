@@ -11,8 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import Mesh
 
-from hir_jax import batching, generate, hf, scoring, sharding, t5
+from hir_jax import batching, hf, sampler, scoring, sharding, t5
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 RECORDED = sorted(folder.name for folder in GOLDEN.iterdir() if (folder / "expected.npz").exists())
@@ -30,7 +31,7 @@ CONFIG = t5.T5Config(
 
 forward = jax.jit(t5.forward, static_argnames="config")
 encode = jax.jit(t5.encode, static_argnames="config")
-init_cache = jax.jit(t5.init_cache, static_argnames=("config", "rows", "length"))
+put_sources = jax.jit(t5.put_sources, static_argnames="config")
 decode_step = jax.jit(t5.decode_step, static_argnames="config")
 
 
@@ -92,19 +93,24 @@ def test_logits_are_torchs(case):
 
 def greedy(case, eos_id: int) -> tuple[np.ndarray, np.ndarray]:
     params, config, expected = case
-    tokens, lengths, _ = generate.decode_batch(
-        params,
-        expected["source"],
-        expected["source_mask"],
-        np.arange(len(expected["source"]), dtype=np.uint32),
-        jax.random.key(0),
-        jnp.float32(0),
-        jnp.int32(eos_id),
+    limit = expected["tokens"].shape[1]
+    params = jax.tree.map(jnp.asarray, params)
+    engine = sampler.Sampler(
         config=config,
-        samples=1,
-        max_new_tokens=expected["tokens"].shape[1],
+        mesh=Mesh(np.array(jax.devices()[:1]).reshape(1, 1, 1), sharding.AXES),
+        buckets=(expected["source"].shape[1],),
+        rows=2,  # fewer than prompts: rows begin at different times
+        max_new_tokens=limit,
+        eos_id=eos_id,
     )
-    return np.asarray(tokens), np.asarray(lengths)
+    prompts = [
+        sampler.Prompt(tuple(row[mask].tolist()), i)
+        for i, (row, mask) in enumerate(
+            zip(expected["source"], expected["source_mask"].astype(bool), strict=True)
+        )
+    ]
+    outputs = [one.tokens for (one,) in engine(params, prompts, jax.random.key(0), 0.0)]
+    return batching.pad(outputs, limit)[0], np.array([len(tokens) for tokens in outputs])
 
 
 def test_64_greedy_tokens_are_torchs(case):
@@ -180,7 +186,12 @@ def test_relative_buckets_are_torchs_live():
 def start(rows: int, length: int) -> t5.Cache:
     params = random_params()
     encoded = encode(params, CONFIG, SOURCE, SOURCE_MASK)
-    return init_cache(params, CONFIG, encoded, SOURCE_MASK, rows, length)
+    return filled_cache(params, encoded, SOURCE_MASK, rows, length)
+
+
+def filled_cache(params, encoded, mask, rows: int, length: int) -> t5.Cache:
+    cache = t5.init_cache(CONFIG, rows, length, *mask.shape)
+    return put_sources(params, CONFIG, cache, encoded, mask, np.arange(len(mask)))
 
 
 def test_steps_equal_forward():
@@ -236,18 +247,18 @@ def test_a_row_sees_as_many_columns_as_it_is_old():
     ages, drawn = np.array([int(line[0]) for line in drawing]), np.array([d[1:] for d in drawing])
     params = random_params()
     encoded = encode(params, CONFIG, SOURCE[:1], SOURCE_MASK[:1])
-    cache = init_cache(params, CONFIG, encoded, SOURCE_MASK[:1], rows=3, length=4)
-    old = tuple(jnp.ones_like(values) for values in cache.values_NxHxTxK)
+    cache = filled_cache(params, encoded, SOURCE_MASK[:1], rows=3, length=4)
+    old = tuple(jnp.ones_like(values) for values in cache.values_NxHxKxT)
 
     def step(values):
-        filled = cache.replace(values_NxHxTxK=values)
+        filled = cache.replace(values_NxHxKxT=values)
         logits, after = t5.decode_step(params, CONFIG, filled, np.full(3, 7), 5, ages)
         return logits[:, 5].sum(), after
 
     gradients, after = jax.jit(jax.grad(step, has_aux=True))(old)
     for layer, gradient in enumerate(gradients):
-        np.testing.assert_array_equal(np.any(gradient != 0, axis=(1, 3)), drawn == "x")
-        written = np.any(after.values_NxHxTxK[layer] != 1, axis=(1, 3))
+        np.testing.assert_array_equal(np.any(gradient != 0, axis=(1, 2)), drawn == "x")
+        written = np.any(after.values_NxHxKxT[layer] != 1, axis=(1, 2))
         np.testing.assert_array_equal(written, drawn == "w")
 
 

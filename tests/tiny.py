@@ -41,7 +41,7 @@ def get_config():
     config.sample.samples = 2
     config.sample.top_k = 5
     config.sample.max_new_tokens = 4
-    config.sample.batch_size = 8
+    config.sample.rows = 8
     config.train.batch_size = 8
     config.train.epochs = 2
     config.train.log_every = 1
@@ -51,7 +51,7 @@ def get_config():
 
 
 def config(**changes):
-    """The config with the model's folder in it; changes by "sample.batch_size" and the like."""
+    """The config with the model's folder in it; changes by "sample.rows" and the like."""
     made = get_config()
     made.model.path = str(folder())
     made.update_from_flattened_dict(changes)

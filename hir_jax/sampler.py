@@ -1,0 +1,333 @@
+"""Feeds prompts to the decode engine: length buckets, pools, and outputs back in order.
+
+Pools go from the shortest bucket to the longest, and rows at work go on from one to the next, so
+that there is one end of a run in which rows stand idle, not one for each bucket.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import logging
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
+
+from hir_jax import batching, generate, sharding, t5
+
+
+class Prompt(NamedTuple):
+    """What to continue, and the identity that keys its random draws."""
+
+    tokens: tuple[int, ...]
+    uid: int  # uint32; the same prompt must always have the same
+
+
+class Output(NamedTuple):
+    """One sampled continuation."""
+
+    tokens: tuple[int, ...]  # EOS included where one was drawn
+    logprob: float  # of all tokens, under the model's own (untempered, untruncated) distribution
+
+
+class Statistics(NamedTuple):
+    """What a run of the sampler cost."""
+
+    outputs: int
+    tokens: int
+    source_tokens: int  # of the prompts
+    padded_tokens: int  # encoded besides them
+    steps: int  # decode steps of all shards
+    occupancy: float  # share of rows at work until the last request was handed out
+
+
+class Programs(NamedTuple):
+    """`generate`'s functions, jitted; their states, pools and logs have an axis of shards in front.
+
+    Each shard of the mesh's data and fsdp axes decodes on its own.
+    """
+
+    new_state: Callable[..., generate.State]
+    lengthen: Callable[..., generate.State]
+    decode_pool: Callable[..., tuple[generate.State, generate.Log]]
+
+
+@functools.cache
+def programs(mesh: Mesh) -> Programs:
+    """The functions for a mesh; what they give stays split as it is, whatever they are given."""
+    split = P(("data", "fsdp"))
+    in_step = ("data", "fsdp") if mesh.shape["tensor"] > 1 else ()
+    jit = functools.partial(jax.jit, out_shardings=sharding.batch_sharding(mesh))
+
+    def new_state(config: t5.T5Config, shape: generate.Shape, source_length: int) -> generate.State:
+        one = generate.new_state(config, shape, source_length)
+        shards = sharding.batch_multiple(mesh)
+        return jax.tree.map(lambda x: jnp.broadcast_to(x, (shards, *x.shape)), one)
+
+    def lengthen(state: generate.State, source_length: int) -> generate.State:
+        return jax.vmap(lambda one: generate.lengthen(one, source_length))(state)
+
+    def decode_pool(
+        params: t5.Params, state: generate.State, *args: Any, **static: Any
+    ) -> tuple[generate.State, generate.Log]:
+        def on_shard(params: t5.Params, state: Any, pool: Any, *rest: jax.Array) -> Any:
+            state, pool = jax.tree.map(lambda x: x[0], (state, pool))
+            made = generate.decode_pool(params, state, pool, *rest, **static, in_step=in_step)
+            return jax.tree.map(lambda x: x[None], made)
+
+        mapped = jax.shard_map(
+            on_shard,
+            mesh=mesh,
+            in_specs=(P(), split, split, *[P()] * (len(args) - 1)),
+            out_specs=split,
+            axis_names={"data", "fsdp"},
+            check_vma=False,  # everything that is made here varies from shard to shard
+        )
+        return mapped(params, state, *args)
+
+    return Programs(
+        jit(new_state, static_argnames=("config", "shape", "source_length")),
+        jit(lengthen, static_argnames="source_length"),
+        jit(decode_pool, static_argnames=("config", "shape"), donate_argnames="state"),
+    )
+
+
+def decoding_copy(params: t5.Params, config: t5.T5Config, mesh: Mesh) -> t5.Params:
+    """The parameters in decoding's precision and layout; themselves where they are so already."""
+    shardings = sharding.decoding_shardings(mesh, params)
+    cast = functools.partial(t5.cast_weights, dtype=config.dtype)
+    same = jax.tree.map(
+        lambda leaf, made, place: (
+            leaf.dtype == made.dtype and leaf.sharding.is_equivalent_to(place, leaf.ndim)
+        ),
+        params,
+        jax.eval_shape(cast, params),
+        shardings,
+    )
+    if all(jax.tree.leaves(same)):
+        return params
+    return jax.jit(cast, out_shardings=shardings)(params)
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampler:
+    """Samples continuations of any number of prompts.
+
+    Attributes:
+        config: the model's shape.
+        mesh: where it runs.
+        buckets: source lengths to pad to.
+        rows: outputs decoded at once on each shard of the mesh; 0 chooses by the memory at hand.
+        max_new_tokens: T, after which an output is cut.
+        eos_id: what ends an output.
+        top_k: see `sampling.draw`.
+        top_p: see `sampling.draw`.
+    """
+
+    config: t5.T5Config
+    mesh: Mesh
+    buckets: tuple[int, ...]
+    max_new_tokens: int
+    eos_id: int
+    rows: int = 0
+    top_k: int = 0
+    top_p: float = 1.0
+
+    def __call__(
+        self,
+        params: t5.Params,
+        prompts: Sequence[Prompt],
+        key: jax.Array,
+        temperature: float,
+        samples: int = 1,
+        progress: Callable[[int], object] = lambda n: None,
+    ) -> list[list[Output]]:
+        """`samples` outputs for each prompt, in the prompts' order.
+
+        `progress` is told of the number of outputs that have ended since it was told last; an
+        exception that it raises stops the work.
+        """
+        outputs, _ = self.run(params, prompts, key, temperature, samples, progress)
+        return outputs
+
+    def run(
+        self,
+        params: t5.Params,
+        prompts: Sequence[Prompt],
+        key: jax.Array,
+        temperature: float,
+        samples: int = 1,
+        progress: Callable[[int], object] = lambda n: None,
+    ) -> tuple[list[list[Output]], Statistics]:
+        """The same, and what it cost."""
+        if not prompts:
+            return [], Statistics(0, 0, 0, 0, 0, 1.0)
+        shape = self.shape(len(prompts), samples, max(len(prompt.tokens) for prompt in prompts))
+        pools = self._pools(prompts, shape)
+        params = decoding_copy(params, self.config, self.mesh)
+        ended: dict[tuple[int, int], Output] = {}
+        logs: list[generate.Log] = []
+        new_state, lengthen, decode_pool = programs(self.mesh)
+        compiled = decode_pool._cache_size()
+        state = new_state(self.config, shape, pools[0].length)
+        for number, pool in enumerate(pools):
+            if pool.length > state.cache.source_mask_BxS.shape[-1]:
+                state = lengthen(state, pool.length)
+            state, log = decode_pool(
+                params,
+                state,
+                pool.arrays(prompts, number, shape, self.mesh),
+                key,
+                jnp.float32(temperature),
+                jnp.int32(self.eos_id),
+                jnp.bool(number == len(pools) - 1),
+                config=self.config,
+                shape=shape,
+            )
+            logs.append(log)
+            if number:  # the device works on this pool while the log of the last one is read
+                progress(_collect(logs.pop(0), pools, shape, ended))
+        progress(_collect(logs.pop(0), pools, shape, ended))
+        compiled = decode_pool._cache_size() - compiled
+        if compiled:
+            logging.info("sampling: compiled %d new shapes, %s", compiled, shape)
+        outputs = [[ended[i, sample] for sample in range(samples)] for i in range(len(prompts))]
+        return outputs, _statistics(prompts, outputs, pools, state, shape)
+
+    def shape(self, prompts: int, samples: int, source_length: int) -> generate.Shape:
+        """What the engine is compiled for: no more rows than there is work or memory for."""
+        rows = self.rows or default_rows(
+            self.config, self.mesh, samples, source_length, self.max_new_tokens
+        )
+        work = -(-prompts * samples // sharding.batch_multiple(self.mesh))
+        rows = min(rows, max(8, 1 << (work - 1).bit_length()))
+        return generate.Shape(
+            rows=rows,
+            places=min(rows, -(-5 * rows // (2 * samples))),
+            samples=samples,
+            max_new_tokens=self.max_new_tokens,
+            top_k=self.top_k,
+            top_p=self.top_p,
+        )
+
+    def _pools(self, prompts: Sequence[Prompt], shape: generate.Shape) -> "list[_Pool]":
+        by_bucket: dict[int, list[int]] = {bucket: [] for bucket in sorted(self.buckets)}
+        for i, prompt in enumerate(prompts):
+            by_bucket[batching.bucket_of(len(prompt.tokens), self.buckets)].append(i)
+        size = shape.pool * sharding.batch_multiple(self.mesh)
+        return [
+            _Pool(bucket, indices)
+            for bucket, members in by_bucket.items()
+            for indices in batching.chunks(members, size)
+        ]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Pool:
+    """Prompts of one bucket; shard d of D takes those at d, d + D, d + 2D ..."""
+
+    length: int
+    indices: Sequence[int]
+
+    def rows_encoded(self, shards: int, shape: generate.Shape) -> int:
+        """Prompts and padding, of all shards."""
+        dealt = [len(self.indices[shard::shards]) for shard in range(shards)]
+        return sum(batching.round_up(count, shape.encoded) for count in dealt)
+
+    def arrays(
+        self, prompts: Sequence[Prompt], number: int, shape: generate.Shape, mesh: Mesh
+    ) -> generate.Pool:
+        """What each shard gets; requests are numbered by the pool's number and their place."""
+        shards = sharding.batch_multiple(mesh)
+        dealt = [self.indices[shard::shards] for shard in range(shards)]
+        sources, masks, uids = [], [], []
+        for indices in dealt:
+            chosen = [prompts[i] for i in indices]
+            missing = shape.pool - len(chosen)
+            source, mask = batching.pad(
+                [*(prompt.tokens for prompt in chosen), *[()] * missing], self.length
+            )
+            sources.append(source)
+            masks.append(mask)
+            uids.append(np.array([*(prompt.uid for prompt in chosen), *[0] * missing], np.uint32))
+        pool = generate.Pool(
+            source_PxS=np.stack(sources),
+            source_mask_PxS=np.stack(masks),
+            uid_P=np.stack(uids),
+            questions=np.array([len(indices) for indices in dealt], np.int32),
+            first=np.full(shards, number * shape.pool * shape.samples, np.int32),
+        )
+        return jax.device_put(pool, sharding.batch_sharding(mesh))
+
+
+def default_rows(
+    config: t5.T5Config, mesh: Mesh, samples: int, source_length: int, max_new_tokens: int
+) -> int:
+    """Rows for which half of a device's free memory suffices; at most 1,024, on a CPU 64.
+
+    On a CPU a product with 64 rows is about as efficient as one with more, and fewer rows have a
+    shorter end.
+    """
+    device = mesh.devices.flat[0]
+    memory = device.memory_stats() if device.platform != "cpu" else None
+    if not memory or "bytes_limit" not in memory:
+        return 64
+    width = config.num_heads * config.d_kv * 2 * config.num_decoder_layers
+    size = jnp.dtype(config.dtype).itemsize
+    encoded = source_length * config.d_model
+    places = min(1.0, 2.5 / samples)
+    bytes_a_row = size * (
+        width * (max_new_tokens + places * source_length) + encoded * generate.POOL_ROWS / samples
+    )
+    bytes_a_row += 4 * 4 * config.vocab_size  # logits and what is drawn from them
+    free = (memory["bytes_limit"] - memory["bytes_in_use"]) // 2
+    return max(8, min(1024, 1 << int(free // bytes_a_row).bit_length() - 1))
+
+
+def _collect(
+    log: generate.Log,
+    pools: Sequence[_Pool],
+    shape: generate.Shape,
+    ended: dict[tuple[int, int], Output],
+) -> int:
+    """Adds a log's outputs by (prompt, sample); gives their number."""
+    log = jax.device_get(log)
+    shards = len(log.count)
+    for shard in range(shards):
+        count = log.count[shard]
+        rows = zip(
+            log.request_C[shard, :count].tolist(),
+            log.tokens_CxT[shard],
+            log.length_C[shard].tolist(),
+            log.logprob_C[shard].tolist(),
+            strict=False,
+        )
+        for request, tokens, length, logprob in rows:
+            question, sample = divmod(request, shape.samples)
+            number, place = divmod(question, shape.pool)
+            prompt = pools[number].indices[place * shards + shard]
+            ended[prompt, sample] = Output(tuple(tokens[:length].tolist()), logprob)
+    return int(log.count.sum())
+
+
+def _statistics(
+    prompts: Sequence[Prompt],
+    outputs: Sequence[Sequence[Output]],
+    pools: Sequence[_Pool],
+    state: generate.State,
+    shape: generate.Shape,
+) -> Statistics:
+    steps, busy = jax.device_get((state.steps, state.busy))
+    source_tokens = sum(len(prompt.tokens) for prompt in prompts)
+    encoded = sum(pool.length * pool.rows_encoded(len(steps), shape) for pool in pools)
+    return Statistics(
+        outputs=len(prompts) * shape.samples,
+        tokens=sum(len(output.tokens) for each in outputs for output in each),
+        source_tokens=source_tokens,
+        padded_tokens=encoded - source_tokens,
+        steps=int(jax.device_get(state.clock).sum()),
+        occupancy=float(busy.sum() / (steps.sum() * shape.rows)) if steps.any() else 1.0,
+    )
