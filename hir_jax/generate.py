@@ -133,22 +133,15 @@ def new_state(config: t5.T5Config, shape: Shape, source_length: int) -> State:
         logprob_N=jnp.zeros(rows),
         key_N=jnp.broadcast_to(jax.random.key(0), rows),
         lane_N=jnp.full(rows, shape.lanes, jnp.int32),
-        cache=t5.init_cache(config, rows, shape.max_new_tokens, shape.places, source_length),
+        cache=t5.init_cache(
+            config, rows, shape.max_new_tokens, shape.places, shape.samples, source_length
+        ),
     )
 
 
 def lengthen(state: State, source_length: int) -> State:
     """The state with room for longer sources, which those at work do not notice."""
-    cache = state.cache
-    missing = source_length - cache.source_mask_BxS.shape[1]
-    pad = lambda x: jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, missing)))  # noqa: E731
-    return state.replace(
-        cache=cache.replace(
-            cross_keys_BxHxKxS=tuple(map(pad, cache.cross_keys_BxHxKxS)),
-            cross_values_BxHxKxS=tuple(map(pad, cache.cross_values_BxHxKxS)),
-            source_mask_BxS=jnp.pad(cache.source_mask_BxS, ((0, 0), (0, missing))),
-        )
-    )
+    return state.replace(cache=t5.lengthen_sources(state.cache, source_length))
 
 
 def decode_pool(

@@ -10,7 +10,8 @@ Letters in names: N rows, V vocabulary, K tokens kept.
 import jax
 import jax.numpy as jnp
 
-BLOCK = 128
+BLOCK = 128  # of a draw from the whole vocabulary
+TOP_BLOCK = 32  # of a search for the likeliest tokens
 
 
 def row_keys(key: jax.Array, question_N: jax.Array, sample_N: jax.Array) -> jax.Array:
@@ -50,12 +51,31 @@ def draw(
             lambda: jnp.argmax(logits_NxV, axis=-1).astype(jnp.int32),
         )
     vocabulary = logits_NxV.shape[-1]
-    values_NxK, tokens_NxK = jax.lax.top_k(scaled_NxV, min(top_k or vocabulary, vocabulary))
+    values_NxK, tokens_NxK = likeliest(scaled_NxV, min(top_k or vocabulary, vocabulary))
     probs_NxK = jax.nn.softmax(values_NxK)
     before_NxK = jnp.cumsum(probs_NxK, axis=-1) - probs_NxK
     probs_NxK = jnp.where(before_NxK < top_p, probs_NxK, 0.0)
     chosen_N = jnp.where(temperature > 0, _invert(probs_NxK, uniform_Nx2[:, 0]), 0)
     return jnp.take_along_axis(tokens_NxK, chosen_N[:, None], axis=1)[:, 0]
+
+
+def likeliest(scores_NxV: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
+    """`jax.lax.top_k`, equal scores in the order of their ids too, but a few times cheaper.
+
+    The k highest scores lie in the k blocks with the highest maxima, so only those are searched.
+    """
+    rows, vocabulary = scores_NxV.shape
+    blocks = -(-vocabulary // TOP_BLOCK)
+    if k * TOP_BLOCK > vocabulary // 2:
+        return jax.lax.top_k(scores_NxV, k)
+    padding = blocks * TOP_BLOCK - vocabulary
+    padded = jnp.pad(scores_NxV, ((0, 0), (0, padding)), constant_values=-jnp.inf)
+    blocked = padded.reshape(rows, blocks, TOP_BLOCK)
+    chosen_NxK = jnp.sort(jax.lax.top_k(blocked.max(axis=-1), k)[1])
+    candidates = jnp.take_along_axis(blocked, chosen_NxK[..., None], axis=1)
+    values_NxK, place_NxK = jax.lax.top_k(candidates.reshape(rows, -1), k)
+    block_NxK = jnp.take_along_axis(chosen_NxK, place_NxK // TOP_BLOCK, axis=1)
+    return values_NxK, block_NxK * TOP_BLOCK + place_NxK % TOP_BLOCK
 
 
 def token_logprob(logits_NxV: jax.Array, token_N: jax.Array) -> jax.Array:

@@ -93,13 +93,26 @@ class Cache:
         steps ago          1  0  3  2
         seen at age 5      x  x  x  x      (a row may be as old as the clock, T columns at most)
         seen at age 1      x  x  .  .
+
+    Cross-attention's keys and values are BxHxSxK where each source has one lane. Where it has more
+    they are BxHxKxS, since a product with a few queries at once is four times as fast then on a
+    CPU (one with a single query is a third slower).
     """
 
-    keys_NxHxKxT: tuple[jax.Array, ...]
-    values_NxHxKxT: tuple[jax.Array, ...]
-    cross_keys_BxHxKxS: tuple[jax.Array, ...]
-    cross_values_BxHxKxS: tuple[jax.Array, ...]
+    keys_NxHxTxK: tuple[jax.Array, ...]
+    values_NxHxTxK: tuple[jax.Array, ...]
+    cross_keys: tuple[jax.Array, ...]
+    cross_values: tuple[jax.Array, ...]
     source_mask_BxS: jax.Array
+    transposed: bool = flax.struct.field(pytree_node=False)  # BxHxKxS
+
+    def cross(self, layer: int) -> tuple[jax.Array, jax.Array]:
+        """Keys and values of a layer's cross-attention, BxHxSxK."""
+        return self.turn(self.cross_keys[layer]), self.turn(self.cross_values[layer])
+
+    def turn(self, x: jax.Array) -> jax.Array:
+        """From BxHxSxK to what is kept, and back."""
+        return x.swapaxes(2, 3) if self.transposed else x
 
 
 # Pure functions ------------------------------------------------------------------------------
@@ -158,16 +171,34 @@ def shift_right(config: T5Config, targets_NxT: jax.Array) -> jax.Array:
     )
 
 
-def init_cache(config: T5Config, rows: int, length: int, sources: int, source_length: int) -> Cache:
-    """An empty cache of `length` columns for `rows` rows, and room for `sources` sources."""
+def init_cache(
+    config: T5Config, rows: int, length: int, sources: int, lanes: int, source_length: int
+) -> Cache:
+    """An empty cache: `length` columns a row, and room for sources of some lanes each."""
 
     def empty(*shape: int) -> tuple[jax.Array, ...]:
         return tuple(jnp.zeros(shape, config.dtype) for _ in range(config.num_decoder_layers))
 
-    kept = (rows, config.num_heads, config.d_kv, length)
-    cross = (sources, config.num_heads, config.d_kv, source_length)
+    kept = (rows, config.num_heads, length, config.d_kv)
+    transposed = lanes > 1
+    widths = (config.d_kv, source_length) if transposed else (source_length, config.d_kv)
+    cross = (sources, config.num_heads, *widths)
     mask = jnp.zeros((sources, source_length), bool)
-    return Cache(empty(*kept), empty(*kept), empty(*cross), empty(*cross), mask)
+    return Cache(empty(*kept), empty(*kept), empty(*cross), empty(*cross), mask, transposed)
+
+
+def lengthen_sources(cache: Cache, source_length: int) -> Cache:
+    """The cache with room for longer sources; those in it stay as they are."""
+    missing = source_length - cache.source_mask_BxS.shape[1]
+
+    def pad(kept: jax.Array) -> jax.Array:
+        return cache.turn(jnp.pad(cache.turn(kept), ((0, 0), (0, 0), (0, missing), (0, 0))))
+
+    return cache.replace(
+        cross_keys=tuple(map(pad, cache.cross_keys)),
+        cross_values=tuple(map(pad, cache.cross_values)),
+        source_mask_BxS=jnp.pad(cache.source_mask_BxS, ((0, 0), (0, missing))),
+    )
 
 
 def put_sources(
@@ -189,8 +220,8 @@ def put_sources(
 
     keys, values = zip(*cross, strict=True)
     return cache.replace(
-        cross_keys_BxHxKxS=tuple(map(put, cache.cross_keys_BxHxKxS, keys)),
-        cross_values_BxHxKxS=tuple(map(put, cache.cross_values_BxHxKxS, values)),
+        cross_keys=tuple(map(put, cache.cross_keys, map(cache.turn, keys))),
+        cross_values=tuple(map(put, cache.cross_values, map(cache.turn, values))),
         source_mask_BxS=put(cache.source_mask_BxS, source_mask_GxS),
     )
 
@@ -320,22 +351,18 @@ class Attention(nn.Module):
         return self.attend(x_BxTxD, *self.project(x_BxTxD), bias)
 
     def project(self, x_BxTxD: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Keys and values, BxHxKxT each.
-
-        Positions stand last: products with a few queries then run along them, which is several
-        times faster on a CPU and fills the lanes of a TPU.
-        """
+        """Keys and values, BxHxTxK each."""
 
         def heads(y: jax.Array) -> jax.Array:
-            return y.reshape(*y.shape[:2], self.config.num_heads, -1).transpose(0, 2, 3, 1)
+            return y.reshape(*y.shape[:2], self.config.num_heads, -1).transpose(0, 2, 1, 3)
 
         return heads(self.key(x_BxTxD)), heads(self.value(x_BxTxD))
 
     def attend(
         self,
         x_NxTxD: jax.Array,
-        key_BxHxKxS: jax.Array,
-        value_BxHxKxS: jax.Array,
+        key_BxHxSxK: jax.Array,
+        value_BxHxSxK: jax.Array,
         bias: jax.Array,
         lanes: Lanes | None = None,
     ) -> jax.Array:
@@ -345,16 +372,16 @@ class Attention(nn.Module):
         neither copied nor read twice: N/B * T queries where rows stand in the order of the sources,
         else one for each lane (T is 1 then).
         """
-        batch, heads, width, _ = key_BxHxKxS.shape
+        batch, heads, _, width = key_BxHxSxK.shape
         query = self.query(x_NxTxD)
         if lanes is not None:
             query = query[lanes.row_L]
         query = query.reshape(batch, -1, heads, width)
         scores_BxHxQxS = jnp.einsum(
-            "bqhk,bhks->bhqs", query, key_BxHxKxS, preferred_element_type=jnp.float32
+            "bqhk,bhsk->bhqs", query, key_BxHxSxK, preferred_element_type=jnp.float32
         )
         weights = self.dropout(jax.nn.softmax(scores_BxHxQxS + bias))
-        context = jnp.einsum("bhqs,bhks->bqhk", weights.astype(self.config.dtype), value_BxHxKxS)
+        context = jnp.einsum("bhqs,bhsk->bqhk", weights.astype(self.config.dtype), value_BxHxSxK)
         context = context.reshape(-1, x_NxTxD.shape[1], heads * width)
         if lanes is not None:
             context = context.at[lanes.of_row_N].get(mode="clip")
@@ -416,7 +443,7 @@ class DecoderBlock(nn.Module):
         """One token a row, its key and value written at `column` of those kept."""
         y = self.self_attention_norm(x_Nx1xD)
         new = self.self_attention.project(y)
-        start = (0, 0, 0, column)
+        start = (0, 0, column, 0)
         key, value = (
             jax.lax.dynamic_update_slice(old, one.astype(old.dtype), start)
             for old, one in zip(kept, new, strict=True)
@@ -469,7 +496,7 @@ class Decoder(nn.Module):
         self.dropout = Dropout(c.dropout_rate)
 
     def project_cross(self, encoded_BxSxD: jax.Array) -> list[tuple[jax.Array, jax.Array]]:
-        """Cross-attention keys and values of each layer, BxHxKxS."""
+        """Cross-attention keys and values of each layer, BxHxSxK."""
         return [block.cross_attention.project(encoded_BxSxD) for block in self.block]
 
     def __call__(
@@ -495,7 +522,7 @@ class Decoder(nn.Module):
         lanes: Lanes | None,
     ) -> tuple[jax.Array, Cache]:
         """One token a row, Nx1xD, and the cache with it."""
-        length = cache.keys_NxHxKxT[0].shape[3]
+        length = cache.keys_NxHxTxK[0].shape[2]
         steps_ago_T = (clock - jnp.arange(length)) % length
         table_TxH = self.relative_bias[relative_bucket(self.config, -np.arange(length), False)]
         unseen_NxT = steps_ago_T > age_N[:, None]
@@ -503,12 +530,11 @@ class Decoder(nn.Module):
         cross_bias = _mask_bias(cache.source_mask_BxS)
         x, kept = x_Nx1xD, []
         for i, block in enumerate(self.block):
-            old = (cache.keys_NxHxKxT[i], cache.values_NxHxKxT[i])
-            cross = (cache.cross_keys_BxHxKxS[i], cache.cross_values_BxHxKxS[i])
-            x, new = block.step(x, old, clock % length, bias, cross, cross_bias, lanes)
+            old = (cache.keys_NxHxTxK[i], cache.values_NxHxTxK[i])
+            x, new = block.step(x, old, clock % length, bias, cache.cross(i), cross_bias, lanes)
             kept.append(new)
         keys, values = zip(*kept, strict=True)
-        return self.final_norm(x), cache.replace(keys_NxHxKxT=keys, values_NxHxKxT=values)
+        return self.final_norm(x), cache.replace(keys_NxHxTxK=keys, values_NxHxTxK=values)
 
 
 class T5(nn.Module):

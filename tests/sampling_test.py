@@ -107,6 +107,18 @@ def test_top_p_keeps_the_fewest_tokens_that_reach_p():
     assert kept(0.76) == {0, 1, 3}  # of two equals, the lower id
 
 
+@pytest.mark.parametrize("vocabulary, k", [(40, 3), (640, 10), (1001, 7), (1001, 15), (1001, 900)])
+def test_likeliest_is_top_k_ties_and_impossible_tokens_included(vocabulary, k):
+    rng = np.random.default_rng(vocabulary + k)
+    scores = rng.integers(0, 40, (64, vocabulary)).astype(np.float32)
+    scores[rng.random(scores.shape) < 0.2] = -np.inf
+    scores[:8] = -np.inf
+    scores[4:8, -3:] = 1
+    expected, found = jax.lax.top_k(scores, k), sampling.likeliest(jnp.asarray(scores), k)
+    for a, b in zip(expected, found, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 def test_top_k_beyond_the_vocabulary_keeps_all():
     rows = jnp.zeros((64, 4))
     grid = jnp.stack([jnp.linspace(0, LARGEST_UNIFORM, 64)] * 2, axis=1)

@@ -33,7 +33,7 @@ def decode_batch(
     key_N = sampling.row_keys(
         key, jnp.repeat(uid_B, samples), jnp.tile(jnp.arange(samples), questions)
     )
-    cache = t5.init_cache(config, rows, max_new_tokens, questions, length)
+    cache = t5.init_cache(config, rows, max_new_tokens, questions, samples, length)
     cache = t5.put_sources(params, config, cache, encoded, source_mask_BxS, jnp.arange(questions))
 
     def step(carry, clock):

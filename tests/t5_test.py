@@ -190,7 +190,7 @@ def start(rows: int, length: int) -> t5.Cache:
 
 
 def filled_cache(params, encoded, mask, rows: int, length: int) -> t5.Cache:
-    cache = t5.init_cache(CONFIG, rows, length, *mask.shape)
+    cache = t5.init_cache(CONFIG, rows, length, len(mask), rows // len(mask), mask.shape[1])
     return put_sources(params, CONFIG, cache, encoded, mask, np.arange(len(mask)))
 
 
@@ -248,18 +248,36 @@ def test_a_row_sees_as_many_columns_as_it_is_old():
     params = random_params()
     encoded = encode(params, CONFIG, SOURCE[:1], SOURCE_MASK[:1])
     cache = filled_cache(params, encoded, SOURCE_MASK[:1], rows=3, length=4)
-    old = tuple(jnp.ones_like(values) for values in cache.values_NxHxKxT)
+    old = tuple(jnp.ones_like(values) for values in cache.values_NxHxTxK)
 
     def step(values):
-        filled = cache.replace(values_NxHxKxT=values)
+        filled = cache.replace(values_NxHxTxK=values)
         logits, after = t5.decode_step(params, CONFIG, filled, np.full(3, 7), 5, ages)
         return logits[:, 5].sum(), after
 
     gradients, after = jax.jit(jax.grad(step, has_aux=True))(old)
     for layer, gradient in enumerate(gradients):
-        np.testing.assert_array_equal(np.any(gradient != 0, axis=(1, 2)), drawn == "x")
-        written = np.any(after.values_NxHxKxT[layer] != 1, axis=(1, 2))
+        np.testing.assert_array_equal(np.any(gradient != 0, axis=(1, 3)), drawn == "x")
+        written = np.any(after.values_NxHxTxK[layer] != 1, axis=(1, 3))
         np.testing.assert_array_equal(written, drawn == "w")
+
+
+def test_lanes_and_longer_sources_change_nothing():
+    """Five rows on the lanes of two sources, one row idle; then room for longer sources."""
+    params, inputs = random_params(), random_tokens(4, 6, 5)
+    lane_of_row = np.array([3, 0, 5, 6, 1, 4])  # lane 2 is free, row 3 reads nothing
+    source = np.array([1, 0, 1, 0, 0, 1])
+    expected = forward(params, CONFIG, SOURCE[source], SOURCE_MASK[source], inputs)
+    cache, lanes = start(rows=6, length=5), t5.Lanes.make(lane_of_row, 6)
+    for t in range(5):
+        if t == 2:
+            longer = SOURCE.shape[1] + 8
+            cache = t5.lengthen_sources(cache, longer)
+            assert cache.cross(0)[0].shape[2] == longer
+        args = (cache, inputs[:, t], t, np.full(6, t), lanes)
+        logits, cache = decode_step(params, CONFIG, *args)
+        reading = lane_of_row < 6
+        np.testing.assert_allclose(logits[reading], expected[reading, t], atol=1e-5, rtol=0)
 
 
 # Masks and rows ------------------------------------------------------------------------------
