@@ -43,19 +43,21 @@ def draw(
         top_k: keep the k likeliest tokens; 0 keeps all.
         top_p: of those, keep the fewest whose probability reaches p (Holtzman et al., 2020).
     """
-    scaled_NxV = logits_NxV / jnp.where(temperature > 0, temperature, 1.0)
+    return jax.lax.cond(
+        temperature > 0,
+        lambda: _draw(logits_NxV / temperature, uniform_Nx2, top_k, top_p),
+        lambda: jnp.argmax(logits_NxV, axis=-1).astype(jnp.int32),
+    )
+
+
+def _draw(scaled_NxV: jax.Array, uniform_Nx2: jax.Array, top_k: int, top_p: float) -> jax.Array:
     if not top_k and top_p >= 1:
-        return jax.lax.cond(
-            temperature > 0,
-            lambda: _draw_in_blocks(jax.nn.softmax(scaled_NxV), uniform_Nx2),
-            lambda: jnp.argmax(logits_NxV, axis=-1).astype(jnp.int32),
-        )
-    vocabulary = logits_NxV.shape[-1]
+        return _draw_in_blocks(jax.nn.softmax(scaled_NxV), uniform_Nx2)
+    vocabulary = scaled_NxV.shape[-1]
     values_NxK, tokens_NxK = likeliest(scaled_NxV, min(top_k or vocabulary, vocabulary))
     probs_NxK = jax.nn.softmax(values_NxK)
     before_NxK = jnp.cumsum(probs_NxK, axis=-1) - probs_NxK
-    probs_NxK = jnp.where(before_NxK < top_p, probs_NxK, 0.0)
-    chosen_N = jnp.where(temperature > 0, _invert(probs_NxK, uniform_Nx2[:, 0]), 0)
+    chosen_N = _invert(jnp.where(before_NxK < top_p, probs_NxK, 0.0), uniform_Nx2[:, 0])
     return jnp.take_along_axis(tokens_NxK, chosen_N[:, None], axis=1)[:, 0]
 
 
