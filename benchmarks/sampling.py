@@ -48,6 +48,7 @@ flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Of ours.")
 flags.DEFINE_integer("rows", 0, "Outputs that ours decodes at once; 0: its own choice.")
 flags.DEFINE_integer("buckets", 6, "Source lengths that ours pads to.")
 flags.DEFINE_integer("repeats", 3, "Timed runs of each.")
+flags.DEFINE_string("models", "", "Folder that keeps the models for the next run.")
 flags.DEFINE_string("output", "", "A JSON file for all figures.")
 
 Runner = Callable[[], tuple[int, dict]]  # gives the tokens drawn, and what else is to be told
@@ -60,7 +61,11 @@ def main(argv: Sequence[str]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         for name in FLAGS.workloads:
             for workload in workloads.make(
-                name, FLAGS.shape, FLAGS.tokenizer, FLAGS.bigbench_dir, pathlib.Path(folder)
+                name,
+                FLAGS.shape,
+                FLAGS.tokenizer,
+                FLAGS.bigbench_dir,
+                pathlib.Path(FLAGS.models or folder),
             ):
                 records += measure(workload)
                 print(table(records), flush=True)
