@@ -1,0 +1,131 @@
+"""Where the time of a decode step goes: products with weights, reading keys and values, draws.
+
+    python -m benchmarks.decode_profile --rows=64 --source=128 --length=64 --samples=1
+
+FLAN-T5-small's shape, float32, random weights. Parts are taken away one by one and the rest timed
+inside a loop of steps, as the engine runs them. `read` is the rate at which this machine sums up a
+large array, `product` that of a large matrix product.
+"""
+
+import contextlib
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from unittest import mock
+
+import jax
+import jax.numpy as jnp
+from absl import app, flags
+
+from benchmarks import workloads
+from hir_jax import metrics, sampling, t5
+
+FLAGS = flags.FLAGS
+flags.DEFINE_integer("rows", 64, "Outputs decoded at once.")
+flags.DEFINE_integer("samples", 1, "Of each question.")
+flags.DEFINE_integer("source", 128, "Tokens of a prompt.")
+flags.DEFINE_integer("length", 64, "Columns of the self-attention ring.")
+flags.DEFINE_integer("steps", 24, "In a timed run.")
+flags.DEFINE_integer("repeats", 5, "Timed runs; the median is given.")
+
+
+def main(argv: Sequence[str]) -> None:
+    """Prints the table."""
+    del argv
+    d_model, d_kv, d_ff, layers, heads = workloads.SHAPES["small"]
+    config = t5.T5Config(
+        vocab_size=workloads.VOCABULARY,
+        d_model=d_model,
+        d_kv=d_kv,
+        d_ff=d_ff,
+        num_layers=layers,
+        num_decoder_layers=layers,
+        num_heads=heads,
+    )
+    params = jax.jit(lambda: t5.init_params(config, jax.random.key(0)))()
+    places = -(-5 * FLAGS.rows // (2 * FLAGS.samples)) if FLAGS.samples > 1 else FLAGS.rows
+    cache = t5.init_cache(config, FLAGS.rows, FLAGS.length, places, FLAGS.samples, FLAGS.source)
+    cache = cache.replace(source_mask_BxS=jnp.ones_like(cache.source_mask_BxS))
+    lanes = places * FLAGS.samples
+    of_row_N = jnp.arange(FLAGS.rows) * lanes // FLAGS.rows
+    size = lambda tree: sum(leaf.nbytes for leaf in jax.tree.leaves(tree))  # noqa: E731
+    self_bytes = size((cache.keys_NxHxTxK, cache.values_NxHxTxK))
+    cross_bytes = size((cache.cross_keys, cache.cross_values))
+
+    def loop(params: t5.Params, cache: t5.Cache, draw: Callable) -> jax.Array:
+        def step(t: jax.Array, carry: tuple) -> tuple:
+            cache, token_N = carry
+            age_N = jnp.broadcast_to(t, FLAGS.rows)
+            logits_NxV, cache = t5.decode_step(
+                params, config, cache, token_N, t, age_N, t5.Lanes.make(of_row_N, lanes)
+            )
+            return cache, draw(logits_NxV)
+
+        token_N = jnp.zeros(FLAGS.rows, jnp.int32)
+        return jax.lax.fori_loop(0, FLAGS.steps, step, (cache, token_N))[1]
+
+    def milliseconds(draw: Callable) -> float:
+        run = jax.jit(lambda params, cache: loop(params, cache, draw))
+        return 1e3 * seconds(lambda: run(params, cache)) / FLAGS.steps
+
+    def sampled(logits_NxV: jax.Array) -> jax.Array:
+        uniform_Nx2 = sampling.uniforms(
+            jax.random.split(jax.random.key(0), FLAGS.rows), jnp.zeros(FLAGS.rows, jnp.int32)
+        )
+        return sampling.draw(logits_NxV, uniform_Nx2, jnp.float32(1), 50)
+
+    greedy = lambda logits_NxV: jnp.argmax(logits_NxV, -1).astype(jnp.int32)  # noqa: E731
+    everything, undrawn = milliseconds(sampled), milliseconds(greedy)
+    with without_attention(FLAGS.source):
+        no_cross = milliseconds(greedy)
+    with without_attention(FLAGS.source, FLAGS.length):
+        products = milliseconds(greedy)
+    large = jnp.ones((64, 1024, 1024))
+    total = jax.jit(jnp.sum)
+    read = large.nbytes / seconds(lambda: total(large)) / 1e9
+    rate = workloads.product_rate() / 1e9
+    weights = sum(leaf.size for leaf in jax.tree.leaves(params["decoder"])) + params["lm_head"].size
+    flops = 2 * FLAGS.rows * (weights - 2 * layers * d_model * heads * d_kv)
+    rows = [
+        ("whole step", everything, ""),
+        ("draws, top-k 50", everything - undrawn, ""),
+        ("cross-attention", undrawn - no_cross, rate_of(cross_bytes, undrawn - no_cross)),
+        ("self-attention", no_cross - products, rate_of(self_bytes, no_cross - products)),
+        ("products, norms, the rest", products, f"{flops / products / 1e6:.0f} GFLOP/s"),
+    ]
+    print(metrics.format_table(("part", "ms", ""), [(a, f"{b:.1f}", c) for a, b, c in rows]))
+    print(f"this machine: product {rate:.0f} GFLOP/s, read {read:.1f} GB/s")
+
+
+def rate_of(size: int, milliseconds: float) -> str:
+    """Bytes of keys and values a step, and how fast they were read."""
+    return f"{size / 1e6:.0f} MB at {size / milliseconds / 1e6:.1f} GB/s"
+
+
+@contextlib.contextmanager
+def without_attention(*lengths: int) -> Iterator[None]:
+    """Attention to so many keys gives its queries back, so that its four products remain."""
+    attend = t5.Attention.attend
+
+    def changed(self: t5.Attention, x: jax.Array, key: jax.Array, *args: jax.Array) -> jax.Array:
+        if key.shape[2] in lengths:
+            return self.out(self.query(x))
+        return attend(self, x, key, *args)
+
+    with mock.patch.object(t5.Attention, "attend", changed):
+        yield
+
+
+def seconds(run: Callable[[], jax.Array]) -> float:
+    """The median of some runs, after one that compiles."""
+    jax.block_until_ready(run())
+    times = []
+    for _ in range(FLAGS.repeats):
+        started = time.perf_counter()
+        jax.block_until_ready(run())
+        times.append(time.perf_counter() - started)
+    return statistics.median(times)
+
+
+if __name__ == "__main__":
+    app.run(main)
