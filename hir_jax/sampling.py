@@ -46,7 +46,7 @@ def draw(
     return jax.lax.cond(
         temperature > 0,
         lambda: _draw(logits_NxV / temperature, uniform_Nx2, top_k, top_p),
-        lambda: jnp.argmax(logits_NxV, axis=-1).astype(jnp.int32),
+        lambda: _lowest_id_of_highest(logits_NxV),
     )
 
 
@@ -78,6 +78,14 @@ def likeliest(scores_NxV: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
     values_NxK, place_NxK = jax.lax.top_k(candidates.reshape(rows, -1), k)
     block_NxK = jnp.take_along_axis(chosen_NxK, place_NxK // TOP_BLOCK, axis=1)
     return values_NxK, block_NxK * TOP_BLOCK + place_NxK % TOP_BLOCK
+
+
+def _lowest_id_of_highest(logits_NxV: jax.Array) -> jax.Array:
+    # argmax in two plain reductions, which a CPU runs several times faster than the one over pairs.
+    vocabulary = logits_NxV.shape[-1]
+    highest_N = jnp.max(logits_NxV, axis=-1, keepdims=True)
+    ids_NxV = jnp.where(logits_NxV == highest_N, jnp.arange(vocabulary), vocabulary - 1)
+    return jnp.min(ids_NxV, axis=-1).astype(jnp.int32)
 
 
 def token_logprob(logits_NxV: jax.Array, token_N: jax.Array) -> jax.Array:
