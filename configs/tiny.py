@@ -26,7 +26,7 @@ def get_config() -> ml_collections.ConfigDict:
     # dilutes the few that differ.
     config.loss.contrastive_weight = 3.0
     config.loss.contrastive_smoothing = 0.2
-    # What is left of such an answer is mostly the same, right or wrong.
+    # Suffixes teach so small a model to leave out the first words of an answer.
     config.sub_output.mode = "full"
     config.train.epochs = 4
     config.buckets.source = 1
