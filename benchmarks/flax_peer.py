@@ -16,7 +16,7 @@ def main() -> None:
     )
     length = request["max_new_tokens"]
     if request["exact"]:
-        model.config.eos_token_id = model.generation_config.eos_token_id = -1  # is never drawn
+        model.config.eos_token_id = model.generation_config.eos_token_id = model.config.vocab_size
     longest = len(request["batches"][0][0])
 
     @jax.jit
