@@ -2,7 +2,7 @@
 
 python main.py                                            # the embedded default
 python main.py --config=configs/flan_t5.py:base --workdir=runs/mine --config.data.task=...
-python main.py --mode=eval|sample|score|export|pretrain|experiment ...
+python main.py --mode=eval|sample|score|export|pretrain|experiment|plan ...
 """
 
 import logging as std_logging
@@ -21,7 +21,7 @@ from ml_collections import config_flags
 
 std_logging.getLogger("jax").setLevel(std_logging.WARNING)  # it tells of backends it cannot find
 
-MODES = ("train", "eval", "sample", "score", "export", "pretrain", "experiment")
+MODES = ("train", "eval", "sample", "score", "export", "pretrain", "experiment", "plan")
 NEEDED = {
     "sample": ("input", "output"),
     "score": ("input", "output"),
@@ -29,6 +29,7 @@ NEEDED = {
     "pretrain": ("output",),
     "experiment": ("workdir",),
 }
+ALONE = ("export", "pretrain", "experiment", "plan")  # modes of one process
 DEFAULT_CONFIG = "configs/tiny.py"
 DEFAULT_WORKDIR = "runs/tiny"
 
@@ -44,6 +45,21 @@ flags.DEFINE_string("input", None, "sample, score: a JSONL file to read.")
 flags.DEFINE_string(
     "output", None, "sample, score: a JSONL file to write. export, pretrain: a folder."
 )
+flags.DEFINE_bool(
+    "distributed",
+    False,
+    "One of many processes, each with the same command: JAX finds the others by itself on a TPU "
+    "pod, under Slurm or Open MPI, and in Kubernetes. Elsewhere give the next three flags instead.",
+)
+flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, reachable from all processes.")
+flags.DEFINE_integer("processes", None, "How many processes there are.", lower_bound=1)
+flags.DEFINE_integer("process_id", None, "This process's number, from 0.", lower_bound=0)
+flags.DEFINE_string(
+    "topology",
+    None,
+    "plan: a TPU slice to compile for, such as v5e:4x4; needs libtpu (default: the devices here).",
+)
+flags.DEFINE_list("programs", ["training", "sampling"], "plan: what to compile.")
 flags.DEFINE_string(
     "compilation_cache",
     "~/.cache/hir_jax",
@@ -58,7 +74,7 @@ FLAGS = flags.FLAGS
 
 def main(argv: Sequence[str]) -> None:
     """Does what the flags say; exits 0, 2 (the user can mend it) or 128 + a signal's number."""
-    from hir_jax import evaluate
+    from hir_jax import evaluate, leaving, processes
     from hir_jax.errors import UserError
     from hir_jax.interrupts import Interrupted
 
@@ -67,15 +83,18 @@ def main(argv: Sequence[str]) -> None:
             raise UserError(f"Expected flags only, found {argv[1:]}. Flags begin with two dashes.")
         results = run(FLAGS.mode)
     except UserError as e:
-        print(f"error: {e}", file=sys.stderr)
-        sys.exit(2)
+        leaving.leave(f"error: {e}", 2)
     except Interrupted as e:
-        print(f"{e}; give the same command to go on", file=sys.stderr)
-        sys.exit(e.exit_code)
+        leaving.leave(f"{e}; give the same command to go on", e.exit_code)
     except KeyboardInterrupt:
-        sys.exit(130)
-    if results:
+        leaving.leave("", 130)
+    except Exception as e:
+        if processes.many():
+            leaving.fail(e)
+        raise
+    if results and processes.is_first():
         print(evaluate.table(results))
+    leaving.finish()
 
 
 def run(mode: str) -> dict | None:
@@ -86,13 +105,14 @@ def run(mode: str) -> dict | None:
     if missing:
         raise UserError(f"--mode={mode} needs {' and '.join(missing)}.")
 
+    join()
     import jax
 
     if FLAGS.compilation_cache:
         cache = os.path.expanduser(FLAGS.compilation_cache)
         jax.config.update("jax_compilation_cache_dir", cache)
 
-    from hir_jax import experiment, loop, modes, pretrain
+    from hir_jax import experiment, loop, modes, plan, pretrain
 
     config = CONFIG.value
     logging.info("devices: %s", jax.devices())
@@ -107,11 +127,45 @@ def run(mode: str) -> dict | None:
             modes.score_file(config, FLAGS.workdir, FLAGS.input, FLAGS.output)
         case "experiment":
             print(experiment.run(config, FLAGS.workdir))
+        case "plan":
+            print(plan.run(config, FLAGS.topology, not _mesh_given(), FLAGS.programs))
         case "pretrain":
             pretrain.pretrain(config, FLAGS.output)
         case "export":
             modes.export_policy(config, FLAGS.workdir, FLAGS.output)
     return None
+
+
+def join() -> None:
+    """Joins the other processes, if the flags speak of any."""
+    from hir_jax import leaving, processes
+    from hir_jax.errors import UserError
+
+    place = {name: FLAGS[name].value for name in ("coordinator", "processes", "process_id")}
+    if not FLAGS.distributed and set(place.values()) == {None}:
+        return
+    if not FLAGS.distributed and None in place.values():
+        missing = [f"--{name}" for name, value in place.items() if value is None]
+        raise UserError(
+            f"--coordinator, --processes and --process_id go together; found no "
+            f"{' and no '.join(missing)}. Where JAX can find the processes by itself, give "
+            "--distributed."
+        )
+    if FLAGS.mode in ALONE:
+        raise UserError(
+            f"--mode={FLAGS.mode} runs in one process; found flags of many. Give it without them, "
+            "on any machine that sees the files (JAX_PLATFORMS=cpu leaves its devices alone)."
+        )
+    processes.start(*place.values())
+    if processes.many():
+        leaving.watch()
+    if not processes.is_first():
+        logging.set_verbosity(logging.ERROR)
+
+
+def _mesh_given() -> bool:
+    """Whether a flag sets an axis of the mesh, which `plan` then does not choose."""
+    return any(name.startswith("config.mesh.") and FLAGS[name].present for name in FLAGS)
 
 
 def parse_flags(argv: Sequence[str]) -> list[str]:

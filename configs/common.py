@@ -72,6 +72,8 @@ def get_config() -> ml_collections.ConfigDict:
     train.epochs = 10  # E: passes over the buffer an iteration
     train.batch_size = 64  # B: pairs a step
     train.accumulation = 1  # parts that a batch is computed in, to save memory
+    train.remat = False  # compute activations again for the gradient instead of keeping them
+    train.logits_mib = 64  # float32 logits that a device computes at a time in the loss
     train.optimizer = "adamw"  # adamw | adafactor
     train.learning_rate = 5e-4  # after the warm-up, constant
     train.warmup_steps = 0  # optimizer steps of linear growth

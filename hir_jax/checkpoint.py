@@ -4,7 +4,10 @@ A checkpoint is one folder, `<directory>/<step>/`, of three Orbax items: `state`
 their flat names ("params/decoder/..."); `leaves`, the shape, dtype and checksum of each of them;
 and `progress`, JSON. Orbax writes into a temporary folder and renames it, so a killed save leaves
 no checkpoint. Orbax does not notice a changed byte within an array; the checksums do. Only the
-methods that save write anything, so any process may open a run's checkpoints to read.
+methods that save write anything, so anyone may open a run's checkpoints to read.
+
+Where many processes share a run, all call each method. Each writes and reads its shards, in a
+folder that all see; what is small is read by process 0 for all, which so take the same checkpoint.
 """
 
 import json
@@ -20,9 +23,13 @@ import tensorstore as ts
 from absl import logging
 from etils import epath
 
+from hir_jax import processes
 from hir_jax.errors import UserError
 
 PyTree = Any
+
+# For all processes to have read their share once the first has.
+READ_SECONDS = 1800
 
 
 class Checkpoints:
@@ -137,7 +144,9 @@ def _absolute(directory: str) -> epath.Path:
 
 def _steps(directory: epath.Path) -> list[int]:
     """The steps of the finished checkpoints, newest first."""
-    return sorted(ocp.path.step.checkpoint_steps(directory), reverse=True)
+    return processes.on_first(
+        lambda: sorted(ocp.path.step.checkpoint_steps(directory), reverse=True)
+    )
 
 
 def _restore_newest(
@@ -180,17 +189,34 @@ def _write(manager: ocp.CheckpointManager, number: int, state: PyTree, progress:
     )
 
 
-def _read_item(folder: epath.Path, item: str, args: ocp.args.CheckpointArgs) -> Any:
-    with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as reader:
-        return reader.restore(folder, ocp.args.Composite(**{item: args}))[item]
+def _read_all(folder: epath.Path, args: ocp.args.PyTreeRestore) -> dict[str, jax.Array]:
+    """The arrays. A fault that one process alone finds is a fault to all."""
+    arrays, fault = {}, None
+    try:
+        with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as reader:
+            arrays = reader.restore(folder, ocp.args.Composite(state=args))["state"]
+    except Exception as error:
+        if not processes.many():
+            raise
+        fault = f"process {processes.index()}: {error.__cause__ or error}"
+    # Orbax has the processes meet at its end, where one that failed is missed until this time.
+    faults = [each for each in processes.gather(fault, READ_SECONDS) if each is not None]
+    if faults:
+        raise ValueError(faults[0])
+    return arrays
 
 
 def _read_json(folder: epath.Path, item: str) -> Any:
     """The content of a JSON item. Raises ValueError where it is not what was written."""
-    sealed = _read_item(folder, item, ocp.args.JsonRestore())
-    if sealed["crc32"] != _crc32(sealed["content"]):
-        raise ValueError(f"{item} does not match its checksum")
-    return sealed["content"]
+
+    def read() -> Any:
+        # As Orbax wrote it; its reader would have all processes meet, and wait for one that failed.
+        sealed = json.loads((folder / item / "metadata").read_text())
+        if sealed["crc32"] != _crc32(sealed["content"]):
+            raise ValueError(f"{item} does not match its checksum")
+        return sealed["content"]
+
+    return processes.on_first(read)
 
 
 def _read_arrays(folder: epath.Path, abstract: PyTree, scope: str) -> PyTree:
@@ -205,10 +231,10 @@ def _read_arrays(folder: epath.Path, abstract: PyTree, scope: str) -> PyTree:
         {name: stored for name, (stored, _) in leaves.items() if name.startswith(scope)},
         {name: _describe(leaf) for name, leaf in wanted.items()},
     )
-    _probe(folder / "state")
+    processes.on_first(lambda: _probe(folder / "state"))
     restore_args = ocp.checkpoint_utils.construct_restore_args(wanted)
     args = ocp.args.PyTreeRestore(wanted, restore_args=restore_args, partial_restore=True)
-    arrays = _read_item(folder, "state", args)
+    arrays = _read_all(folder, args)
     changed = [name for name, value in _checksums(arrays).items() if value != leaves[name][1]]
     if changed:
         raise ValueError(f"{len(changed)} arrays do not match their checksums: {changed[:3]}")
@@ -293,8 +319,14 @@ def _checksum(array: jax.Array) -> jax.Array:
 
 
 def _worth_logging(record: std_logging.LogRecord) -> bool:
-    """Drops what Orbax logs below a warning: dozens of lines a save."""
-    return record.levelno >= std_logging.WARNING or "orbax" not in record.pathname
+    """Drops what Orbax logs below a warning: dozens of lines a save.
+
+    And, among many processes, tracebacks of its threads: `wait` raises what went wrong there, and
+    most often it is that another process is lost, which is told in a sentence.
+    """
+    if "orbax" not in record.pathname:
+        return True
+    return record.levelno >= std_logging.WARNING and not (processes.many() and record.exc_info)
 
 
 logging.get_absl_logger().addFilter(_worth_logging)

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import scipy.stats
 
-from hir_jax import metrics, t5
+from hir_jax import metrics, t5, verify
 from hir_jax.data.example import Example
 from hir_jax.prompts import Codec, PromptTable
 from hir_jax.sampler import Sampler
@@ -104,13 +104,13 @@ def evaluate(
 ) -> Evaluation:
     """Answers each question once, greedily, under each instruction."""
 
+    params = sampler.prepare(params)
+
     def score(correct: bool) -> Score:
         asked = prompts.prompts(examples, correct)
         outputs = sampler(params, asked, jax.random.key(0), temperature=0.0, progress=progress)
-        verdicts = [
-            verifier(codec.decode(output.tokens), example)
-            for (output,), example in zip(outputs, examples, strict=True)
-        ]
+        texts = [[codec.decode(output.tokens)] for (output,) in outputs]
+        verdicts = [verdict for (verdict,) in verify.judge(verifier, examples, texts)]
         return Score(
             correct=sum(v.correct for v in verdicts),
             unparseable=sum(not v.parsed for v in verdicts),

@@ -34,8 +34,7 @@ class Shape:
 
     Attributes:
         rows: N, outputs decoded at once.
-        places: Q, questions whose cross-attention keys and values are kept. N / R would do if the
-            samples of a question ended together; two and a half times that keeps rows busy.
+        places: Q, questions whose cross-attention keys and values are kept; see `places_for`.
         samples: R, of each question.
         max_new_tokens: T, after which an output is cut.
         top_k: see `sampling.draw`.
@@ -62,12 +61,21 @@ class Shape:
     @property
     def encoded(self) -> int:
         """Questions encoded at once; a pool is a multiple of it."""
-        return max(1, self.rows // 8)
+        return max(1, self.rows // 16)
 
     @property
     def pool(self) -> int:
         """P: memory grows with it, and how rarely the host is asked."""
         return -(-POOL_ROWS * self.rows // (self.samples * self.encoded)) * self.encoded
+
+
+def places_for(rows: int, samples: int) -> int:
+    """Places that keep rows busy.
+
+    rows / samples would do if the samples of a question ended together; two and a half times that
+    leaves 1% of the rows idle where lengths are geometric.
+    """
+    return min(rows, -(-5 * rows // (2 * samples)))
 
 
 @flax.struct.dataclass
@@ -79,6 +87,11 @@ class Pool:
     uid_P: jax.Array  # uint32 identities of the prompts, for the keys of the draws
     questions: jax.Array  # scalar; those from here on are padding
     first: jax.Array  # scalar; the number that the log gives to request 0
+
+    @property
+    def length(self) -> int:
+        """S, what sources are padded to."""
+        return self.source_PxS.shape[-1]
 
 
 @flax.struct.dataclass
@@ -182,7 +195,7 @@ def decode_pool(
     encoded_PxSxD = _encode(params, pool, largest, config, shape)
     requests = pool.questions * shape.samples
     step = functools.partial(
-        _step, params, key, temperature, eos_id, requests, config=config, shape=shape
+        _step, params, temperature, eos_id, requests, config=config, shape=shape
     )
 
     def more_to_do(carry: tuple[State, Desk, Log]) -> jax.Array:
@@ -191,7 +204,7 @@ def decode_pool(
 
     def serve(carry: tuple[State, Desk, Log]) -> tuple[State, Desk, Log]:
         state, desk, log = carry
-        state, log = _write_away(state, log, shape)
+        state, log = _write_away(state, log)
         state, desk = _hand_out(
             params, state, desk, pool, encoded_PxSxD, key, largest, config, shape
         )
@@ -206,7 +219,7 @@ def decode_pool(
     desk = Desk(jnp.int32(0), jnp.full(shape.places, NONE, jnp.int32))
     log = _new_log(pool.uid_P.shape[0] * shape.samples + shape.rows, shape)
     state, _, log = jax.lax.while_loop(more_to_do, serve, (state, desk, log))
-    return _write_away(state, log, shape)
+    return _write_away(state, log)
 
 
 def _encode(
@@ -231,7 +244,6 @@ def _encode(
 
 def _step(
     params: t5.Params,
-    key: jax.Array,
     temperature: jax.Array,
     eos_id: jax.Array,
     requests: jax.Array,
@@ -294,7 +306,7 @@ def _worth_a_stop(state: State, desk: Desk, requests: jax.Array, shape: Shape) -
     return (possible > 0) & (possible >= enough)
 
 
-def _write_away(state: State, log: Log, shape: Shape) -> tuple[State, Log]:
+def _write_away(state: State, log: Log) -> tuple[State, Log]:
     """Moves outputs that are whole to the log; their rows are idle then."""
     whole_N = state.ended_N & (state.request_N != NONE)
     capacity = log.request_C.shape[0]

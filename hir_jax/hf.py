@@ -8,7 +8,7 @@ import contextlib
 import json
 import os
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -36,8 +36,14 @@ ALIASES = frozenset(
 Path = tuple[str, ...]
 
 
-def find(name: str) -> pathlib.Path:
+def find(
+    name: str, patterns: Sequence[str] = ("*.json", "*.safetensors", "spiece.model")
+) -> pathlib.Path:
     """The local folder of a model: a path as it is, a hub name downloaded (and cached).
+
+    Args:
+        name: the path or hub name.
+        patterns: files to download.
 
     Raises:
         UserError: there is no such folder and no such model on the hub.
@@ -53,9 +59,8 @@ def find(name: str) -> pathlib.Path:
         )
     import huggingface_hub  # here, since it is slow to import and local folders need none of it
 
-    patterns = ["*.json", "*.safetensors", "spiece.model"]
     try:
-        return pathlib.Path(huggingface_hub.snapshot_download(name, allow_patterns=patterns))
+        return pathlib.Path(huggingface_hub.snapshot_download(name, allow_patterns=[*patterns]))
     except Exception as e:
         raise UserError(
             f"model.path: no local folder {name!r}, and the hub did not give a model of that name "
@@ -85,6 +90,11 @@ def read_raw_config(folder: pathlib.Path) -> dict[str, Any]:
             f"{file}: expected model_type 't5', found {model_type!r}. Give a T5 or FLAN-T5 model."
         )
     return raw
+
+
+def has_weights(folder: pathlib.Path) -> bool:
+    """Whether the folder holds weights that `load_params` could read."""
+    return any((folder / name).is_file() for name in (WEIGHTS, INDEX))
 
 
 def load_params(

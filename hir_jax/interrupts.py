@@ -4,6 +4,8 @@ import signal
 from types import FrameType, TracebackType
 from typing import Self
 
+from hir_jax import processes
+
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -16,7 +18,11 @@ class Interrupted(Exception):
 
 
 class Interrupts:
-    """Within its `with` block the first signal is noted; a second one acts as it always does."""
+    """Within its `with` block the first signal is noted; a second one acts as it always does.
+
+    Among many processes a signal to one is a signal to all, from the next call of `due` or `check`
+    on, which all must make in the same order.
+    """
 
     def __init__(self) -> None:
         self._number: int | None = None
@@ -37,13 +43,28 @@ class Interrupts:
 
     @property
     def requested(self) -> bool:
-        """Whether a signal has come."""
+        """Whether a signal has come to this process."""
         return self._number is not None
 
+    def due(self, step: int, every: int) -> bool:
+        """Whether to stop after a training step.
+
+        In one process it is asked at each step. Among many it takes a message to all, so they are
+        asked every `every` steps only.
+        """
+        if processes.many() and step % every:
+            return False
+        return self._agreed() is not None
+
     def check(self, *_: object) -> None:
-        """Raises Interrupted if a signal has come."""
-        if self._number is not None:
-            raise Interrupted(self._number)
+        """Raises Interrupted if a signal has come, to any process."""
+        number = self._agreed()
+        if number is not None:
+            raise Interrupted(number)
+
+    def _agreed(self) -> int | None:
+        numbers = processes.gather(self._number)
+        return next((number for number in numbers if number is not None), None)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self._number = number

@@ -4,14 +4,13 @@ Every random draw is keyed by (seed, iteration, ...), so a run that was killed a
 workdir ends bit-identical to one that never stopped.
 """
 
-import contextlib
-import dataclasses
 import itertools
 import json
 import pathlib
 import time
 from collections.abc import Iterator
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
@@ -24,15 +23,18 @@ from hir_jax import (
     checkpoint,
     evaluate,
     metrics,
+    processes,
     relabel,
     replay,
     runtime,
     settings,
     sharding,
+    verify,
     workdirs,
 )
 from hir_jax.errors import UserError
-from hir_jax.interrupts import Interrupts
+from hir_jax.interrupts import Interrupted, Interrupts
+from hir_jax.progress import Progress
 
 # Folded into the run's key first, so that draws for different purposes never meet.
 SAMPLING, DROPOUT, ORDER = 0, 1, 2
@@ -47,7 +49,7 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> dict[str, evaluate.E
     """
     settings.check(config)
     workdirs.claim(workdir, config)
-    with Interrupts() as interrupts, contextlib.closing(Job(config, workdir, interrupts)) as job:
+    with Interrupts() as interrupts, Job(config, workdir, interrupts) as job:
         if not job.progress.iteration:
             job.begin()
         while job.progress.iteration <= config.iterations:
@@ -56,45 +58,6 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> dict[str, evaluate.E
             job.offline()
             job.close_iteration()
         return job.finish()
-
-
-@dataclasses.dataclass
-class Progress:
-    """Where a run is, besides the arrays of its train state; part of every checkpoint.
-
-    Attributes:
-        iteration: the one at work, from 1; 0 before the first.
-        sampled: this iteration's samples are in the buffer.
-        batches: batches of this iteration trained on.
-        steps: optimizer steps in all.
-        buffer: the replay buffer.
-        drawn: samples drawn in all.
-        before: the test evaluation of the starting model.
-        best: (accuracy, gap) of the best checkpoint on the development questions.
-        metrics_bytes: length of metrics.jsonl.
-        saves: checkpoints written.
-    """
-
-    iteration: int = 0
-    sampled: bool = False
-    batches: int = 0
-    steps: int = 0
-    buffer: tuple[relabel.Sample, ...] = ()
-    drawn: int = 0
-    before: dict[str, Any] | None = None
-    best: list[float] | None = None
-    metrics_bytes: int = 0
-    saves: int = 0
-
-    def to_json(self) -> dict[str, Any]:
-        """For the checkpoint."""
-        return vars(self) | {"buffer": [sample.to_json() for sample in self.buffer]}
-
-    @classmethod
-    def from_json(cls, fields: dict[str, Any]) -> "Progress":
-        """The inverse of `to_json`."""
-        buffer = tuple(relabel.Sample.from_json(record) for record in fields["buffer"])
-        return cls(**fields | {"buffer": buffer})
 
 
 class Job:
@@ -131,7 +94,7 @@ class Job:
                 "resuming at iteration %d, step %d", self.progress.iteration, self.progress.steps
             )
             self._check_length()
-        self.writer = metrics.MetricsWriter(workdir, self.progress.metrics_bytes)
+        self.writer = metrics.writer(workdir, self.progress.metrics_bytes)
 
     # Phases ---------------------------------------------------------------------------------------
 
@@ -149,7 +112,9 @@ class Job:
             samples = self._draw_samples()
             instructions = self.questions.instructions
             by_id = self.questions.by_id
-            workdirs.write_samples(self.workdir, progress.iteration, samples, by_id, instructions)
+            if processes.is_first():
+                folder, iteration = self.workdir, progress.iteration
+                workdirs.write_samples(folder, iteration, samples, by_id, instructions)
             progress.buffer = replay.add(
                 progress.buffer,
                 samples,
@@ -179,7 +144,7 @@ class Job:
                 self._write_step(unread)
                 logged = progress.steps % config.train.log_every == 0
                 unread = (progress.steps, values) if logged else None
-                stop = self.interrupts.requested
+                stop = self.interrupts.due(progress.steps, config.train.log_every)
                 if stop or progress.batches % config.checkpoint.every_steps == 0:
                     self._write_step(unread)
                     unread = None
@@ -204,7 +169,7 @@ class Job:
         """Scores the best checkpoint on the test questions, once for a given length of run."""
         self.checkpoints.wait()
         file = self.workdir / "eval.json"
-        known = json.loads(file.read_text()) if file.exists() else {}
+        known = processes.on_first(lambda: json.loads(file.read_text()) if file.exists() else {})
         if known.get("iterations") == self.config.iterations:
             logging.info("this run is finished; --workdir begins another")
         else:
@@ -218,12 +183,26 @@ class Job:
                 "before": self.progress.before,
                 "after": self._evaluate("test", params).to_json(),
             }
-            workdirs.write_json(file, known)
+            if processes.is_first():
+                workdirs.write_json(file, known)
         return {name: evaluate.Evaluation.from_json(known[name]) for name in ("before", "after")}
 
-    def close(self) -> None:
-        """Waits for checkpoints that are being written; closes the files."""
-        self.checkpoints.close()
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        """Waits for checkpoints that are being written; closes the files.
+
+        A checkpoint is whole once all processes have written their share, so where a fault stops
+        one of many it cannot be waited for.
+        """
+        if error is None or isinstance(error, Interrupted) or not processes.many():
+            self.checkpoints.close()
         self.writer.close()
 
     # Parts of phases ------------------------------------------------------------------------------
@@ -244,23 +223,22 @@ class Job:
                 count,
                 progress=lambda n: (bar.update(n), self.interrupts.check()),
             )
-        samples = []
-        for example, drawn in zip(examples, outputs, strict=True):
-            for index, output in enumerate(drawn):
-                text = self.codec.decode(output.tokens)
-                verdict = self.questions.verifier(text, example)
-                samples.append(
-                    relabel.Sample(
-                        example_id=example.id,
-                        index=index,
-                        tokens=output.tokens,
-                        text=text,
-                        correct=verdict.correct,
-                        parsed=verdict.parsed,
-                        logprob=output.logprob,
-                        iteration=iteration,
-                    )
-                )
+        texts = [[self.codec.decode(output.tokens) for output in drawn] for drawn in outputs]
+        verdicts = verify.judge(self.questions.verifier, examples, texts)
+        samples = [
+            relabel.Sample(
+                example_id=example.id,
+                index=index,
+                tokens=output.tokens,
+                text=text,
+                correct=verdict.correct,
+                parsed=verdict.parsed,
+                logprob=output.logprob,
+                iteration=iteration,
+            )
+            for example, *parts in zip(examples, outputs, texts, verdicts, strict=True)
+            for index, (output, text, verdict) in enumerate(zip(*parts, strict=True))
+        ]
         tokens = sum(len(sample.tokens) for sample in samples)
         self._time("sample", started, {"samples": len(samples), "tokens": tokens})
         return samples
@@ -309,7 +287,7 @@ class Job:
                 yield batching.make_batch(chosen, config.train.batch_size, shape)
 
     def _step(self, batch: batching.Batch) -> dict[str, jax.Array]:
-        batch = jax.device_put(batch, sharding.batch_sharding(self.mesh))
+        batch = processes.place(batch, sharding.batch_sharding(self.mesh))
         key = jax.random.fold_in(jax.random.fold_in(self.key, DROPOUT), self.progress.steps)
         self.state, values = self.training.step(self.state, batch, key, self.reference)
         self.progress.steps += 1

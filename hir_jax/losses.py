@@ -3,10 +3,13 @@
 A batch's term is sum / weight; sums and weights of parts of a batch add up, so that accumulated
 gradients are exactly the large batch's.
 
-Letters in names: B examples, T target tokens, V vocabulary, C candidate instructions.
+Letters in names: B examples, T target tokens, D model width, V vocabulary, C candidate
+instructions.
 """
 
-from typing import NamedTuple
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,16 +30,105 @@ class TokenStatistics(NamedTuple):
     entropy: jax.Array  # of the distribution
 
 
-def token_statistics(logits_BxTxV: jax.Array, targets_BxT: jax.Array) -> TokenStatistics:
-    """Reduces float32 logits over the vocabulary."""
-    log_z_BxT = jax.nn.logsumexp(logits_BxTxV, axis=-1)
-    target_BxT = jnp.take_along_axis(logits_BxTxV, targets_BxT[..., None], axis=-1)[..., 0]
-    expected_BxT = jnp.sum(jnp.exp(logits_BxTxV - log_z_BxT[..., None]) * logits_BxTxV, axis=-1)
-    return TokenStatistics(
-        logprob=target_BxT - log_z_BxT,
-        mean_logprob=jnp.mean(logits_BxTxV, axis=-1) - log_z_BxT,
-        entropy=log_z_BxT - expected_BxT,
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def token_statistics(
+    decoded_BxTxD: jax.Array, head_DxV: jax.Array, targets_BxT: jax.Array, pieces: int = 1
+) -> TokenStatistics:
+    """Reduces the logits decoded @ head over the vocabulary, without ever holding all of them.
+
+    Logits are computed in float32 for T / pieces positions at a time, reduced, and forgotten; the
+    gradient computes them again. With p the distribution and H its entropy, the gradients with
+    respect to the logits are
+
+        of the target's log-probability   onehot - p
+        of the mean log-probability       1/V - p
+        of the entropy                    -p (log p + H)
+
+    Args:
+        decoded_BxTxD: the decoder's output, in the precision that the product is computed in.
+        head_DxV: the output embedding.
+        targets_BxT: token ids.
+        pieces: parts of the T positions; a divisor of T.
+    """
+    return _reduce(decoded_BxTxD, head_DxV, targets_BxT, pieces)[0]
+
+
+def _reduce(
+    decoded_BxTxD: jax.Array, head_DxV: jax.Array, targets_BxT: jax.Array, pieces: int
+) -> tuple[TokenStatistics, tuple[jax.Array, ...]]:
+    """The statistics, and what the gradient needs."""
+
+    def reduce(decoded: jax.Array, targets: jax.Array) -> tuple[jax.Array, ...]:
+        logits = _logits(decoded, head_DxV)
+        log_z = jax.nn.logsumexp(logits, axis=-1)
+        logp = logits - log_z[..., None]
+        entropy = -jnp.sum(jnp.exp(logp) * logp, axis=-1)
+        target = jnp.sum(jnp.where(_is_target(targets, logits), logits, 0.0), axis=-1)
+        return log_z, entropy, target, jnp.mean(logits, axis=-1)
+
+    log_z, entropy, target, mean = in_pieces(reduce, pieces, decoded_BxTxD, targets_BxT)
+    statistics = TokenStatistics(target - log_z, mean - log_z, entropy)
+    return statistics, (decoded_BxTxD, head_DxV, targets_BxT, log_z, entropy)
+
+
+def _gradient(
+    pieces: int, kept: tuple[jax.Array, ...], cotangents: TokenStatistics
+) -> tuple[jax.Array, jax.Array, None]:
+    decoded_BxTxD, head_DxV, *of_tokens = kept
+
+    def add(dhead_DxV: jax.Array, piece: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.Array]:
+        decoded, targets, *scalars = piece
+        log_z, entropy, of_logprob, of_mean, of_entropy = (x[..., None] for x in scalars)
+        logp = _logits(decoded, head_DxV) - log_z
+        dlogits = jnp.where(_is_target(targets, logp), of_logprob, 0.0)
+        dlogits += of_mean / logp.shape[-1]
+        dlogits -= jnp.exp(logp) * (of_logprob + of_mean + of_entropy * (logp + entropy))
+        dlogits = dlogits.astype(decoded.dtype)
+        ddecoded = jnp.einsum("btv,dv->btd", dlogits, head_DxV.astype(decoded.dtype))
+        rows_of = lambda x: x.reshape(-1, x.shape[-1])  # noqa: E731
+        product = jnp.matmul(
+            rows_of(decoded).T, rows_of(dlogits), preferred_element_type=jnp.float32
+        )
+        return dhead_DxV + product, ddecoded
+
+    parts = _split((decoded_BxTxD, *of_tokens, *cotangents), pieces)
+    dhead_DxV, ddecoded = jax.lax.scan(add, jnp.zeros(head_DxV.shape), parts)
+    return _join(ddecoded), dhead_DxV.astype(head_DxV.dtype), None
+
+
+token_statistics.defvjp(_reduce, _gradient)
+
+
+def pieces_for(rows: int, length: int, vocab_size: int, logits_at_once: int) -> int:
+    """The fewest equal parts of `length` positions with so many logits at most, if there are."""
+    wanted = rows * length * vocab_size / logits_at_once
+    return next(n for n in range(1, length + 1) if length % n == 0 and (n >= wanted or n == length))
+
+
+def in_pieces(reduce: Callable[..., Any], pieces: int, *arrays_BxTx: jax.Array) -> Any:
+    """`reduce(*arrays)`, a tree of BxT, computed for T / pieces positions at a time."""
+    return _join(jax.lax.map(lambda part: reduce(*part), _split(arrays_BxTx, pieces)))
+
+
+def _split(tree: Any, pieces: int) -> Any:
+    # Along the positions, so that each device keeps its rows of the batch.
+    return jax.tree.map(
+        lambda x: x.reshape(x.shape[0], pieces, -1, *x.shape[2:]).swapaxes(0, 1), tree
     )
+
+
+def _join(tree: Any) -> Any:
+    return jax.tree.map(lambda x: x.swapaxes(0, 1).reshape(x.shape[1], -1, *x.shape[3:]), tree)
+
+
+def _logits(decoded: jax.Array, head_DxV: jax.Array) -> jax.Array:
+    head = head_DxV.astype(decoded.dtype)
+    return jnp.matmul(decoded, head, preferred_element_type=jnp.float32)
+
+
+def _is_target(targets: jax.Array, logits: jax.Array) -> jax.Array:
+    # Not an indexed read, which would gather a vocabulary that is split over devices.
+    return jnp.arange(logits.shape[-1]) == targets[..., None]
 
 
 def supervised(statistics: TokenStatistics, mask_BxT: jax.Array, smoothing: float) -> Term:
@@ -82,12 +174,22 @@ def in_batch_contrastive(logprob_BxC: jax.Array, row_mask_B: jax.Array) -> Term:
 
 
 def kl_divergence(
-    logits_BxTxV: jax.Array, reference_logits_BxTxV: jax.Array, mask_BxT: jax.Array
+    decoded_BxTxD: jax.Array,
+    head_DxV: jax.Array,
+    reference_BxTxD: jax.Array,
+    reference_head_DxV: jax.Array,
+    mask_BxT: jax.Array,
+    pieces: int = 1,
 ) -> Term:
-    """KL(π_θ ‖ π_ref), a token."""
-    logp = jax.nn.log_softmax(logits_BxTxV)
-    difference = logp - jax.nn.log_softmax(reference_logits_BxTxV)
-    return _masked(jnp.sum(jnp.exp(logp) * difference, axis=-1), mask_BxT)
+    """KL(π_θ ‖ π_ref), a token, from the decoder's outputs; in pieces as `token_statistics`."""
+
+    @jax.checkpoint
+    def divergence(decoded: jax.Array, reference: jax.Array) -> jax.Array:
+        logp = jax.nn.log_softmax(_logits(decoded, head_DxV))
+        difference = logp - jax.nn.log_softmax(_logits(reference, reference_head_DxV))
+        return jnp.sum(jnp.exp(logp) * difference, axis=-1)
+
+    return _masked(in_pieces(divergence, pieces, decoded_BxTxD, reference_BxTxD), mask_BxT)
 
 
 def _masked(loss: jax.Array, mask: jax.Array) -> Term:

@@ -13,6 +13,7 @@ import tabulate
 import tensorboardX
 import tqdm
 
+from hir_jax import processes
 from hir_jax.errors import UserError
 
 # Seconds between lines of a progress bar that is no terminal's.
@@ -85,6 +86,26 @@ class MetricsWriter:
                 self._events.add_scalar(group + name, value, step)
 
 
+class NoWriter:
+    """In place of a `MetricsWriter` on a process that writes nothing."""
+
+    position = 0
+
+    def write(self, step: int, values: Mapping[str, Value]) -> None:
+        """Nothing."""
+
+    def timing(self, step: int, values: Mapping[str, Value]) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
+        """Nothing."""
+
+
+def writer(workdir: str | os.PathLike[str], position: int | None) -> MetricsWriter | NoWriter:
+    """The records of `workdir` on the process that writes; see `MetricsWriter`."""
+    return MetricsWriter(workdir, position) if processes.is_first() else NoWriter()
+
+
 def progress(work: Iterable[Any] | int, description: str, unit: str) -> tqdm.tqdm:
     """A progress bar on stderr with rate and time left; where that is no terminal, a line a minute.
 
@@ -94,11 +115,14 @@ def progress(work: Iterable[Any] | int, description: str, unit: str) -> tqdm.tqd
         unit: what is counted, in the singular.
 
     Returns:
-        The bar: an iterable, and a context manager that closes it.
+        The bar: an iterable, and a context manager that closes it. It shows nothing on a process
+        that is not the first of many.
     """
     iterable, total = (None, work) if isinstance(work, int) else (work, None)
     # A space parts number and unit: "12.3 samples/s" rather than "12.3samples/s".
     look = {"desc": description, "unit": f" {unit}", "dynamic_ncols": True}
+    if not processes.is_first():
+        return tqdm.tqdm(iterable, total=total, disable=True)
     if sys.stderr.isatty():
         return tqdm.tqdm(iterable, total=total, **look)
     return _Lines(iterable, total=total, mininterval=LINE_SECONDS, **look)

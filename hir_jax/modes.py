@@ -18,6 +18,7 @@ from hir_jax import (
     evaluate,
     hf,
     metrics,
+    processes,
     prompts,
     runtime,
     scoring,
@@ -88,7 +89,8 @@ def evaluate_policy(
         )
     folder = pathlib.Path(workdir or ".")
     record = {"model": name, "task": config.data.task, "split": split} | result.to_json()
-    workdirs.write_json(folder / f"eval_{split}.json", record)
+    if processes.is_first():
+        workdirs.write_json(folder / f"eval_{split}.json", record)
     return {f"{name}: {split}": result}
 
 
@@ -108,6 +110,7 @@ def sample_file(
     tokens = [(*ids, model.codec.eos_id) for ids in model.codec.encode(texts)]
     keep, buckets = _fit(config, source, [line for line, _ in records], tokens)
     sampler = runtime.make_sampler(config, model, buckets)
+    params = sampler.prepare(model.params)
     key = jax.random.key(config.seed)
     count = 1 if config.sample.temperature == 0 else config.sample.samples
     with (
@@ -117,7 +120,7 @@ def sample_file(
         for indices in batching.chunks(keep, PROMPTS_A_WRITE):
             asked = [Prompt(tokens[i], prompts.uid(str(records[i][0]))) for i in indices]
             outputs = sampler(
-                model.params, asked, key, config.sample.temperature, count, progress=bar.update
+                params, asked, key, config.sample.temperature, count, progress=bar.update
             )
             for i, drawn in zip(indices, outputs, strict=True):
                 result = {
@@ -205,22 +208,29 @@ def read_jsonl(
 
 def check_output(path: str) -> None:
     """Raises UserError if the file is there already, or its folder is not; before long work."""
-    if os.path.lexists(path):
-        raise UserError(f"--output: {path!r} is there already; give another name.")
-    folder = pathlib.Path(path).parent
-    if not folder.is_dir():
-        raise UserError(f"--output: cannot write {path!r}: there is no folder {str(folder)!r}.")
+
+    def check() -> None:
+        if os.path.lexists(path):
+            raise UserError(f"--output: {path!r} is there already; give another name.")
+        folder = pathlib.Path(path).parent
+        if not folder.is_dir():
+            raise UserError(f"--output: cannot write {path!r}: there is no folder {str(folder)!r}.")
+
+    processes.on_first(check)
 
 
 @contextlib.contextmanager
 def open_output(path: str) -> Iterator[TextIO]:
     """A new file to write lines to; what is written stays if the work is cut short.
 
+    Of many processes only the first writes it.
+
     Raises:
         UserError: it cannot be made.
     """
+    path, mode = (path, "x") if processes.is_first() else (os.devnull, "w")
     try:
-        out = open(path, "x", encoding="utf-8")  # noqa: SIM115 (closed below)
+        out = open(path, mode, encoding="utf-8")  # noqa: SIM115 (closed below)
     except OSError as e:
         raise UserError(f"--output: cannot write {path!r}: {e.strerror}.") from e
     with out:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+import zlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ import optax
 from absl import logging
 from jax.sharding import Mesh
 
-from hir_jax import batching, data, hf, prompts, sharding, t5, train_step, verify
+from hir_jax import batching, data, hf, processes, prompts, sharding, t5, train_step, verify
 from hir_jax.errors import UserError
 from hir_jax.prompts import Codec, PromptTable
 from hir_jax.relabel import Instructions
@@ -43,15 +44,21 @@ def load_model(config: ml_collections.ConfigDict) -> Model:
     mesh = sharding.make_mesh(config.mesh)
     folder = hf.find(config.model.path)
     model = hf.read_config(folder, config.model.dtype)
-    model = dataclasses.replace(model, dropout_rate=config.train.dropout_rate)
+    model = for_training(config, model)
 
     def place(path: hf.Path, array: np.ndarray) -> jax.Array:
         spec = sharding.leaf_spec(mesh, "/".join(path), array.shape)
-        return jax.device_put(array, jax.sharding.NamedSharding(mesh, spec))
+        return processes.place(array, jax.sharding.NamedSharding(mesh, spec))
 
     params = hf.load_params(folder, model, place)
     codec = Codec(hf.load_tokenizer(folder, model), model.eos_token_id)
     return Model(model, params, codec, hf.read_raw_config(folder), mesh)
+
+
+def for_training(config: ml_collections.ConfigDict, model: t5.T5Config) -> t5.T5Config:
+    """The model's shape with what `config.train` says of it."""
+    train = config.train
+    return dataclasses.replace(model, dropout_rate=train.dropout_rate, remat=train.remat)
 
 
 def make_sampler(
@@ -117,6 +124,7 @@ def make_training(config: ml_collections.ConfigDict, model: Model) -> Training:
         contrastive_smoothing=loss.smoothing if same else loss.contrastive_smoothing,
         entropy_weight=loss.entropy_weight,
         kl_weight=loss.kl_weight,
+        logits_at_once=train.logits_mib * 2**20 // 4 * model.mesh.size,
     )
     optimizer = train_step.make_optimizer(
         train.optimizer,
@@ -191,12 +199,20 @@ def load_questions(config: ml_collections.ConfigDict, codec: Codec) -> Questions
         config.buckets.target,
     )
     by_id = {example.id: example for example in every}
+    _check_same(splits, table)
     return Questions(splits, by_id, instructions, table, buckets, verifier)
 
 
 def checkpoint_folder(workdir: str) -> str:
     """The folder of a workdir's checkpoints."""
     return str(pathlib.Path(workdir) / "checkpoints")
+
+
+def _check_same(splits: data.Splits, table: PromptTable) -> None:
+    """Processes that read other questions would train on other batches, each on its own."""
+    if processes.many():
+        tokens = [[table.source(e.id, True, ()) for e in split] for split in splits]
+        processes.check_same("questions", zlib.crc32(repr((splits, tokens)).encode()))
 
 
 def _check_answers(

@@ -16,7 +16,9 @@ from absl import logging
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
-from hir_jax import batching, generate, sharding, t5
+from hir_jax import batching, generate, processes, sharding, t5
+
+MOST_ROWS = 1024  # that `default_rows` chooses
 
 
 class Prompt(NamedTuple):
@@ -78,6 +80,8 @@ def programs(mesh: Mesh) -> Programs:
             made = generate.decode_pool(params, state, pool, *rest, **static, in_step=in_step)
             return jax.tree.map(lambda x: x[None], made)
 
+        # Only in tracing, that is once a compilation.
+        logging.info("sampling: compiling %s for sources of %d", static["shape"], args[0].length)
         mapped = jax.shard_map(
             on_shard,
             mesh=mesh,
@@ -97,19 +101,27 @@ def programs(mesh: Mesh) -> Programs:
 
 def decoding_copy(params: t5.Params, config: t5.T5Config, mesh: Mesh) -> t5.Params:
     """The parameters in decoding's precision and layout; themselves where they are so already."""
-    shardings = sharding.decoding_shardings(mesh, params)
-    cast = functools.partial(t5.cast_weights, dtype=config.dtype)
+    shardings = sharding.tree_shardings(mesh, params, axes=sharding.DECODING_AXES)
+    if decodes_as_is(params, config, shardings):
+        return params
+    return jax.device_put(_cast_weights(params, config.dtype), shardings)
+
+
+def decodes_as_is(params: t5.Params, config: t5.T5Config, shardings: Any) -> bool:
+    """Whether parameters, real or abstract, have decoding's precision and layout already."""
     same = jax.tree.map(
         lambda leaf, made, place: (
             leaf.dtype == made.dtype and leaf.sharding.is_equivalent_to(place, leaf.ndim)
         ),
         params,
-        jax.eval_shape(cast, params),
+        jax.eval_shape(lambda p: t5.cast_weights(p, config.dtype), params),
         shardings,
     )
-    if all(jax.tree.leaves(same)):
-        return params
-    return jax.jit(cast, out_shardings=shardings)(params)
+    return all(jax.tree.leaves(same))
+
+
+# One jitted function for all calls, so that each precision is compiled once.
+_cast_weights = jax.jit(t5.cast_weights, static_argnames="dtype")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,6 +147,10 @@ class Sampler:
     rows: int = 0
     top_k: int = 0
     top_p: float = 1.0
+
+    def prepare(self, params: t5.Params) -> t5.Params:
+        """See `decoding_copy`; to be made once where several calls follow, each of which would."""
+        return decoding_copy(params, self.config, self.mesh)
 
     def __call__(
         self,
@@ -167,11 +183,10 @@ class Sampler:
             return [], Statistics(0, 0, 0, 0, 0, 1.0)
         shape = self.shape(len(prompts), samples, max(len(prompt.tokens) for prompt in prompts))
         pools = self._pools(prompts, shape)
-        params = decoding_copy(params, self.config, self.mesh)
+        params = self.prepare(params)
         ended: dict[tuple[int, int], Output] = {}
         logs: list[generate.Log] = []
         new_state, lengthen, decode_pool = programs(self.mesh)
-        compiled = decode_pool._cache_size()
         state = new_state(self.config, shape, pools[0].length)
         for number, pool in enumerate(pools):
             if pool.length > state.cache.source_mask_BxS.shape[-1]:
@@ -187,31 +202,44 @@ class Sampler:
                 config=self.config,
                 shape=shape,
             )
-            logs.append(log)
+            logs.append(processes.replicate(log, self.mesh))
             if number:  # the device works on this pool while the log of the last one is read
                 progress(_collect(logs.pop(0), pools, shape, ended))
         progress(_collect(logs.pop(0), pools, shape, ended))
-        compiled = decode_pool._cache_size() - compiled
-        if compiled:
-            logging.info("sampling: compiled %d new shapes, %s", compiled, shape)
         outputs = [[ended[i, sample] for sample in range(samples)] for i in range(len(prompts))]
-        return outputs, _statistics(prompts, outputs, pools, state, shape)
+        counts = processes.fetch((state.steps, state.busy, state.clock), self.mesh)
+        return outputs, _statistics(prompts, outputs, pools, counts, shape)
 
-    def shape(self, prompts: int, samples: int, source_length: int) -> generate.Shape:
-        """What the engine is compiled for: no more rows than there is work or memory for."""
+    def shape(
+        self, prompts: int, samples: int, source_length: int, free: float | None = None
+    ) -> generate.Shape:
+        """What the engine is compiled for: no more rows than there is work or memory for.
+
+        `free` is a device's free memory in bytes; None: what it was when first asked.
+        """
         rows = self.rows or default_rows(
-            self.config, self.mesh, samples, source_length, self.max_new_tokens
+            self.config,
+            self.mesh,
+            samples,
+            source_length,
+            self.max_new_tokens,
+            self._free if free is None else free,
         )
         work = -(-prompts * samples // sharding.batch_multiple(self.mesh))
         rows = min(rows, max(8, 1 << (work - 1).bit_length()))
         return generate.Shape(
             rows=rows,
-            places=min(rows, -(-5 * rows // (2 * samples))),
+            places=generate.places_for(rows, samples),
             samples=samples,
             max_new_tokens=self.max_new_tokens,
             top_k=self.top_k,
             top_p=self.top_p,
         )
+
+    @functools.cached_property
+    def _free(self) -> int | None:
+        # Asked once: were it another number of rows in each iteration, each would compile anew.
+        return _free_memory(self.mesh)
 
     def _pools(self, prompts: Sequence[Prompt], shape: generate.Shape) -> "list[_Pool]":
         by_bucket: dict[int, list[int]] = {bucket: [] for bucket in sorted(self.buckets)}
@@ -232,17 +260,20 @@ class _Pool:
     length: int
     indices: Sequence[int]
 
+    def dealt(self, shards: int) -> list[Sequence[int]]:
+        """The prompts of each shard."""
+        return [self.indices[shard::shards] for shard in range(shards)]
+
     def rows_encoded(self, shards: int, shape: generate.Shape) -> int:
         """Prompts and padding, of all shards."""
-        dealt = [len(self.indices[shard::shards]) for shard in range(shards)]
-        return sum(batching.round_up(count, shape.encoded) for count in dealt)
+        return sum(batching.round_up(len(i), shape.encoded) for i in self.dealt(shards))
 
     def arrays(
         self, prompts: Sequence[Prompt], number: int, shape: generate.Shape, mesh: Mesh
     ) -> generate.Pool:
         """What each shard gets; requests are numbered by the pool's number and their place."""
         shards = sharding.batch_multiple(mesh)
-        dealt = [self.indices[shard::shards] for shard in range(shards)]
+        dealt = self.dealt(shards)
         sources, masks, uids = [], [], []
         for indices in dealt:
             chosen = [prompts[i] for i in indices]
@@ -260,31 +291,46 @@ class _Pool:
             questions=np.array([len(indices) for indices in dealt], np.int32),
             first=np.full(shards, number * shape.pool * shape.samples, np.int32),
         )
-        return jax.device_put(pool, sharding.batch_sharding(mesh))
+        return processes.place(pool, sharding.batch_sharding(mesh))
 
 
 def default_rows(
-    config: t5.T5Config, mesh: Mesh, samples: int, source_length: int, max_new_tokens: int
+    config: t5.T5Config,
+    mesh: Mesh,
+    samples: int,
+    source_length: int,
+    max_new_tokens: int,
+    free: float | None = None,
 ) -> int:
-    """Rows for which half of a device's free memory suffices; at most 1,024, on a CPU 64.
+    """Rows for which half of a device's free memory suffices; at most 1,024.
 
-    On a CPU a product with 64 rows is about as efficient as one with more, and fewer rows have a
-    shorter end.
+    A CPU decodes 64 at once, on all of its devices together: products with more are not more
+    efficient there, and fewer rows have a shorter end. `free` is in bytes; None asks the devices.
     """
-    device = mesh.devices.flat[0]
-    memory = device.memory_stats() if device.platform != "cpu" else None
-    if not memory or "bytes_limit" not in memory:
-        return 64
+    if free is None:
+        free = _free_memory(mesh)
+    if free is None:
+        return max(8, 64 // len(mesh.local_devices))
     width = config.num_heads * config.d_kv * 2 * config.num_decoder_layers
     size = jnp.dtype(config.dtype).itemsize
     encoded = source_length * config.d_model
-    places = min(1.0, 2.5 / samples)
+    places = generate.places_for(MOST_ROWS, samples) / MOST_ROWS
     bytes_a_row = size * (
         width * (max_new_tokens + places * source_length) + encoded * generate.POOL_ROWS / samples
     )
     bytes_a_row += 4 * 4 * config.vocab_size  # logits and what is drawn from them
-    free = (memory["bytes_limit"] - memory["bytes_in_use"]) // 2
-    return max(8, min(1024, 1 << int(free // bytes_a_row).bit_length() - 1))
+    rows = max(8, int(free // 2 // bytes_a_row))
+    return min(MOST_ROWS, 1 << rows.bit_length() - 1)
+
+
+def _free_memory(mesh: Mesh) -> int | None:
+    """Bytes of a device; None on a CPU, and where the device does not tell."""
+    device = mesh.local_devices[0]
+    memory = device.memory_stats() if device.platform != "cpu" else None
+    if not memory or "bytes_limit" not in memory:
+        return None
+    # All processes compile the same program, for the one with the least.
+    return min(processes.gather(memory["bytes_limit"] - memory["bytes_in_use"]))
 
 
 def _collect(
@@ -317,10 +363,10 @@ def _statistics(
     prompts: Sequence[Prompt],
     outputs: Sequence[Sequence[Output]],
     pools: Sequence[_Pool],
-    state: generate.State,
+    counts: tuple[np.ndarray, np.ndarray, np.ndarray],
     shape: generate.Shape,
 ) -> Statistics:
-    steps, busy = jax.device_get((state.steps, state.busy))
+    steps, busy, clock = counts
     source_tokens = sum(len(prompt.tokens) for prompt in prompts)
     encoded = sum(pool.length * pool.rows_encoded(len(steps), shape) for pool in pools)
     return Statistics(
@@ -328,6 +374,6 @@ def _statistics(
         tokens=sum(len(output.tokens) for each in outputs for output in each),
         source_tokens=source_tokens,
         padded_tokens=encoded - source_tokens,
-        steps=int(jax.device_get(state.clock).sum()),
+        steps=int(clock.sum()),
         occupancy=float(busy.sum() / (steps.sum() * shape.rows)) if steps.any() else 1.0,
     )

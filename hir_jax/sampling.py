@@ -67,12 +67,9 @@ def likeliest(scores_NxV: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
     The k highest scores lie in the k blocks with the highest maxima, so only those are searched.
     """
     rows, vocabulary = scores_NxV.shape
-    blocks = -(-vocabulary // TOP_BLOCK)
     if k * TOP_BLOCK > vocabulary // 2:
         return jax.lax.top_k(scores_NxV, k)
-    padding = blocks * TOP_BLOCK - vocabulary
-    padded = jnp.pad(scores_NxV, ((0, 0), (0, padding)), constant_values=-jnp.inf)
-    blocked = padded.reshape(rows, blocks, TOP_BLOCK)
+    blocked = _in_blocks(scores_NxV, TOP_BLOCK, -jnp.inf)
     chosen_NxK = jnp.sort(jax.lax.top_k(blocked.max(axis=-1), k)[1])
     candidates = jnp.take_along_axis(blocked, chosen_NxK[..., None], axis=1)
     values_NxK, place_NxK = jax.lax.top_k(candidates.reshape(rows, -1), k)
@@ -97,12 +94,15 @@ def token_logprob(logits_NxV: jax.Array, token_N: jax.Array) -> jax.Array:
 def _draw_in_blocks(probs_NxV: jax.Array, uniform_Nx2: jax.Array) -> jax.Array:
     # One uniform picks a block of the vocabulary, the other a token in it. Sums of 128 terms are
     # cheaper than a running sum over the vocabulary, and 46 random bits resolve rare tokens.
-    rows, vocabulary = probs_NxV.shape
-    padded = jnp.pad(probs_NxV, ((0, 0), (0, -vocabulary % BLOCK)))
-    blocks = padded.reshape(rows, -1, BLOCK)
+    blocks = _in_blocks(probs_NxV, BLOCK, 0.0)
     block_N = _invert(blocks.sum(axis=-1), uniform_Nx2[:, 0])
     block = jnp.take_along_axis(blocks, block_N[:, None, None], axis=1)[:, 0]
     return block_N * BLOCK + _invert(block, uniform_Nx2[:, 1])
+
+
+def _in_blocks(x_NxV: jax.Array, size: int, fill: float) -> jax.Array:
+    padding = ((0, 0), (0, -x_NxV.shape[1] % size))
+    return jnp.pad(x_NxV, padding, constant_values=fill).reshape(x_NxV.shape[0], -1, size)
 
 
 def _invert(weights_NxK: jax.Array, uniform_N: jax.Array) -> jax.Array:

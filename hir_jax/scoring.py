@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from hir_jax import batching, losses, sharding, t5
+from hir_jax import batching, losses, processes, sharding, t5
 
 Tokens = tuple[int, ...]
 
@@ -28,8 +28,9 @@ def score_batch(
 ) -> jax.Array:
     """The summed log-probability of each target given its source, in nats; float32 B."""
     inputs_BxT = t5.shift_right(config, target_BxT)
-    logits = t5.forward(params, config, source_BxS, source_mask_BxS, inputs_BxT)
-    logprob_BxT = losses.token_statistics(logits, target_BxT).logprob
+    encoded = t5.encode(params, config, source_BxS, source_mask_BxS)
+    decoded = t5.decode(params, config, encoded, source_mask_BxS, inputs_BxT)
+    logprob_BxT = losses.token_statistics(decoded, t5.head(params, config), target_BxT).logprob
     return jnp.sum(jnp.where(target_mask_BxT, logprob_BxT, 0.0), axis=-1)
 
 
@@ -52,8 +53,8 @@ def score(
         padding = [()] * (size - len(indices))
         sources = batching.pad([*(pairs[i][0] for i in indices), *padding], source_length)
         targets = batching.pad([*(pairs[i][1] for i in indices), *padding], target_length)
-        arrays = jax.device_put((*sources, *targets), sharding.batch_sharding(mesh))
-        values = jax.device_get(score_batch(params, *arrays, config=config))
+        arrays = processes.place((*sources, *targets), sharding.batch_sharding(mesh))
+        values = processes.fetch(score_batch(params, *arrays, config=config), mesh)
         for i, value in zip(indices, values, strict=False):
             logprobs[i] = float(value)
         progress(len(indices))

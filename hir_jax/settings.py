@@ -29,6 +29,7 @@ AT_LEAST_1 = (
     "sample.max_new_tokens",
     "train.batch_size",
     "train.accumulation",
+    "train.logits_mib",
     "train.log_every",
     "buckets.source",
     "buckets.target",

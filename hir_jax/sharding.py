@@ -1,7 +1,7 @@
 """Where arrays live: a mesh of (data, fsdp, tensor) and a table of rules for parameters."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -12,6 +12,7 @@ from jax.sharding import PartitionSpec as P
 from hir_jax.errors import UserError
 
 AXES = ("data", "fsdp", "tensor")
+DECODING_AXES = ("tensor",)  # of parameters: decoding reads every weight in every step
 
 # First match on the path decides. Heads, feed-forward width and vocabulary go on `tensor`; the
 # model width goes on `fsdp`. Norms and position biases are small and stay whole everywhere.
@@ -24,24 +25,26 @@ RULES = (
 )
 
 
-def make_mesh(shape: Mapping[str, int]) -> Mesh:
-    """A mesh over all devices; one axis may be -1 and takes what the others leave.
+def make_mesh(shape: Mapping[str, int], devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """A mesh over all devices, or those given; one axis may be -1 and takes what the others leave.
 
     Raises:
         UserError: the shape does not multiply to the number of devices.
     """
     sizes = [shape[axis] for axis in AXES]
-    devices = jax.device_count()
+    devices = jax.devices() if devices is None else devices
+    count = len(devices)
     known = int(np.prod([size for size in sizes if size != -1]))
-    if sizes.count(-1) == 1 and known > 0 and devices % known == 0:
-        sizes[sizes.index(-1)] = devices // known
-    if min(sizes) < 1 or int(np.prod(sizes)) != devices:
+    if sizes.count(-1) == 1 and known > 0 and count % known == 0:
+        sizes[sizes.index(-1)] = count // known
+    if min(sizes) < 1 or int(np.prod(sizes)) != count:
         asked = " x ".join(f"{axis}={shape[axis]}" for axis in AXES)
         raise UserError(
-            f"config.mesh: expected sizes whose product is the number of devices, {devices} (one "
+            f"config.mesh: expected sizes whose product is the number of devices, {count} (one "
             f"may be -1); found {asked}."
         )
-    return jax.make_mesh(tuple(sizes), AXES, axis_types=(AxisType.Auto,) * len(AXES))
+    axis_types = (AxisType.Auto,) * len(AXES)
+    return jax.make_mesh(tuple(sizes), AXES, axis_types=axis_types, devices=devices)
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
@@ -59,26 +62,19 @@ def batch_multiple(mesh: Mesh) -> int:
     return mesh.shape["data"] * mesh.shape["fsdp"]
 
 
-def tree_shardings(mesh: Mesh, tree: Any) -> Any:
+def tree_shardings(mesh: Mesh, tree: Any, axes: tuple[str, ...] = AXES) -> Any:
     """The sharding of each leaf of a parameter tree, or of optimizer state that mirrors one.
 
     A leaf that no rule names (a step count), or one of fewer axes than its rule (Adafactor's
     factored moments), is whole on every device. A dimension that its mesh axis does not divide
-    stays whole too.
+    stays whole too, and so does one whose mesh axis is not among `axes`.
     """
-    return jax.tree_util.tree_map_with_path(
-        lambda path, leaf: NamedSharding(mesh, leaf_spec(mesh, path_name(path), leaf.shape)), tree
-    )
 
-
-def decoding_shardings(mesh: Mesh, params: Any) -> Any:
-    """The same but split over `tensor` alone: decoding reads every weight in every step."""
-
-    def sharding(path: tuple[Any, ...], leaf: Any) -> NamedSharding:
+    def place(path: tuple[Any, ...], leaf: Any) -> NamedSharding:
         spec = leaf_spec(mesh, path_name(path), leaf.shape)
-        return NamedSharding(mesh, P(*(axis if axis == "tensor" else None for axis in spec)))
+        return NamedSharding(mesh, P(*(axis if axis in axes else None for axis in spec)))
 
-    return jax.tree_util.tree_map_with_path(sharding, params)
+    return jax.tree_util.tree_map_with_path(place, tree)
 
 
 def leaf_spec(mesh: Mesh, name: str, shape: tuple[int, ...]) -> P:

@@ -39,6 +39,8 @@ class T5Config:
         tie_lm_head: logits use the embedding matrix instead of an `lm_head` of their own.
         scale_decoder_outputs: multiply the decoder's output by d_model ** -0.5 before the head.
         dtype: of activations and matrix products; norms, softmax and logits are float32 always.
+        remat: keep of a block's activations only its input, and compute the rest again for the
+            gradient; a third more work for a fraction of the memory.
     """
 
     vocab_size: int
@@ -60,6 +62,7 @@ class T5Config:
     eos_token_id: int = 1
     decoder_start_token_id: int = 0
     dtype: str = "float32"
+    remat: bool = False
 
 
 @flax.struct.dataclass
@@ -143,9 +146,10 @@ def decode(
     inputs_NxT: jax.Array,
     dropout_key: jax.Array | None = None,
 ) -> jax.Array:
-    """Float32 logits NxTxV of a whole target at once; `inputs` from `shift_right`.
+    """Decoder output NxTxD of a whole target at once; `inputs` from `shift_right`.
 
-    N may be a multiple of B: rows n * N/B ... (n + 1) * N/B - 1 then share source n.
+    Its product with `head` is the logits. N may be a multiple of B: rows n * N/B ... (n + 1) * N/B
+    - 1 then share source n.
     """
     args = (encoded_BxSxD, source_mask_BxS, inputs_NxT)
     return _apply(params, config, dropout_key, "decode", *args)
@@ -159,9 +163,14 @@ def forward(
     inputs_NxT: jax.Array,
     dropout_key: jax.Array | None = None,
 ) -> jax.Array:
-    """Float32 logits NxTxV: `encode`, then `decode`."""
+    """Float32 logits NxTxV: `encode`, then `decode`, then the head."""
     args = (source_BxS, source_mask_BxS, inputs_NxT)
     return _apply(params, config, dropout_key, "__call__", *args)
+
+
+def head(params: Params, config: T5Config) -> jax.Array:
+    """The output embedding DxV."""
+    return params["shared"].T if config.tie_lm_head else params["lm_head"]
 
 
 def shift_right(config: T5Config, targets_NxT: jax.Array) -> jax.Array:
@@ -283,7 +292,10 @@ class Dense(nn.Module):
         """x @ kernel in `dtype`."""
         shape = (x.shape[-1], self.features)
         kernel = self.param("kernel", nn.initializers.normal(self.stddev), shape)
-        return x.astype(self.dtype) @ kernel.astype(self.dtype)
+        # As one matrix: for a sum over two axes of a batch, which the kernel's gradient would be,
+        # XLA transposes activations first on a CPU.
+        rows = x.astype(self.dtype).reshape(-1, x.shape[-1])
+        return (rows @ kernel.astype(self.dtype)).reshape(*x.shape[:-1], self.features)
 
 
 class RMSNorm(nn.Module):
@@ -477,8 +489,9 @@ class Encoder(nn.Module):
         buckets_SxS = relative_bucket(c, positions[None, :] - positions[:, None], True)
         bias = table[buckets_SxS].transpose(2, 0, 1)[None] + _mask_bias(mask_BxS)
         x = Dropout(c.dropout_rate)(x_BxSxD)
+        block = nn.remat(EncoderBlock) if c.remat else EncoderBlock
         for i in range(c.num_layers):
-            x = EncoderBlock(c, name=f"block_{i}")(x, bias)
+            x = block(c, name=f"block_{i}")(x, bias)
         return Dropout(c.dropout_rate)(RMSNorm(c, name="final_norm")(x))
 
 
@@ -491,7 +504,8 @@ class Decoder(nn.Module):
         """The blocks, `block_0` on."""
         c = self.config
         self.relative_bias = _bias_table(self)
-        self.block = [DecoderBlock(c) for _ in range(c.num_decoder_layers)]
+        block = nn.remat(DecoderBlock) if c.remat else DecoderBlock
+        self.block = [block(c) for _ in range(c.num_decoder_layers)]
         self.final_norm = RMSNorm(c)
         self.dropout = Dropout(c.dropout_rate)
 
@@ -558,7 +572,7 @@ class T5(nn.Module):
     ) -> jax.Array:
         """See `forward`."""
         encoded = self.encode(source_BxS, source_mask_BxS)
-        return self.decode(encoded, source_mask_BxS, inputs_NxT)
+        return self._logits(self.decode(encoded, source_mask_BxS, inputs_NxT))
 
     def encode(self, source_BxS: jax.Array, source_mask_BxS: jax.Array) -> jax.Array:
         """See the function `encode`."""
@@ -568,7 +582,8 @@ class T5(nn.Module):
         self, encoded_BxSxD: jax.Array, source_mask_BxS: jax.Array, inputs_NxT: jax.Array
     ) -> jax.Array:
         """See the function `decode`."""
-        return self._logits(self.decoder(self._embed(inputs_NxT), encoded_BxSxD, source_mask_BxS))
+        decoded = self.decoder(self._embed(inputs_NxT), encoded_BxSxD, source_mask_BxS)
+        return self._scale(decoded)
 
     def project_cross(self, encoded_BxSxD: jax.Array) -> list[tuple[jax.Array, jax.Array]]:
         """Cross-attention keys and values of each layer."""
@@ -584,15 +599,16 @@ class T5(nn.Module):
     ) -> tuple[jax.Array, Cache]:
         """See the function `decode_step`."""
         x, cache = self.decoder.step(self._embed(token_N[:, None]), cache, clock, age_N, lanes)
-        return self._logits(x)[:, 0], cache
+        return self._logits(self._scale(x))[:, 0], cache
 
     def _embed(self, tokens: jax.Array) -> jax.Array:
         return self.embedding_VxD[tokens].astype(self.config.dtype)
 
+    def _scale(self, x: jax.Array) -> jax.Array:
+        return x * self.config.d_model**-0.5 if self.config.scale_decoder_outputs else x
+
     def _logits(self, x: jax.Array) -> jax.Array:
         c = self.config
-        if c.scale_decoder_outputs:
-            x = x * c.d_model**-0.5
         head_DxV = self.embedding_VxD.T if c.tie_lm_head else self.head_DxV
         return jnp.matmul(x, head_DxV.astype(c.dtype), preferred_element_type=jnp.float32)
 

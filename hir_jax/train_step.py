@@ -12,7 +12,8 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from hir_jax import batching, losses, sharding, t5
 from hir_jax.errors import UserError
@@ -38,6 +39,7 @@ class LossSettings:
         contrastive_smoothing: ε_c of the pairwise form.
         entropy_weight: β.
         kl_weight: κ.
+        logits_at_once: float32 logits that the loss holds at a time, of all devices together.
     """
 
     smoothing: float
@@ -46,6 +48,7 @@ class LossSettings:
     contrastive_smoothing: float = 0.0
     entropy_weight: float = 0.0
     kl_weight: float = 0.0
+    logits_at_once: int = 2**24
 
     @property
     def uses_negative(self) -> bool:
@@ -156,13 +159,18 @@ def make_step(
     def step(
         state: TrainState, batch: batching.Batch, key: jax.Array, reference: t5.Params | None
     ) -> tuple[TrainState, dict[str, jax.Array]]:
-        loss = functools.partial(
-            total_loss,
-            config=config,
-            settings=settings,
-            reference=reference,
-            weights=_weights(batch),
-        )
+        gathered = functools.partial(_gathered, config=config, shardings=shardings.params)
+
+        def loss(params: t5.Params, *args: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
+            return total_loss(
+                gathered(params),
+                *args,
+                config=config,
+                settings=settings,
+                reference=None if reference is None else gathered(reference),
+                weights=_weights(batch),
+            )
+
         grad = jax.value_and_grad(loss, has_aux=True)
 
         def part(i: jax.Array, rows: batching.Batch) -> tuple[t5.Params, dict[str, jax.Array]]:
@@ -179,6 +187,34 @@ def make_step(
     # The old state is donated: its buffers become the new state's, so parameters and moments are
     # in memory once. The new state keeps its sharding; metrics are scalars on every device.
     return jax.jit(step, donate_argnums=0, out_shardings=(shardings, None))
+
+
+def _gathered(params: t5.Params, config: t5.T5Config, shardings: Any) -> t5.Params:
+    """The weights as products read them: in their precision, whole along `fsdp`.
+
+    Left to choose, the compiler keeps the weights where they are and moves activations of the whole
+    batch instead, sixteen times the traffic for FLAN-T5-small on 8 devices. The gradient of a
+    weight goes back to the devices that hold its parts as soon as it is there.
+    """
+    dtypes = jax.eval_shape(functools.partial(t5.cast_weights, dtype=config.dtype), params)
+    # Rows of the embedding are added up in its gradient: in float32, as they are stored.
+    dtypes = dtypes | {"shared": params["shared"]}
+
+    def gather(x: jax.Array, like: jax.Array, parts: NamedSharding) -> jax.Array:
+        axes = tuple(None if axis == "fsdp" else axis for axis in parts.spec)
+        whole = NamedSharding(parts.mesh, P(*axes))
+
+        @jax.custom_vjp
+        def move(x: jax.Array) -> jax.Array:
+            return jax.lax.with_sharding_constraint(x.astype(like.dtype), whole)
+
+        def back(_: None, grad: jax.Array) -> tuple[jax.Array]:
+            return (jax.lax.with_sharding_constraint(grad, parts).astype(x.dtype),)
+
+        move.defvjp(lambda x: (move(x), None), back)
+        return move(x)
+
+    return jax.tree.map(gather, params, dtypes, shardings)
 
 
 def total_loss(
@@ -225,37 +261,49 @@ def loss_terms(
     inputs = jnp.repeat(inputs_BxT, kinds, axis=0)
     encode_key, decode_key = (None, None) if dropout_key is None else jax.random.split(dropout_key)
     encoded = t5.encode(params, config, source, source_mask, encode_key)
-    logits = t5.decode(params, config, encoded, source_mask, inputs, decode_key)
-    logits_Bx2xTxV = logits.reshape(size, kinds, *logits.shape[1:])
+    decoded = t5.decode(params, config, encoded, source_mask, inputs, decode_key)
+    head_DxV = t5.head(params, config)
+    length = inputs.shape[1]
+    pieces = losses.pieces_for(size * kinds, length, config.vocab_size, settings.logits_at_once)
     mask_BxT = batch.target_mask_BxT
     row_mask_B = jnp.any(mask_BxT, axis=1)
 
-    positive = losses.token_statistics(logits_Bx2xTxV[:, 0], batch.targets_BxT)
+    statistics = losses.token_statistics(
+        decoded, head_DxV, jnp.repeat(batch.targets_BxT, kinds, axis=0), pieces
+    )
+    by_kind = lambda x: x.reshape(size, kinds, *x.shape[1:])  # noqa: E731
+    positive = losses.TokenStatistics(*(by_kind(x)[:, 0] for x in statistics))
     terms = {
         "supervised": losses.supervised(positive, mask_BxT, settings.smoothing),
         "negative_entropy": losses.negative_entropy(positive, mask_BxT),
     }
     if settings.contrastive_weight and settings.contrastive == "pairwise":
-        negative = losses.token_statistics(logits_Bx2xTxV[:, 1], batch.targets_BxT)
         terms["contrastive"] = losses.pairwise_contrastive(
             losses.mean_logprob(positive.logprob, mask_BxT),
-            losses.mean_logprob(negative.logprob, mask_BxT),
+            losses.mean_logprob(by_kind(statistics.logprob)[:, 1], mask_BxT),
             row_mask_B,
             settings.contrastive_smoothing,
         )
     elif settings.contrastive_weight:
-        encoded = encoded.reshape(size, kinds, *encoded.shape[1:])[:, 0]
         logprob_BxC = cross_logprobs(
-            params, config, encoded, batch.source_masks_Bx2xS[:, 0], batch, decode_key
+            params,
+            config,
+            by_kind(encoded)[:, 0],
+            batch.source_masks_Bx2xS[:, 0],
+            batch,
+            decode_key,
         )
         terms["contrastive"] = losses.in_batch_contrastive(logprob_BxC, row_mask_B)
     if settings.kl_weight:
-        prompt, prompt_mask, policy_logits = (
+        prompt, prompt_mask, policy = (
             _under_sampling_prompt(x, batch.correct_B)
-            for x in (batch.sources_Bx2xS, batch.source_masks_Bx2xS, logits_Bx2xTxV)
+            for x in (batch.sources_Bx2xS, batch.source_masks_Bx2xS, by_kind(decoded))
         )
-        reference_logits = t5.forward(reference, config, prompt, prompt_mask, inputs_BxT)
-        terms["kl"] = losses.kl_divergence(policy_logits, reference_logits, mask_BxT)
+        reference_encoded = t5.encode(reference, config, prompt, prompt_mask)
+        kept = t5.decode(reference, config, reference_encoded, prompt_mask, inputs_BxT)
+        terms["kl"] = losses.kl_divergence(
+            policy, head_DxV, kept, t5.head(reference, config), mask_BxT, pieces
+        )
     return terms
 
 
@@ -283,8 +331,8 @@ def cross_logprobs(
     def scores(target_T: jax.Array, mask_T: jax.Array) -> jax.Array:
         targets = jnp.broadcast_to(target_T, (size, *target_T.shape))
         inputs = t5.shift_right(config, targets)
-        logits = t5.decode(params, config, encoded_BxSxD, source_mask_BxS, inputs, dropout_key)
-        logprob_BxT = losses.token_statistics(logits, targets).logprob
+        decoded = t5.decode(params, config, encoded_BxSxD, source_mask_BxS, inputs, dropout_key)
+        logprob_BxT = losses.token_statistics(decoded, t5.head(params, config), targets).logprob
         return jnp.sum(jnp.where(mask_T, logprob_BxT, 0.0), axis=-1)
 
     return jax.lax.map(lambda row: scores(*row), (batch.targets_BxT, batch.target_mask_BxT))
@@ -307,10 +355,11 @@ def _accumulate(part: Callable[..., Any], batch: batching.Batch, accumulation: i
         return part(jnp.int32(0), batch)
     # Part a takes rows a, a + A, a + 2A ...: a share of every device's rows, so none moves.
     parts = jax.tree.map(lambda x: x.reshape(-1, accumulation, *x.shape[1:]).swapaxes(0, 1), batch)
-    first = part(jnp.int32(0), jax.tree.map(lambda x: x[0], parts))
-    rest = (jnp.arange(1, accumulation), jax.tree.map(lambda x: x[1:], parts))
+    # Added to zeros, not to the first part, so that the part is compiled once.
+    like = jax.eval_shape(part, jnp.int32(0), jax.tree.map(lambda x: x[0], parts))
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), like)
 
     def add(total: Any, item: Any) -> tuple[Any, None]:
         return jax.tree.map(jnp.add, total, part(*item)), None
 
-    return jax.lax.scan(add, first, rest)[0]
+    return jax.lax.scan(add, zeros, (jnp.arange(accumulation), parts))[0]

@@ -6,10 +6,11 @@ import functools
 import importlib
 import re
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from hir_jax import processes
 from hir_jax.data import example as example_lib
 from hir_jax.errors import UserError
 
@@ -30,6 +31,26 @@ class Verdict:
 
 
 Verifier = Callable[[str, Example], Verdict]
+
+
+def judge(
+    verifier: Verifier, examples: Sequence[Example], texts: Sequence[Sequence[str]]
+) -> list[list[Verdict]]:
+    """The verdict of each output of each example.
+
+    Each process judges a share, since a user's verifier may be slow, and all get all verdicts. A
+    verifier must therefore give the same verdict wherever it runs.
+    """
+    pairs = zip(examples, texts, strict=True)
+    outputs = [(text, example) for example, own in pairs for text in own]
+
+    def verdict(output: tuple[str, Example]) -> tuple[bool, bool]:
+        found = verifier(*output)
+        return bool(found.correct), bool(found.parsed)
+
+    verdicts = iter(processes.shared_out(outputs, verdict))
+    return [[Verdict(*next(verdicts)) for _ in own] for own in texts]
+
 
 _UNREADABLE = Verdict(correct=False, parsed=False)
 

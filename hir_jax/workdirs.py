@@ -3,11 +3,14 @@
 import json
 import os
 import pathlib
+import time
+import zlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import ml_collections
 
+from hir_jax import processes
 from hir_jax.data.example import Example
 from hir_jax.errors import UserError
 from hir_jax.relabel import Instructions, Sample, relabel
@@ -15,21 +18,46 @@ from hir_jax.relabel import Instructions, Sample, relabel
 # A run may be resumed with these changed: they do not change what it computes up to there.
 FREE = ("iterations", "evaluate.split", "checkpoint.", "mesh.", "data.tfds_dir")
 
+# A network's file system may show a new file late.
+SEEN_SECONDS = 60
+
 
 def claim(workdir: str, config: ml_collections.ConfigDict) -> None:
     """Makes the workdir this config's, or checks that it is.
 
     Raises:
-        UserError: it holds a run of another config; the fields that differ are listed.
+        UserError: it holds a run of another config; the fields that differ are listed. Or other
+            processes have another config, or do not see the folder.
     """
     folder = pathlib.Path(workdir)
     ours = json.loads(config.to_json_best_effort())
-    try:
-        _check_same(folder, ours)
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / "config.json", ours)
-    except OSError as e:
-        raise UserError(f"--workdir: cannot write to {folder}: {e.strerror}.") from e
+    processes.check_same("config", zlib.crc32(json.dumps(ours).encode()))
+
+    def write() -> None:
+        try:
+            _check_same(folder, ours)
+            folder.mkdir(parents=True, exist_ok=True)
+            write_json(folder / "config.json", ours)
+        except OSError as e:
+            raise UserError(f"--workdir: cannot write to {folder}: {e.strerror}.") from e
+
+    processes.on_first(write)
+    _check_shared(folder / "config.json")
+
+
+def _check_shared(file: pathlib.Path) -> None:
+    """Raises UserError on all processes if one does not see what process 0 has written."""
+    if not processes.many():
+        return
+    until = time.monotonic() + SEEN_SECONDS
+    while not (seen := file.exists()) and time.monotonic() < until:
+        time.sleep(1)
+    blind = [i for i, each in enumerate(processes.gather(seen)) if not each]
+    if blind:
+        raise UserError(
+            f"--workdir: expected a folder that all processes share; {file}, which process 0 "
+            f"wrote, is not seen by {blind}. Give a path on a file system that all of them mount."
+        )
 
 
 def _check_same(folder: pathlib.Path, ours: dict[str, Any]) -> None:

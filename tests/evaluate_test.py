@@ -72,6 +72,9 @@ class ScriptedSampler:
                 (prompt,) = prompts.prompts([e], correct)
                 self.answers[prompt] = answer
 
+    def prepare(self, params):
+        return params
+
     def __call__(self, params, prompts, key, temperature, samples=1, progress=None):
         assert (params, temperature, samples) == ("params", 0.0, 1)
         progress(len(prompts))

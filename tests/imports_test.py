@@ -11,6 +11,12 @@ ROOT = pathlib.Path(__file__).parents[1]
 # whose modules import one another.
 LAYERS = [
     "errors",
+    "processes",
+    "leaving",
+    "shapes",
+    "hlo_flops",
+    "hlo",
+    "hardware",
     "data",
     "verify",
     "relabel",
@@ -33,10 +39,14 @@ LAYERS = [
     "workdirs",
     "settings",
     "runtime",
+    "progress",
     "pretrain",
     "loop",
     "experiment",
     "modes",
+    "aot",
+    "plan_table",
+    "plan",
     "main",
 ]
 HEAVY = {"tensorflow", "torch", "pickle"}

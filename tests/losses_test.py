@@ -26,8 +26,18 @@ def close(got, expected):
     np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
 
 
+def statistics_of(logits_BxTxV, targets, pieces=1):
+    """Statistics of given logits: what a decoder gives where the head is the identity."""
+    return losses.token_statistics(logits_BxTxV, jnp.eye(logits_BxTxV.shape[-1]), targets, pieces)
+
+
+def kl_of(policy, reference, mask):
+    head = jnp.eye(policy.shape[-1])
+    return losses.kl_divergence(policy, head, reference, head, mask)
+
+
 def test_token_statistics():
-    statistics = losses.token_statistics(LOGITS, TARGETS)
+    statistics = statistics_of(LOGITS, TARGETS)
     close(statistics.logprob, [[log(1 / 4), log(1 / 4), log(0.7)]])
     # First token: (-1 - 2 - 3 - 3) log 2 / 4 = -9/4 log 2; second: log 1/4.
     close(statistics.mean_logprob[0, :2], [-9 / 4 * log(2), log(1 / 4)])
@@ -36,12 +46,79 @@ def test_token_statistics():
 
 
 def test_statistics_do_not_overflow_at_large_logits():
-    statistics = losses.token_statistics(jnp.array([[[1000.0, 0.0]]]), jnp.array([[1]]))
+    statistics = statistics_of(jnp.array([[[1000.0, 0.0]]]), jnp.array([[1]]))
     close(statistics, [[[-1000.0]], [[-500.0]], [[0.0]]])
 
 
+def plain_statistics(decoded, head, targets):
+    """From all logits at once, for autodiff to go through."""
+    logits_BxTxV = decoded @ head
+    logp = jax.nn.log_softmax(logits_BxTxV)
+    target = jnp.take_along_axis(logp, targets[..., None], axis=-1)[..., 0]
+    return losses.TokenStatistics(target, logp.mean(-1), -jnp.sum(jnp.exp(logp) * logp, -1))
+
+
+def random_decoded():
+    keys = jax.random.split(jax.random.key(3), 3)
+    decoded, head = jax.random.normal(keys[0], (3, 4, 8)), jax.random.normal(keys[1], (8, 40))
+    return decoded, head, jax.random.randint(keys[2], (3, 4), 0, 40)
+
+
+@pytest.mark.parametrize("name", losses.TokenStatistics._fields)
+@pytest.mark.parametrize("pieces", [1, 2, 4])
+def test_values_and_gradients_in_pieces_are_those_of_all_logits(name, pieces):
+    decoded, head, targets = random_decoded()
+    weights_BxT = jax.random.normal(jax.random.key(4), targets.shape)
+
+    def weighed(statistics, *rest):
+        def total(decoded, head):
+            return jnp.sum(weights_BxT * getattr(statistics(decoded, head, targets, *rest), name))
+
+        return jax.value_and_grad(total, argnums=(0, 1))(decoded, head)
+
+    value, gradients = weighed(losses.token_statistics, pieces)
+    expected, expected_gradients = weighed(plain_statistics)
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
+    for got, plain in zip(gradients, expected_gradients, strict=True):
+        np.testing.assert_allclose(got, plain, atol=1e-5)
+        assert np.abs(plain).max() > 0.1
+
+
+def test_only_a_piece_of_the_logits_is_in_memory():
+    keys = jax.random.split(jax.random.key(3), 2)
+    head = jax.random.normal(keys[0], (8, 4000))
+    decoded, targets = jax.random.normal(keys[1], (4, 16, 8)), jnp.zeros((4, 16), jnp.int32)
+
+    def temporary(statistics, *rest):
+        def total(decoded, head):
+            return sum(x.sum() for x in statistics(decoded, head, targets, *rest))
+
+        compiled = jax.jit(jax.grad(total, argnums=(0, 1))).lower(decoded, head).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    whole = 4 * 4 * 16 * 4000  # bytes
+    assert temporary(plain_statistics) >= whole
+    assert temporary(losses.token_statistics, 16) < whole / 2
+
+
+def test_gradients_have_the_types_of_their_arguments():
+    decoded, head, targets = random_decoded()
+    total = lambda *args: losses.token_statistics(*args, targets, 2).entropy.sum()  # noqa: E731
+    gradients = jax.grad(total, argnums=(0, 1))(decoded.astype(jnp.bfloat16), head)
+    assert [g.dtype for g in gradients] == [jnp.bfloat16, jnp.float32]
+    expected = jax.grad(lambda *args: plain_statistics(*args, targets).entropy.sum())(decoded, head)
+    np.testing.assert_allclose(gradients[0].astype(jnp.float32), expected, atol=0.05)
+
+
+def test_pieces_divide_the_length_and_hold_the_logits_asked_for():
+    assert losses.pieces_for(4, 8, 100, logits_at_once=3200) == 1
+    assert losses.pieces_for(4, 8, 100, logits_at_once=3199) == 2
+    assert losses.pieces_for(4, 12, 100, logits_at_once=1000) == 6  # 5 does not divide 12
+    assert losses.pieces_for(4, 8, 100, logits_at_once=10) == 8  # a position is the least
+
+
 def test_supervised_with_smoothing():
-    statistics = losses.token_statistics(LOGITS, TARGETS)
+    statistics = statistics_of(LOGITS, TARGETS)
     # 0.8 * (2 + 2) log 2 + 0.2 * (9/4 + 2) log 2 = (3.2 + 0.85) log 2 over two real tokens.
     close(losses.supervised(statistics, MASK, 0.2), (4.05 * log(2), 2))
 
@@ -52,7 +129,7 @@ def test_supervised_without_smoothing_is_optax_cross_entropy():
     targets = jax.random.randint(target_key, (2, 3), 0, 4)
     mask = jnp.array([[True, True, True], [True, False, False]])
     expected = optax.softmax_cross_entropy_with_integer_labels(logits_BxTxV, targets)
-    term = losses.supervised(losses.token_statistics(logits_BxTxV, targets), mask, 0.0)
+    term = losses.supervised(statistics_of(logits_BxTxV, targets), mask, 0.0)
     close(term, (expected[0].sum() + expected[1, 0], 4))
 
 
@@ -62,12 +139,12 @@ def test_supervised_with_smoothing_is_cross_entropy_with_smoothed_labels():
     targets = jax.random.randint(target_key, (2, 3), 0, 4)
     labels = optax.smooth_labels(jax.nn.one_hot(targets, 4), 0.3)
     expected = optax.softmax_cross_entropy(logits_BxTxV, labels).sum()
-    term = losses.supervised(losses.token_statistics(logits_BxTxV, targets), targets >= 0, 0.3)
+    term = losses.supervised(statistics_of(logits_BxTxV, targets), targets >= 0, 0.3)
     close(term, (expected, 6))
 
 
 def test_negative_entropy():
-    statistics = losses.token_statistics(LOGITS, TARGETS)
+    statistics = statistics_of(LOGITS, TARGETS)
     # -(7/4 + 2) log 2 over two real tokens.
     close(losses.negative_entropy(statistics, MASK), (-15 / 4 * log(2), 2))
 
@@ -124,21 +201,21 @@ def test_kl_divergence():
     reference = logits([[1 / 4, 3 / 4], [1 / 2, 1 / 2], [0.1, 0.9]]) - 8
     # 1/2 log 2 + 1/2 log 2/3 = 1/2 log 4/3, and 1/4 log 1/2 + 3/4 log 3/2 = log(27/16) / 4.
     expected = log(4 / 3) / 2 + log(27 / 16) / 4
-    close(losses.kl_divergence(policy, reference, MASK), (expected, 2))
+    close(kl_of(policy, reference, MASK), (expected, 2))
     assert expected > 0
-    close(losses.kl_divergence(policy, policy - 2, MASK), (0, 2))
+    close(kl_of(policy, policy - 2, MASK), (0, 2))
 
 
 @jax.jit
 def all_terms(logits_BxTxV, reference, targets, mask):
     """Each term of a batch, its second half standing in for what p- gives."""
-    statistics = losses.token_statistics(logits_BxTxV, targets)
-    negative = losses.token_statistics(reference, targets)
+    statistics = statistics_of(logits_BxTxV, targets)
+    negative = statistics_of(reference, targets)
     row_mask = mask.any(axis=1)
     return {
         "supervised": losses.supervised(statistics, mask, 0.2),
         "negative_entropy": losses.negative_entropy(statistics, mask),
-        "kl": losses.kl_divergence(logits_BxTxV, reference, mask),
+        "kl": kl_of(logits_BxTxV, reference, mask),
         "pairwise": losses.pairwise_contrastive(
             losses.mean_logprob(statistics.logprob, mask),
             losses.mean_logprob(negative.logprob, mask),

@@ -14,7 +14,7 @@ import pytest
 import safetensors.numpy
 
 import main
-from hir_jax import loop
+from hir_jax import loop, plan
 from tests import tiny
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -53,7 +53,9 @@ def reset_flags():
     for name in list(main.FLAGS):
         if name.startswith("config."):
             delattr(main.FLAGS, name)
-    for name in ("mode", "workdir", "input", "output", "config", "compilation_cache"):
+    names = ("mode", "workdir", "input", "output", "config", "compilation_cache")
+    places = ("distributed", "coordinator", "processes", "process_id", "topology", "programs")
+    for name in (*names, *places):
         main.FLAGS[name].unparse()
 
 
@@ -133,6 +135,16 @@ def test_a_process_in_training_stops_at_sigterm(tmp_path, cache):
     assert "Traceback" not in said
 
 
+@pytest.mark.parametrize(
+    ("flags", "search"), [((), True), (("--config.mesh.data=4", "--config.mesh.fsdp=2"), False)]
+)
+def test_plan_prints_what_it_finds_for_the_mesh_given_or_any(call, monkeypatch, flags, search):
+    asked = []
+    monkeypatch.setattr(plan, "run", lambda config, *rest: asked.append(rest) or "a plan")
+    call("--mode=plan", "--topology=v5e:2x4", "--programs=sampling", *flags)
+    assert asked == [("v5e:2x4", search, ["sampling"])]
+
+
 # Flags and config ---------------------------------------------------------------------------------
 
 
@@ -141,9 +153,11 @@ def test_a_process_in_training_stops_at_sigterm(tmp_path, cache):
     [
         ("--config.nonsense=1", "--config.nonsense: the config has no field 'nonsense'"),
         ("--nonsense=1", "Unknown command line flag 'nonsense'"),
+        # Only before JAX has looked for devices can a process join others.
+        ("--distributed", "Expected to join the other processes by itself, found a fault: coord"),
     ],
 )
-def test_unknown_flags_in_a_process_of_its_own(argument, says):
+def test_flags_refused_in_a_process_of_its_own(argument, says):
     done = subprocess.run(
         [sys.executable, "main.py", argument], cwd=ROOT, capture_output=True, text=True
     )
@@ -159,6 +173,8 @@ def test_faulty_flags(refused):
     refused("--config.seed=abc", says=["--config.seed=abc", "invalid literal for int()"])
     refused("--config.loss.smoothing=much", says=["--config.loss.smoothing=much", "float"])
     refused("--mode=fly", says="--mode=fly: value should be one of <train|eval|")
+    refused("--mode=plan", "--topology=v9:4x4", says=["--topology: expected", "'v9:4x4'"])
+    refused("--mode=plan", "--programs=tea", says=["--programs: expected", "'tea'"])
     refused("--workdri=x", says="Unknown command line flag 'workdri'")
     refused("train", says="Expected flags only, found ['train']")
 
@@ -187,6 +203,13 @@ def test_faulty_values_are_all_listed_before_anything_is_written(refused, tmp_pa
 @pytest.mark.parametrize("mode", ["sample", "score", "export"])
 def test_modes_name_the_flags_they_need(refused, mode):
     refused(f"--mode={mode}", says=f"--mode={mode} needs --")
+
+
+def test_flags_of_many_processes_go_together(refused):
+    says = "--coordinator, --processes and --process_id go together; found no --coordinator"
+    refused("--processes=2", "--process_id=0", says=says)
+    refused("--distributed", "--mode=export", "--output=out", says="--mode=export runs in one")
+    refused("--processes=0", says="--processes=0")
 
 
 def test_settings_that_do_not_go_together(refused):

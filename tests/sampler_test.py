@@ -6,24 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import Mesh
 
 from hir_jax import batching, sampler, scoring, sharding, t5
 from hir_jax.sampler import Prompt, Sampler
-from tests import simple_decode
+from tests import simple_decode, tiny
 
 EOS = 1
-CONFIG = t5.T5Config(
-    vocab_size=40,
-    d_model=16,
-    d_kv=4,
-    d_ff=32,
-    num_layers=1,
-    num_decoder_layers=1,
-    num_heads=2,
-    relative_attention_num_buckets=8,
-    relative_attention_max_distance=16,
-)
+CONFIG = tiny.EVEN
 KEY = jax.random.key(11)
 
 
@@ -39,13 +28,9 @@ def random_prompts(count):
 PROMPTS = random_prompts(13)
 
 
-def one_device():
-    return Mesh(np.array(jax.devices()[:1]).reshape(1, 1, 1), sharding.AXES)
-
-
 SAMPLER = Sampler(
     config=CONFIG,
-    mesh=one_device(),
+    mesh=tiny.one_device(),
     buckets=(8, 16),
     rows=8,
     max_new_tokens=6,
@@ -58,7 +43,7 @@ def params():
     """A tiny T5 that ends an output now and then."""
     params = jax.jit(lambda: t5.init_params(CONFIG, jax.random.key(0)))()
     params["lm_head"] *= 2
-    return place(params, one_device())
+    return place(params, tiny.one_device())
 
 
 @pytest.fixture(scope="module")
@@ -140,17 +125,19 @@ def test_draws_change_with_the_iterations_key_and_the_prompts_uid(params, sample
     assert SAMPLER(params, PROMPTS, KEY, 1.0, samples=2) == sampled[0]
 
 
-def test_one_compilation_a_length_bucket(params):
+def test_one_compilation_a_length_bucket(params, monkeypatch):
     engine = dataclasses.replace(SAMPLER, max_new_tokens=3)  # a shape of this test's own
-    decode_pool = sampler.programs(one_device()).decode_pool
-    before = decode_pool._cache_size()
+    decode_pool = sampler.programs(tiny.one_device()).decode_pool
+    before, logged = decode_pool._cache_size(), []
+    monkeypatch.setattr(sampler.logging, "info", lambda *args: logged.append(args[-1]))
     engine(params, PROMPTS, KEY, 1.0, samples=2)
     assert {len(p.tokens) <= 8 for p in PROMPTS} == {True, False}
     assert decode_pool._cache_size() - before == 2
+    assert logged == [8, 16]
     # Temperature, key, EOS and the number of prompts are arguments: nothing new is compiled.
     engine(params, PROMPTS[:5], jax.random.key(1), 0.0, samples=2)
     dataclasses.replace(engine, eos_id=7)(params, random_prompts(30), KEY, 0.3, samples=2)
-    assert decode_pool._cache_size() - before == 2
+    assert decode_pool._cache_size() - before == len(logged) == 2
 
 
 def test_logprobs_are_the_scores_of_the_outputs(params, sampled):
@@ -160,7 +147,9 @@ def test_logprobs_are_the_scores_of_the_outputs(params, sampled):
         for prompt, outputs in zip(PROMPTS, outputs_of, strict=True)
         for output in outputs
     ]
-    scores = scoring.score(params, CONFIG, one_device(), pairs, 8, batching.Buckets((16,), (8,)))
+    scores = scoring.score(
+        params, CONFIG, tiny.one_device(), pairs, 8, batching.Buckets((16,), (8,))
+    )
     logprobs = [output.logprob for outputs_of in sampled for o in outputs_of for output in o]
     np.testing.assert_allclose(logprobs, scores, atol=1e-4)
 
@@ -169,7 +158,9 @@ def test_truncated_draws_are_scored_by_the_whole_distribution(params):
     engine = dataclasses.replace(SAMPLER, buckets=(16,), top_k=3, max_new_tokens=4)
     outputs = [one for (one,) in engine(params, PROMPTS, KEY, 2.0)]
     pairs = [(p.tokens, output.tokens) for p, output in zip(PROMPTS, outputs, strict=True)]
-    scores = scoring.score(params, CONFIG, one_device(), pairs, 8, batching.Buckets((16,), (8,)))
+    scores = scoring.score(
+        params, CONFIG, tiny.one_device(), pairs, 8, batching.Buckets((16,), (8,))
+    )
     np.testing.assert_allclose([output.logprob for output in outputs], scores, atol=1e-4)
 
 
@@ -199,10 +190,10 @@ def test_outputs_are_the_simple_loops(params, sampled):
 
 def test_bfloat16_is_a_copy_of_half_the_size_and_samples_alike(params, sampled):
     config = dataclasses.replace(CONFIG, dtype="bfloat16")
-    copy = sampler.decoding_copy(params, config, one_device())
+    copy = sampler.decoding_copy(params, config, tiny.one_device())
     assert copy["lm_head"].dtype == copy["shared"].dtype == jnp.bfloat16
     assert copy["decoder"]["final_norm"]["scale"].dtype == jnp.float32
-    assert sampler.decoding_copy(params, CONFIG, one_device()) is params
+    assert sampler.decoding_copy(params, CONFIG, tiny.one_device()) is params
     engine = dataclasses.replace(SAMPLER, config=config, buckets=(16,))
     greedy = engine(params, PROMPTS, KEY, 0.0, samples=2)
     same = sum(a == b for a, b in zip(tokens_of(greedy), tokens_of(sampled[1]), strict=True))
@@ -222,15 +213,15 @@ def test_a_decoding_copy_is_split_over_tensor_alone(params):
 
 
 def test_statistics_add_up(params):
-    engine = dataclasses.replace(SAMPLER, rows=16)
-    outputs_of, cost = engine.run(params, PROMPTS, KEY, 1.0, samples=4)
-    assert cost.outputs == 4 * len(PROMPTS)
+    engine = dataclasses.replace(SAMPLER, rows=32)
+    outputs_of, cost = engine.run(params, PROMPTS, KEY, 1.0, samples=8)
+    assert cost.outputs == 8 * len(PROMPTS)
     assert cost.tokens == sum(len(o.tokens) for outputs in outputs_of for o in outputs)
     assert cost.source_tokens == sum(len(prompt.tokens) for prompt in PROMPTS)
     short = sum(len(prompt.tokens) <= 8 for prompt in PROMPTS)
     whole = 8 * (short + short % 2) + 16 * (len(PROMPTS) - short + (len(PROMPTS) - short) % 2)
     assert cost.padded_tokens == whole - cost.source_tokens  # two prompts are encoded at once
-    assert cost.tokens / 16 <= cost.steps <= cost.tokens / 16 + 6
+    assert cost.tokens / 32 <= cost.steps <= cost.tokens / 32 + 6
     assert 0.9 < cost.occupancy <= 1
 
 
@@ -252,7 +243,7 @@ def test_no_more_rows_than_work_or_memory(params):
 
     class OneOf:
         def __init__(self, free):
-            self.devices = np.array([Accelerator(free)])
+            self.local_devices = [Accelerator(free)]
 
     rows = [
         sampler.default_rows(CONFIG, OneOf(free), 4, 16, 6)

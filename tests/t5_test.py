@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import Mesh
 
 from hir_jax import batching, hf, sampler, scoring, sharding, t5
+from tests import tiny
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 RECORDED = sorted(folder.name for folder in GOLDEN.iterdir() if (folder / "expected.npz").exists())
@@ -97,7 +97,7 @@ def greedy(case, eos_id: int) -> tuple[np.ndarray, np.ndarray]:
     params = jax.tree.map(jnp.asarray, params)
     engine = sampler.Sampler(
         config=config,
-        mesh=Mesh(np.array(jax.devices()[:1]).reshape(1, 1, 1), sharding.AXES),
+        mesh=tiny.one_device(),
         buckets=(expected["source"].shape[1],),
         rows=2,  # fewer than prompts: rows begin at different times
         max_new_tokens=limit,

@@ -13,16 +13,36 @@ import pytest
 import tokenizers
 import transformers
 from jax.experimental.compilation_cache import compilation_cache as jax_cache
+from jax.sharding import Mesh
 from tokenizers import models, pre_tokenizers
 
 from configs import common
-from hir_jax import hf, runtime, t5
+from hir_jax import hf, runtime, sharding, t5
 
 SPECIAL = ("<pad>", "</s>", "<unk>")
 TEXT = "True False not and or ( ) is Solve the question with correct wrong answer . Q : A"
 WORDS = TEXT.split()
 VOCABULARY = (*SPECIAL, *WORDS, *(f"w{i}" for i in range(64 - len(SPECIAL) - len(WORDS))))
 LIKELY = {"True": 3.0, "False": 3.0, "</s>": 2.0, "not": 1.0}
+
+
+# 8 divides every dimension, so that each mesh axis may take all devices.
+EVEN = t5.T5Config(
+    vocab_size=40,
+    d_model=16,
+    d_kv=4,
+    d_ff=32,
+    num_layers=1,
+    num_decoder_layers=1,
+    num_heads=2,
+    relative_attention_num_buckets=8,
+    relative_attention_max_distance=16,
+)
+
+
+def one_device():
+    """A mesh of the first device alone."""
+    return Mesh(np.array(jax.devices()[:1]).reshape(1, 1, 1), sharding.AXES)
 
 
 def get_config():

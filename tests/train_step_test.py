@@ -1,3 +1,4 @@
+import dataclasses
 import functools
 
 import jax
@@ -5,25 +6,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from jax.sharding import Mesh
 
-from hir_jax import batching, losses, sharding, t5, train_step
+from hir_jax import batching, checkpoint, hlo, losses, runtime, sharding, t5, train_step
 from hir_jax.batching import TrainingExample
 from hir_jax.errors import UserError
 from hir_jax.train_step import LossSettings
+from tests import tiny
 
-# 8 divides every dimension, so that each mesh axis may take all devices.
-CONFIG = t5.T5Config(
-    vocab_size=40,
-    d_model=16,
-    d_kv=4,
-    d_ff=32,
-    num_layers=1,
-    num_decoder_layers=1,
-    num_heads=2,
-    relative_attention_num_buckets=8,
-    relative_attention_max_distance=16,
-)
+CONFIG = tiny.EVEN
 ALL_TERMS = LossSettings(
     smoothing=0.2,
     contrastive="pairwise",
@@ -67,10 +57,6 @@ def random_batch(real, size=8, shape=(8, 4)):
 BATCH = random_batch(6)
 
 
-def one_device():
-    return Mesh(np.array(jax.devices()[:1]).reshape(1, 1, 1), sharding.AXES)
-
-
 def descent():
     """Plain gradient descent; its state is the last gradient."""
     return optax.GradientTransformation(
@@ -82,11 +68,11 @@ def descent():
 class Trainer:
     """A compiled step on a mesh, and a state to begin with."""
 
-    def __init__(self, settings, optimizer, mesh=None, **options):
-        self.mesh = mesh or one_device()
+    def __init__(self, settings, optimizer, mesh=None, config=CONFIG, **options):
+        self.mesh = mesh or tiny.one_device()
         self.optimizer = optimizer
         shardings = train_step.state_shardings(jax.eval_shape(init_params, 0), optimizer, self.mesh)
-        self.step = train_step.make_step(CONFIG, settings, optimizer, shardings, **options)
+        self.step = train_step.make_step(config, settings, optimizer, shardings, **options)
 
     def start(self, params):
         placed = jax.device_put(params, sharding.tree_shardings(self.mesh, params))
@@ -253,6 +239,21 @@ def test_accumulated_gradients_are_the_whole_batchs(params, reference, whole, ac
     state, metrics = in_parts.run(params, [BATCH], reference=reference)
     assert distance(state.opt_state, whole[0]) < 1e-6
     assert metrics.keys() == whole[1].keys()
+    for name, value in whole[1].items():
+        np.testing.assert_allclose(metrics[name], value, rtol=1e-5, err_msg=name)
+
+
+def test_activations_computed_again_give_the_same_gradient(params, reference, whole):
+    forgetful = Trainer(ALL_TERMS, descent(), config=dataclasses.replace(CONFIG, remat=True))
+    state, metrics = forgetful.run(params, [BATCH], reference=reference)
+    assert distance(state.opt_state, whole[0]) < 1e-6
+    np.testing.assert_allclose(metrics["loss"], whole[1]["loss"], rtol=1e-6)
+
+
+def test_a_loss_in_pieces_has_the_same_gradient(params, reference, whole):
+    settings = dataclasses.replace(ALL_TERMS, logits_at_once=2 * 8 * 40)  # a position at a time
+    state, metrics = Trainer(settings, descent()).run(params, [BATCH], reference=reference)
+    assert distance(state.opt_state, whole[0]) < 1e-6
     for name, value in whole[1].items():
         np.testing.assert_allclose(metrics[name], value, rtol=1e-5, err_msg=name)
 
@@ -440,10 +441,15 @@ def two_steps(trainer, params, reference):
     return trainer.run(params, [BATCH, random_batch(8)], reference=placed)
 
 
+@functools.cache
+def on_mesh(shape):
+    mesh = sharding.make_mesh(dict(zip(sharding.AXES, shape, strict=True)))
+    return Trainer(ALL_TERMS, descent(), mesh)
+
+
 @pytest.mark.parametrize("shape", [(8, 1, 1), (1, 8, 1), (1, 1, 8), (2, 2, 2)], ids=str)
 def test_every_mesh_trains_as_one_device_does(trainer, params, reference, shape):
-    mesh = sharding.make_mesh(dict(zip(sharding.AXES, shape, strict=True)))
-    state, metrics = two_steps(Trainer(ALL_TERMS, descent(), mesh), params, reference)
+    state, metrics = two_steps(on_mesh(shape), params, reference)
     expected, expected_metrics = two_steps(trainer, params, reference)
     for name, value in expected_metrics.items():
         np.testing.assert_allclose(metrics[name], value, rtol=1e-5, atol=1e-5, err_msg=name)
@@ -451,3 +457,49 @@ def test_every_mesh_trains_as_one_device_does(trainer, params, reference, shape)
     jax.tree.map(close, state.params, expected.params)
     moved = jax.tree.map(lambda new, old: np.abs(new - old).max(), state.params, params)
     assert min(jax.tree.leaves(moved)) > 1e-4  # no weight stood still
+
+
+def test_devices_exchange_weights_and_gradients_not_activations(params):
+    settings = LossSettings(smoothing=0.2, contrastive_weight=1.0)
+    mesh = sharding.make_mesh({"data": 1, "fsdp": 8, "tensor": 1})
+    sharded = Trainer(settings, descent(), mesh)
+    batch = sharded.place(random_batch(64, 64, (32, 8)))
+    text = sharded.step.lower(sharded.start(params), batch, KEY, None).compile().as_text()
+    weights = sum(leaf.nbytes for leaf in jax.tree.leaves(params))
+    activation = batch.sources_Bx2xS.size * CONFIG.d_model * 4
+    assert activation > 4 * weights
+    # Weights are gathered, and their gradients summed, twice at most.
+    assert sum(each.bytes for each in hlo.parse(text).cost.collectives) < 4 * weights
+
+
+def test_a_part_of_an_accumulated_batch_is_compiled_once(params):
+    made = Trainer(LossSettings(smoothing=0.2), descent(), accumulation=4)
+    text = made.step.lower(made.start(params), BATCH, KEY, None).as_text()
+    whole = Trainer(LossSettings(smoothing=0.2), descent())
+    once = whole.step.lower(whole.start(params), BATCH, KEY, None).as_text()
+    assert text.count("dot_general") == once.count("dot_general") > 0
+
+
+@pytest.mark.parametrize(
+    "first, then", [((1, 8, 1), None), (None, (2, 2, 2)), ((2, 2, 2), (1, 8, 1))], ids=str
+)
+def test_training_goes_on_from_a_checkpoint_of_another_mesh(
+    trainer, params, reference, first, then, tmp_path
+):
+    before, after = (on_mesh(shape) if shape else trainer for shape in (first, then))
+    placed = [
+        jax.device_put(reference, sharding.tree_shardings(t.mesh, reference))
+        for t in (before, after)
+    ]
+    state, _ = before.step(before.start(params), before.place(BATCH), KEY, placed[0])
+    checkpoints = checkpoint.Checkpoints(str(tmp_path))
+    checkpoints.save(1, state, {})
+    checkpoints.wait()
+    _, state, _ = checkpoints.restore_latest(runtime.abstract(state, after.mesh))
+    checkpoints.close()
+    state, metrics = after.step(state, after.place(random_batch(8)), KEY, placed[1])
+    expected, expected_metrics = two_steps(trainer, params, reference)
+    for name, value in expected_metrics.items():
+        np.testing.assert_allclose(metrics[name], value, rtol=1e-5, atol=1e-5, err_msg=name)
+    close = functools.partial(np.testing.assert_allclose, rtol=0, atol=1e-5)
+    jax.tree.map(close, jax.device_get(state.params), expected.params)
