@@ -4,10 +4,13 @@
 
 FLAN-T5-small's shape, float32, random weights. Parts are taken away one by one and the rest timed
 inside a loop of steps, as the engine runs them. `read` is the rate at which this machine sums up a
-large array, `product` that of a large matrix product.
+large array, `product` that of a large matrix product. Beside it, two other ways to build an engine:
+a cache whose rows are each written at a column of their own, which is a scatter, timed; and refills
+by the host after chunks of steps, whose share of rows at work follows from the outputs' lengths.
 """
 
 import contextlib
+import pathlib
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -15,10 +18,11 @@ from unittest import mock
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from absl import app, flags
 
 from benchmarks import workloads
-from hir_jax import metrics, sampling, t5
+from hir_jax import generate, hf, metrics, sampling, shapes, t5
 
 FLAGS = flags.FLAGS
 flags.DEFINE_integer("rows", 64, "Outputs decoded at once.")
@@ -32,18 +36,10 @@ flags.DEFINE_integer("repeats", 5, "Timed runs; the median is given.")
 def main(argv: Sequence[str]) -> None:
     """Prints the table."""
     del argv
-    d_model, d_kv, d_ff, layers, heads = workloads.SHAPES["small"]
-    config = t5.T5Config(
-        vocab_size=workloads.VOCABULARY,
-        d_model=d_model,
-        d_kv=d_kv,
-        d_ff=d_ff,
-        num_layers=layers,
-        num_decoder_layers=layers,
-        num_heads=heads,
-    )
+    raw = shapes.flan_t5("small")
+    config = hf.parse_config(raw, pathlib.Path("flan-t5-small"), "float32", has_head=True)
     params = jax.jit(lambda: t5.init_params(config, jax.random.key(0)))()
-    places = -(-5 * FLAGS.rows // (2 * FLAGS.samples)) if FLAGS.samples > 1 else FLAGS.rows
+    places = generate.places_for(FLAGS.rows, FLAGS.samples)
     cache = t5.init_cache(config, FLAGS.rows, FLAGS.length, places, FLAGS.samples, FLAGS.source)
     cache = cache.replace(source_mask_BxS=jnp.ones_like(cache.source_mask_BxS))
     lanes = places * FLAGS.samples
@@ -74,26 +70,34 @@ def main(argv: Sequence[str]) -> None:
         )
         return sampling.draw(logits_NxV, uniform_Nx2, jnp.float32(1), 50)
 
-    greedy = lambda logits_NxV: jnp.argmax(logits_NxV, -1).astype(jnp.int32)  # noqa: E731
-    everything, undrawn = milliseconds(sampled), milliseconds(greedy)
+    # The cheapest thing that needs all logits.
+    undrawn = lambda logits_NxV: jnp.max(logits_NxV, -1).astype(jnp.int32)  # noqa: E731
+    everything, no_draws = milliseconds(sampled), milliseconds(undrawn)
+    with written_by_scatter():
+        scattered = milliseconds(undrawn)
     with without_attention(FLAGS.source):
-        no_cross = milliseconds(greedy)
+        no_cross = milliseconds(undrawn)
     with without_attention(FLAGS.source, FLAGS.length):
-        products = milliseconds(greedy)
+        products = milliseconds(undrawn)
     large = jnp.ones((64, 1024, 1024))
     total = jax.jit(jnp.sum)
     read = large.nbytes / seconds(lambda: total(large)) / 1e9
     rate = workloads.product_rate() / 1e9
     weights = sum(leaf.size for leaf in jax.tree.leaves(params["decoder"])) + params["lm_head"].size
-    flops = 2 * FLAGS.rows * (weights - 2 * layers * d_model * heads * d_kv)
+    # Keys and values of the source are projected once, not in a step.
+    cross = 2 * config.num_decoder_layers * config.d_model * config.num_heads * config.d_kv
+    flops = 2 * FLAGS.rows * (weights - cross)
     rows = [
         ("whole step", everything, ""),
-        ("draws, top-k 50", everything - undrawn, ""),
-        ("cross-attention", undrawn - no_cross, rate_of(cross_bytes, undrawn - no_cross)),
+        ("draws, top-k 50", everything - no_draws, ""),
+        ("cross-attention", no_draws - no_cross, rate_of(cross_bytes, no_draws - no_cross)),
         ("self-attention", no_cross - products, rate_of(self_bytes, no_cross - products)),
         ("products, norms, the rest", products, f"{flops / products / 1e6:.0f} GFLOP/s"),
     ]
+    rows.append(("a column a row instead", scattered - no_draws, "more than the ring"))
     print(metrics.format_table(("part", "ms", ""), [(a, f"{b:.1f}", c) for a, b, c in rows]))
+    shares = ", ".join(f"{chunk}: {rows_at_work(chunk):.0%}" for chunk in (4, 8, 16, 32))
+    print(f"rows at work with refills after chunks of steps, mean length 12: {shares}")
     print(f"this machine: product {rate:.0f} GFLOP/s, read {read:.1f} GB/s")
 
 
@@ -114,6 +118,30 @@ def without_attention(*lengths: int) -> Iterator[None]:
 
     with mock.patch.object(t5.Attention, "attend", changed):
         yield
+
+
+@contextlib.contextmanager
+def written_by_scatter() -> Iterator[None]:
+    """Each row's key and value go to a column of its own."""
+    update = jax.lax.dynamic_update_slice
+
+    def changed(old: jax.Array, new: jax.Array, start: tuple) -> jax.Array:
+        if old.ndim != 4:
+            return update(old, new, start)
+        row_N = jnp.arange(old.shape[0])
+        column_N = (start[2] + row_N) % old.shape[2]
+        return old.at[row_N, :, column_N].set(new[:, :, 0])
+
+    with mock.patch.object(jax.lax, "dynamic_update_slice", changed):
+        yield
+
+
+def rows_at_work(chunk: int) -> float:
+    """The share where lengths are geometric and an ended row waits for the end of its chunk."""
+    lengths = np.arange(1, 1000)
+    probability = (1 - 1 / workloads.MEAN_LENGTH) ** (lengths - 1) / workloads.MEAN_LENGTH
+    taken = -(-lengths // chunk) * chunk
+    return float((probability * lengths).sum() / (probability * taken).sum())
 
 
 def seconds(run: Callable[[], jax.Array]) -> float:

@@ -1,54 +1,51 @@
 """The same workload on other systems, each with the best of several batch sizes."""
 
-import json
 import os
 import pathlib
-import subprocess
 import time
 from collections.abc import Callable
 
+from benchmarks import machine
 from benchmarks.workloads import Workload
 
-Runner = Callable[[], tuple[int, dict]]
+Runner = Callable[[], dict]  # gives the tokens drawn, and what else is to be told
+Run = Callable[[list[list[int]], int], int]  # samples prompts in batches of a size; gives tokens
 BATCH_SIZES = (16, 32, 64)  # prompts
 
 
-def make(name: str, workload: Workload, flax_python: str) -> dict[str, Runner]:
-    """The runner of a system, by the name it is reported under."""
-    if name == "torch":
-        return {"Transformers (torch)": best(torch_runner(workload))}
-    if name == "ctranslate2":
-        return {"CTranslate2": best(ctranslate2_runner(workload))}
-    if name == "flax":
-        return {"FlaxT5 (jit)": flax_runner(workload, flax_python)}
-    raise ValueError(f"expected torch, ctranslate2 or flax; found {name!r}")
-
-
-def best(run: Callable[[int], int]) -> Runner:
-    """The first call tries all batch sizes; the following take the fastest."""
+def make(name: str, workload: Workload) -> Runner:
+    """A runner, with the best of some batch sizes: the first call tries all, on a part."""
+    run = {"torch": torch_runner, "ctranslate2": ctranslate2_runner}[name](workload)
     chosen: list[int] = []
 
-    def runner() -> tuple[int, dict]:
+    def runner() -> dict:
         if not chosen:
-            seconds = {}
-            run(BATCH_SIZES[0])
-            for size in BATCH_SIZES:
-                started = time.perf_counter()
-                count = run(size)
-                seconds[size] = (time.perf_counter() - started) / count
-            chosen.append(min(seconds, key=seconds.get))
-        return run(chosen[0]), {"batch_size": chosen[0]}
+            chosen.append(best_size(workload.prompts[: max(BATCH_SIZES)], run))
+            return {}
+        count = run(workload.prompts, chosen[0])
+        memory = machine.peak_memory_gb()
+        return {"tokens": count, "batch_size": chosen[0], "peak_memory_gb": memory}
 
     return runner
 
 
-def sorted_batches(workload: Workload, size: int) -> list[list[list[int]]]:
+def best_size(prompts: list[list[int]], run: Run) -> int:
+    """The size with the most tokens a second."""
+    seconds = {}
+    for size in (BATCH_SIZES[0], *BATCH_SIZES):  # the first once more, warm
+        started = time.perf_counter()
+        count = run(prompts, size)
+        seconds[size] = (time.perf_counter() - started) / count
+    return min(seconds, key=seconds.get)
+
+
+def sorted_batches(prompts: list[list[int]], size: int) -> list[list[list[int]]]:
     """Prompts in batches of about equal lengths, the longest first."""
-    prompts = sorted(workload.prompts, key=len, reverse=True)
+    prompts = sorted(prompts, key=len, reverse=True)
     return [prompts[i : i + size] for i in range(0, len(prompts), size)]
 
 
-def torch_runner(workload: Workload) -> Callable[[int], int]:
+def torch_runner(workload: Workload) -> Run:
     """`generate` of transformers, with its cache."""
     import torch
     import transformers
@@ -57,9 +54,9 @@ def torch_runner(workload: Workload) -> Callable[[int], int]:
     model = transformers.T5ForConditionalGeneration.from_pretrained(workload.folder).eval()
     length = workload.max_new_tokens
 
-    def run(size: int) -> int:
+    def run(prompts: list[list[int]], size: int) -> int:
         count = 0
-        for batch in sorted_batches(workload, size):
+        for batch in sorted_batches(prompts, size):
             longest = len(batch[0])
             ids = torch.tensor([p + [0] * (longest - len(p)) for p in batch])
             mask = torch.tensor([[1] * len(p) + [0] * (longest - len(p)) for p in batch])
@@ -79,7 +76,7 @@ def torch_runner(workload: Workload) -> Callable[[int], int]:
     return run
 
 
-def ctranslate2_runner(workload: Workload) -> Callable[[int], int]:
+def ctranslate2_runner(workload: Workload) -> Run:
     """`translate_batch`, which splits and sorts by itself and leaves rows that have ended out."""
     import ctranslate2
     import transformers
@@ -91,13 +88,16 @@ def ctranslate2_runner(workload: Workload) -> Callable[[int], int]:
         folder, device="cpu", compute_type="float32", intra_threads=os.cpu_count(), inter_threads=1
     )
     tokenizer = transformers.AutoTokenizer.from_pretrained(workload.folder)
-    prompts = [tokenizer.convert_ids_to_tokens(prompt) for prompt in workload.prompts]
     length = workload.max_new_tokens
 
-    def run(size: int) -> int:
+    def run(prompts: list[list[int]], size: int) -> int:
         # Sampling gives one output a prompt, so each prompt is there as often as it has samples.
         results = translator.translate_batch(
-            [prompt for prompt in prompts for _ in range(workload.samples)],
+            [
+                tokens
+                for p in prompts
+                for tokens in [tokenizer.convert_ids_to_tokens(p)] * workload.samples
+            ],
             beam_size=1,
             sampling_topk=50,
             sampling_temperature=1.0,
@@ -107,29 +107,5 @@ def ctranslate2_runner(workload: Workload) -> Callable[[int], int]:
             return_end_token=True,
         )
         return sum(len(result.hypotheses[0]) for result in results)
-
-    return run
-
-
-def flax_runner(workload: Workload, python: str) -> Runner:
-    """FlaxT5 of transformers 4, in a process of its own that times itself on request."""
-    program = pathlib.Path(__file__).with_name("flax_peer.py")
-    request = {
-        "folder": str(workload.folder),
-        "batches": sorted_batches(workload, 64),
-        "samples": workload.samples,
-        "max_new_tokens": workload.max_new_tokens,
-        "exact": workload.exact,
-    }
-    process = subprocess.Popen(
-        [python, str(program)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    process.stdin.write(json.dumps(request) + "\n")
-    process.stdin.flush()
-
-    def run() -> tuple[int, dict]:
-        process.stdin.write("run\n")
-        process.stdin.flush()
-        return int(process.stdout.readline()), {"batch_size": 64}
 
     return run

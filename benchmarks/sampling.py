@@ -1,7 +1,7 @@
 """Sampling: this engine beside Transformers, CTranslate2 and FlaxT5, on one model in one run.
 
-    python -m benchmarks.sampling --tokenizer=T5_TOKENIZER --bigbench_dir=BENCHMARK_TASKS \
-        --flax_python=OTHER_VENV/bin/python --output=sampling.json
+    JAX_NUM_CPU_DEVICES=2 python -m benchmarks.sampling --tokenizer=T5_TOKENIZER \
+        --bigbench_dir=BENCHMARK_TASKS --flax_python=OTHER_VENV/bin/python --output=sampling.json
 
 Workloads, the model FLAN-T5-small's shape with random weights, sampled with top-k 50:
 
@@ -10,8 +10,9 @@ B  256 questions of BIG-bench's twelve tasks, 4 samples each. The weights are fi
    output ends after each token with probability 1/12; at most 128 tokens.
 C  B with 64 and with 1,024 questions.
 
-Everyone computes in float32 with the same weights on all cores, is warmed up by a whole run, and
-then takes turns with the others; medians are given. Times are from token ids to token ids. Peers
+Everyone computes in float32 with the same weights on all cores in a process of its own, is warmed
+up by a whole run, and then takes turns with the others, which are stopped meanwhile; medians are
+given. Times are from token ids to token ids. Peers
 get the prompts sorted by length, and the best of several batch sizes. The limit is the time that
 the model's matrix products (of real tokens alone) take at the rate of a large product, measured in
 the same run.
@@ -21,19 +22,18 @@ below 5.
 """
 
 import json
+import os
 import pathlib
-import platform
-import resource
 import statistics
+import sys
 import tempfile
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import jax
 from absl import app, flags
 
-from benchmarks import peers, workloads
-from hir_jax import hf, metrics, sampler, sharding
+from benchmarks import machine, peers, turns, workloads
+from hir_jax import hf, metrics, sampler, shapes, sharding
 
 FLAGS = flags.FLAGS
 flags.DEFINE_list("workloads", ["A", "B", "C"], "Which to run.")
@@ -43,82 +43,94 @@ flags.DEFINE_string(
 )
 flags.DEFINE_string("tokenizer", None, "Folder of T5's tokenizer.", required=True)
 flags.DEFINE_string("bigbench_dir", "", "A folder laid out like BIG-bench's benchmark_tasks/.")
-flags.DEFINE_enum("shape", "small", list(workloads.SHAPES), "Of FLAN-T5.")
+flags.DEFINE_enum("shape", "small", list(shapes.FLAN_T5), "Of FLAN-T5.")
 flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Of ours.")
 flags.DEFINE_integer("rows", 0, "Outputs that ours decodes at once; 0: its own choice.")
 flags.DEFINE_integer("buckets", 6, "Source lengths that ours pads to.")
 flags.DEFINE_integer("repeats", 3, "Timed runs of each.")
 flags.DEFINE_string("models", "", "Folder that keeps the models for the next run.")
 flags.DEFINE_string("output", "", "A JSON file for all figures.")
+flags.DEFINE_string("runner", "", "What a process that this one starts is to run.")
 
-Runner = Callable[[], tuple[int, dict]]  # gives the tokens drawn, and what else is to be told
+OURS = "hir_jax"
 
 
 def main(argv: Sequence[str]) -> None:
     """Runs what the flags ask for; prints a table and writes the JSON."""
     del argv
+    if FLAGS.runner:
+        return serve()
     records = []
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = pathlib.Path(FLAGS.models or scratch)
         for name in FLAGS.workloads:
             for workload in workloads.make(
-                name,
-                FLAGS.shape,
-                FLAGS.tokenizer,
-                FLAGS.bigbench_dir,
-                pathlib.Path(FLAGS.models or folder),
+                name, FLAGS.shape, FLAGS.tokenizer, FLAGS.bigbench_dir, folder
             ):
-                records += measure(workload)
+                workload.save(pathlib.Path(scratch) / "workload.json")
+                records += measure(workload, scratch)
                 print(table(records), flush=True)
     if FLAGS.output:
         pathlib.Path(FLAGS.output).write_text(json.dumps(records, indent=1) + "\n")
+    return None
 
 
-def measure(workload: workloads.Workload) -> list[dict]:
+def serve() -> None:
+    """Samples the workload for each line that comes in; answers with its cost."""
+    workload = workloads.load(pathlib.Path(FLAGS.models) / "workload.json")
+    turns.serve(ours(workload) if FLAGS.runner == OURS else peers.make(FLAGS.runner, workload))
+
+
+def measure(workload: workloads.Workload, scratch: str) -> list[dict]:
     """A record for ours and each peer."""
-    runners = {"hir_jax": ours(workload)}
-    for name in FLAGS.peers:
-        runners |= peers.make(name, workload, FLAGS.flax_python)
+    command = [sys.executable, "-m", "benchmarks.sampling", *FLAGS.flags_into_string().split("\n")]
+    runners = {
+        name: turns.Runner([*command, f"--runner={name}", f"--models={scratch}"])
+        for name in [OURS, *FLAGS.peers]
+    }
     if FLAGS.flax_python:
-        runners |= peers.make("flax", workload, FLAGS.flax_python)
-    seconds: dict[str, list[float]] = {name: [] for name in runners}
-    tokens: dict[str, list[int]] = {name: [] for name in runners}
-    told, rates = {}, []
+        program = pathlib.Path(__file__).with_name("flax_peer.py")
+        # Its JAX has its own idea of devices.
+        env = {k: v for k, v in os.environ.items() if k != "JAX_NUM_CPU_DEVICES"}
+        file = f"{scratch}/workload.json"
+        runners["FlaxT5 (jit)"] = turns.Runner([FLAGS.flax_python, str(program), file], env)
+    answers: dict[str, list[dict]] = {name: [] for name in runners}
+    rates = []
     for repeat in range(FLAGS.repeats + 1):
-        for name, run in runners.items():
-            started = time.perf_counter()
-            count, told[name] = run()
-            elapsed = time.perf_counter() - started
-            if repeat:  # the first run compiles and warms up
-                seconds[name].append(elapsed)
-                tokens[name].append(count)
         rates.append(workloads.product_rate())
+        for name, runner in runners.items():
+            answer = runner.run()
+            if repeat:  # the first run compiles and warms up
+                answers[name].append(answer)
+    for runner in runners.values():
+        runner.close()
     rate = statistics.median(rates)
     records = []
     for name in runners:
-        elapsed, count = statistics.median(seconds[name]), statistics.median(tokens[name])
-        limit = workload.flops(count) / rate
+        seconds = [answer["seconds"] for answer in answers[name]]
+        elapsed = statistics.median(seconds)
+        count = statistics.median(answer["tokens"] for answer in answers[name])
         records.append(
-            {
+            answers[name][-1]
+            | {
                 "workload": workload.name,
                 "runner": name,
                 "seconds": elapsed,
                 "samples_per_second": workload.outputs / elapsed,
                 "tokens_per_second": count / elapsed,
                 "tokens": count,
-                "share_of_product_limit": limit / elapsed,
+                "share_of_product_limit": workload.flops(count) / rate / elapsed,
                 "product_gflops": rate / 1e9,
-                "all_seconds": seconds[name],
-                "peak_memory_gb": peak_memory_gb(),
-                "machine": machine(),
+                "all_seconds": seconds,
+                "machine": machine.name(),
                 "dtype": FLAGS.dtype,
                 "shape": FLAGS.shape,
             }
-            | told[name]
         )
     return records
 
 
-def ours(workload: workloads.Workload) -> Runner:
+def ours(workload: workloads.Workload) -> peers.Runner:
     """The engine, as the loop uses it."""
     config = hf.read_config(workload.folder, FLAGS.dtype)
     mesh = sharding.make_mesh({"data": -1, "fsdp": 1, "tensor": 1})
@@ -136,11 +148,13 @@ def ours(workload: workloads.Workload) -> Runner:
     prompts = [sampler.Prompt(tuple(p), i) for i, p in enumerate(workload.prompts)]
     draws = iter(range(1 << 30))
 
-    def run() -> tuple[int, dict]:
+    def run() -> dict:
         key = jax.random.key(next(draws))
         _, cost = engine.run(params, prompts, key, 1.0, workload.samples)
         encoded = cost.source_tokens + cost.padded_tokens
-        return cost.tokens, {
+        return {
+            "tokens": cost.tokens,
+            "peak_memory_gb": machine.peak_memory_gb(),
             "steps": cost.steps,
             "occupancy": cost.occupancy,
             "padded_share": cost.padded_tokens / encoded,
@@ -151,7 +165,7 @@ def ours(workload: workloads.Workload) -> Runner:
 
 def table(records: Sequence[dict]) -> str:
     """What a reader wants first."""
-    first = {r["workload"]: r["seconds"] / r["tokens"] for r in records if r["runner"] == "hir_jax"}
+    first = {r["workload"]: r["seconds"] / r["tokens"] for r in records if r["runner"] == OURS}
     return metrics.format_table(
         (
             "workload",
@@ -162,6 +176,8 @@ def table(records: Sequence[dict]) -> str:
             "ours is",
             "of the limit",
             "occupancy",
+            "padding",
+            "memory",
         ),
         [
             (
@@ -172,26 +188,12 @@ def table(records: Sequence[dict]) -> str:
                 f"{r['tokens_per_second']:.0f}",
                 f"{r['seconds'] / r['tokens'] / first[r['workload']]:.2f}x",
                 f"{r['share_of_product_limit']:.0%}",
-                f"{r['occupancy']:.1%}" if "occupancy" in r else "",
+                *(f"{r[key]:.1%}" if key in r else "" for key in ("occupancy", "padded_share")),
+                f"{r['peak_memory_gb']:.2f} GB",
             )
             for r in records
         ],
     )
-
-
-def peak_memory_gb() -> float:
-    """Of the device where it tells; else of this process, peers in it included."""
-    memory = jax.devices()[0].memory_stats() or {}
-    if "peak_bytes_in_use" in memory:
-        return memory["peak_bytes_in_use"] / 1e9
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-
-
-def machine() -> str:
-    """The device, and how many."""
-    device = jax.devices()[0]
-    kind = device.device_kind if device.platform != "cpu" else platform.processor() or "cpu"
-    return f"{jax.device_count()} x {kind}, jax {jax.__version__}"
 
 
 if __name__ == "__main__":

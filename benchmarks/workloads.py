@@ -12,33 +12,11 @@ import numpy as np
 import transformers
 
 from configs import flan_t5
-from hir_jax import batching, data, hf, sharding, t5, train_step
+from hir_jax import batching, data, hf, shapes, sharding, t5, train_step
+from hir_jax.data.bigbench.tasks import RAW_FOLDER
 from hir_jax.data.example import format_prompt
 
-# d_model, d_kv, d_ff, layers, heads of FLAN-T5 (Chung et al., 2022; T5 v1.1's shapes).
-SHAPES = {
-    "small": (512, 64, 1024, 8, 6),
-    "base": (768, 64, 2048, 12, 12),
-    "large": (1024, 64, 2816, 24, 16),
-    "xl": (2048, 64, 5120, 24, 32),
-}
-VOCABULARY = 32128
 MEAN_LENGTH = 12
-
-TASKS = (
-    "logical_deduction_three_objects",
-    "logical_deduction_five_objects",
-    "logical_deduction_seven_objects",
-    "tracking_shuffled_objects_three_objects",
-    "tracking_shuffled_objects_five_objects",
-    "tracking_shuffled_objects_seven_objects",
-    "date_understanding",
-    "object_counting",
-    "geometric_shapes",
-    "penguins_in_a_table",
-    "reasoning_about_colored_objects",
-    "word_sorting",
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,20 +48,35 @@ class Workload:
         """Source lengths to pad to."""
         return batching.best_lengths([len(prompt) for prompt in self.prompts], count)
 
-    def flops(self, new_tokens: float) -> float:
-        """Of the model's matrix products: each prompt encoded once, each new token decoded once.
+    def save(self, file: pathlib.Path) -> None:
+        """Writes it as JSON."""
+        fields = dataclasses.asdict(self) | {"folder": str(self.folder)}
+        file.write_text(json.dumps(fields))
 
-        Products with the keys and values of attention are left out; so is all padding.
-        """
-        config = json.loads((self.folder / "config.json").read_text())
-        width, heads = config["d_model"], config["num_heads"] * config["d_kv"]
-        feed_forward = 3 * width * config["d_ff"]
-        encoder = config["num_layers"] * (4 * width * heads + feed_forward)
-        cross = config["num_decoder_layers"] * 2 * width * heads
-        decoder = config["num_decoder_layers"] * (6 * width * heads + feed_forward)
-        source_tokens = sum(len(prompt) for prompt in self.prompts)
-        a_token = decoder + width * config["vocab_size"]
-        return 2 * (source_tokens * (encoder + cross) + new_tokens * a_token)
+    def flops(self, new_tokens: float) -> float:
+        """Of the model's matrix products: each prompt encoded once, each new token decoded once."""
+        return forward_flops(self.folder, sum(len(prompt) for prompt in self.prompts), new_tokens)
+
+
+def load(file: pathlib.Path) -> Workload:
+    """What `Workload.save` wrote."""
+    fields = json.loads(file.read_text())
+    return Workload(**fields | {"folder": pathlib.Path(fields["folder"])})
+
+
+def forward_flops(folder: pathlib.Path, source_tokens: float, target_tokens: float) -> float:
+    """Of the products with weights, so many tokens read and decoded.
+
+    Products with the keys and values of attention are left out; so is all padding.
+    """
+    config = json.loads((folder / "config.json").read_text())
+    width, heads = config["d_model"], config["num_heads"] * config["d_kv"]
+    feed_forward = 3 * width * config["d_ff"]
+    encoder = config["num_layers"] * (4 * width * heads + feed_forward)
+    cross = config["num_decoder_layers"] * 2 * width * heads
+    decoder = config["num_decoder_layers"] * (6 * width * heads + feed_forward)
+    head = width * config["vocab_size"]
+    return 2 * (source_tokens * (encoder + cross) + target_tokens * (decoder + head))
 
 
 def make(
@@ -97,11 +90,10 @@ def make(
         prompts = [[*rng.integers(3, 32000, 127).tolist(), 1] for _ in range(64)]
         return [Workload("A", model, prompts, 1, 64, exact=True)]
     model = random_model(shape, codec, folder / f"{shape}-ends", ends=True)
-    counts = {"B": (256,), "C": (64, 1024)}[name]
+    prompts = real_prompts(codec, bigbench_dir)
     return [
         Workload(f"{name} ({count})", model, prompts[:count], 4, 128, exact=False)
-        for count in counts
-        for prompts in [real_prompts(codec, bigbench_dir)]
+        for count in {"B": (256,), "C": (64, 1024)}[name]
     ]
 
 
@@ -109,7 +101,7 @@ def real_prompts(codec: transformers.PreTrainedTokenizerBase, bigbench_dir: str)
     """Questions of the twelve tasks in one fixed random order."""
     config = flan_t5.get_config()
     config.data.bigbench_dir = bigbench_dir
-    config.data.task = ",".join(TASKS)
+    config.data.task = ",".join(RAW_FOLDER)
     examples = data.load(config.data).train
     order = np.random.default_rng(0).permutation(len(examples))
     texts = [format_prompt(config.instruction.correct, examples[i]) for i in order[:1024]]
@@ -122,25 +114,7 @@ def random_model(
     """Random weights, written once; if asked, tuned so that outputs end after some 12 tokens."""
     if folder.exists():
         return folder
-    d_model, d_kv, d_ff, layers, heads = SHAPES[shape]
-    raw = {
-        "model_type": "t5",
-        "architectures": ["T5ForConditionalGeneration"],
-        "vocab_size": VOCABULARY,
-        "d_model": d_model,
-        "d_kv": d_kv,
-        "d_ff": d_ff,
-        "num_layers": layers,
-        "num_decoder_layers": layers,
-        "num_heads": heads,
-        "feed_forward_proj": "gated-gelu",
-        "tie_word_embeddings": False,
-        "dropout_rate": 0.0,
-        "pad_token_id": 0,
-        "eos_token_id": 1,
-        "decoder_start_token_id": 0,
-        "is_encoder_decoder": True,
-    }
+    raw = shapes.flan_t5(shape) | {"dropout_rate": 0.0}
     config = hf.parse_config(raw, folder, "float32", has_head=True)
     params = t5.init_params(config, jax.random.key(0))
     if ends:
@@ -149,11 +123,15 @@ def random_model(
     return folder
 
 
-def _tune(params: t5.Params, config: t5.T5Config, steps: int = 50) -> t5.Params:
-    """Teaches that any token is followed by EOS with probability 1/12, whatever the prompt."""
+def _tune(params: t5.Params, config: t5.T5Config, steps: int = 100) -> t5.Params:
+    """Teaches that any token is followed by EOS with probability 1/12, whatever the prompt.
+
+    Other tokens are few enough that top-k 50 cuts none of them off.
+    """
     rng = np.random.default_rng(1)
     optimizer = train_step.make_optimizer("adamw", 1e-3, warmup_steps=10, clip_norm=1.0)
-    mesh = sharding.make_mesh({"data": 1, "fsdp": 1, "tensor": -1})
+    mesh = sharding.make_mesh({"data": -1, "fsdp": 1, "tensor": 1})
+    params = jax.device_put(params, sharding.tree_shardings(mesh, params))
     shardings = train_step.state_shardings(params, optimizer, mesh)
     settings = train_step.LossSettings(smoothing=0.0)
     step = train_step.make_step(config, settings, optimizer, shardings)
@@ -162,23 +140,23 @@ def _tune(params: t5.Params, config: t5.T5Config, steps: int = 50) -> t5.Params:
         rows = []
         for length in np.minimum(rng.geometric(1 / MEAN_LENGTH, 16), 32):
             source = tuple(rng.integers(3, 32000, 8).tolist())
-            target = (*rng.integers(3, 32000, length - 1).tolist(), 1)
+            target = (*rng.integers(3, 43, length - 1).tolist(), 1)
             rows.append(batching.TrainingExample(source, (), target, correct=True))
         state, _ = step(state, batching.make_batch(rows, 16, (8, 32)), jax.random.key(0), None)
     return state.params
 
 
 @functools.cache
-def _product(size: int) -> tuple:
-    x = jax.random.normal(jax.random.key(0), (size, size))
+def _product(dtype: str, size: int) -> tuple:
+    x = jax.random.normal(jax.random.key(0), (size, size), dtype)
     product = jax.jit(jnp.matmul)
     product(x, x).block_until_ready()
     return product, x
 
 
-def product_rate(size: int = 2048, times: int = 5) -> float:
-    """Floating-point operations a second of a large float32 product, here and now."""
-    product, x = _product(size)
+def product_rate(dtype: str = "float32", size: int = 2048, times: int = 5) -> float:
+    """Floating-point operations a second of a large product, here and now."""
+    product, x = _product(dtype, size)
     started = time.perf_counter()
     for _ in range(times):
         product(x, x).block_until_ready()

@@ -1,0 +1,48 @@
+"""Runners in processes of their own that take turns.
+
+Whoever waits is stopped: threads that spin while they have nothing to do (OpenMP's) would slow down
+the others, and each process's peak of memory is its own.
+"""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+
+class Runner:
+    """A process that answers each line with a JSON object; see `serve`."""
+
+    def __init__(self, command: Sequence[str], env: Mapping[str, str] | None = None) -> None:
+        """Starts it."""
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env
+        )
+
+    def run(self) -> dict:
+        """One run, and what it cost."""
+        self._process.send_signal(signal.SIGCONT)
+        self._process.stdin.write("run\n")
+        self._process.stdin.flush()
+        answer = self._process.stdout.readline()
+        if not answer:
+            raise RuntimeError(f"expected an answer; the process ended: {self._process.args}")
+        self._process.send_signal(signal.SIGSTOP)
+        return json.loads(answer)
+
+    def close(self) -> None:
+        """Ends it."""
+        self._process.send_signal(signal.SIGCONT)
+        self._process.stdin.close()
+        self._process.wait()
+
+
+def serve(run: Callable[[], dict]) -> None:
+    """Calls `run` for each line that comes in; answers with its seconds and what it gives."""
+    for _ in sys.stdin:
+        started = time.perf_counter()
+        told = run()
+        seconds = time.perf_counter() - started
+        print(json.dumps({"seconds": seconds, **told}), flush=True)
