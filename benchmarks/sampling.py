@@ -83,7 +83,7 @@ def serve() -> None:
 
 def measure(workload: workloads.Workload, scratch: str) -> list[dict]:
     """A record for ours and each peer."""
-    command = [sys.executable, "-m", "benchmarks.sampling", *FLAGS.flags_into_string().split("\n")]
+    command = [sys.executable, "-m", "benchmarks.sampling", *sys.argv[1:]]
     runners = {
         name: turns.Runner([*command, f"--runner={name}", f"--models={scratch}"])
         for name in [OURS, *FLAGS.peers]

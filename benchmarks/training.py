@@ -66,7 +66,7 @@ def main(argv: Sequence[str]) -> None:
 
 def measure(batch: int, folder: pathlib.Path) -> list[dict]:
     """A record for each runner at one batch size."""
-    command = [sys.executable, "-m", "benchmarks.training", *FLAGS.flags_into_string().split("\n")]
+    command = [sys.executable, "-m", "benchmarks.training", *sys.argv[1:]]
     runners = {
         name: turns.Runner([*command, f"--runner={name}", f"--batch={batch}", f"--models={folder}"])
         for name in ["hir_jax", *FLAGS.peers]
