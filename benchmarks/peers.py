@@ -10,7 +10,7 @@ from benchmarks.workloads import Workload
 
 Runner = Callable[[], dict]  # gives the tokens drawn, and what else is to be told
 Run = Callable[[list[list[int]], int], int]  # samples prompts in batches of a size; gives tokens
-BATCH_SIZES = (16, 32, 64)  # prompts
+BATCH_SIZES = (8, 16, 32, 64)  # prompts
 
 
 def make(name: str, workload: Workload) -> Runner:

@@ -9,13 +9,16 @@ A  64 prompts of 128 random tokens, exactly 64 new tokens each.
 B  256 questions of BIG-bench's twelve tasks, 4 samples each. The weights are fine-tuned until an
    output ends after each token with probability 1/12; at most 128 tokens.
 C  B with 64 and with 1,024 questions.
+D  256 and 1,024 prompts of 256 random tokens, exactly 64 new tokens each: for an accelerator, ours
+   alone, `--workloads=D --peers= --shape=base --dtype=bfloat16`.
 
 Everyone computes in float32 with the same weights on all cores in a process of its own, is warmed
 up by a whole run, and then takes turns with the others, which are stopped meanwhile; medians are
 given. Times are from token ids to token ids. Peers
 get the prompts sorted by length, and the best of several batch sizes. The limit is the time that
-the model's matrix products (of real tokens alone) take at the rate of a large product, measured in
-the same run.
+the model's matrix products (of real tokens alone) take at the rate of a large product; the roofline
+is longer where a decode step's reads through the memory are (see `Workload.roofline`). Both rates
+are measured in the same run, in each turn of ours.
 
 Needs torch for Transformers; FlaxT5 needs a virtual environment of its own, with transformers
 below 5.
@@ -30,6 +33,7 @@ import tempfile
 from collections.abc import Sequence
 
 import jax
+import jax.numpy as jnp
 from absl import app, flags
 
 from benchmarks import machine, peers, turns, workloads
@@ -60,6 +64,7 @@ def main(argv: Sequence[str]) -> None:
     del argv
     if FLAGS.runner:
         return serve()
+    jax.config.update("jax_platforms", "cpu")  # an accelerator is for those who take turns
     records = []
     with tempfile.TemporaryDirectory() as scratch:
         folder = pathlib.Path(FLAGS.models or scratch)
@@ -78,7 +83,19 @@ def main(argv: Sequence[str]) -> None:
 def serve() -> None:
     """Samples the workload for each line that comes in; answers with its cost."""
     workload = workloads.load(pathlib.Path(FLAGS.models) / "workload.json")
-    turns.serve(ours(workload) if FLAGS.runner == OURS else peers.make(FLAGS.runner, workload))
+    if FLAGS.runner == OURS:
+        turns.serve(ours(workload), rates)
+    else:
+        turns.serve(peers.make(FLAGS.runner, workload))
+
+
+def rates() -> dict:
+    """What this machine can do, now."""
+    return {
+        "product_gflops": workloads.product_rate(FLAGS.dtype) / 1e9,
+        "read_gb_a_second": workloads.read_rate() / 1e9,
+        "machine": machine.name(),
+    }
 
 
 def measure(workload: workloads.Workload, scratch: str) -> list[dict]:
@@ -95,39 +112,44 @@ def measure(workload: workloads.Workload, scratch: str) -> list[dict]:
         file = f"{scratch}/workload.json"
         runners["FlaxT5 (jit)"] = turns.Runner([FLAGS.flax_python, str(program), file], env)
     answers: dict[str, list[dict]] = {name: [] for name in runners}
-    rates = []
     for repeat in range(FLAGS.repeats + 1):
-        rates.append(workloads.product_rate())
         for name, runner in runners.items():
             answer = runner.run()
             if repeat:  # the first run compiles and warms up
                 answers[name].append(answer)
     for runner in runners.values():
         runner.close()
-    rate = statistics.median(rates)
-    records = []
-    for name in runners:
-        seconds = [answer["seconds"] for answer in answers[name]]
-        elapsed = statistics.median(seconds)
-        count = statistics.median(answer["tokens"] for answer in answers[name])
-        records.append(
-            answers[name][-1]
-            | {
-                "workload": workload.name,
-                "runner": name,
-                "seconds": elapsed,
-                "samples_per_second": workload.outputs / elapsed,
-                "tokens_per_second": count / elapsed,
-                "tokens": count,
-                "share_of_product_limit": workload.flops(count) / rate / elapsed,
-                "product_gflops": rate / 1e9,
-                "all_seconds": seconds,
-                "machine": machine.name(),
-                "dtype": FLAGS.dtype,
-                "shape": FLAGS.shape,
-            }
-        )
-    return records
+    return [record(workload, name, told, answers[OURS]) for name, told in answers.items()]
+
+
+def record(workload: workloads.Workload, name: str, told: list[dict], ours: list[dict]) -> dict:
+    """What a runner's turns come to; the machine's rates are those measured beside ours."""
+    elapsed, tokens = median(told, "seconds"), median(told, "tokens")
+    product, read = median(ours, "product_gflops"), median(ours, "read_gb_a_second")
+    roofline = workload.roofline(
+        tokens, ours[0]["rows"], product * 1e9, read * 1e9, jnp.dtype(FLAGS.dtype).itemsize
+    )
+    return told[-1] | {
+        "workload": workload.name,
+        "runner": name,
+        "seconds": elapsed,
+        "samples_per_second": workload.outputs / elapsed,
+        "tokens_per_second": tokens / elapsed,
+        "tokens": tokens,
+        "share_of_product_limit": workload.flops(tokens) / (product * 1e9) / elapsed,
+        "share_of_roofline": roofline / elapsed,
+        "product_gflops": product,
+        "read_gb_a_second": read,
+        "all_seconds": [each["seconds"] for each in told],
+        "machine": ours[0]["machine"],
+        "dtype": FLAGS.dtype,
+        "shape": FLAGS.shape,
+    }
+
+
+def median(told: list[dict], key: str) -> float:
+    """Over a runner's turns."""
+    return statistics.median(each[key] for each in told)
 
 
 def ours(workload: workloads.Workload) -> peers.Runner:
@@ -146,6 +168,7 @@ def ours(workload: workloads.Workload) -> peers.Runner:
         top_k=50,
     )
     prompts = [sampler.Prompt(tuple(p), i) for i, p in enumerate(workload.prompts)]
+    longest, shards = max(len(p) for p in workload.prompts), sharding.batch_multiple(mesh)
     draws = iter(range(1 << 30))
 
     def run() -> dict:
@@ -155,6 +178,7 @@ def ours(workload: workloads.Workload) -> peers.Runner:
         return {
             "tokens": cost.tokens,
             "peak_memory_gb": machine.peak_memory_gb(),
+            "rows": engine.shape(len(prompts), workload.samples, longest).rows * shards,
             "steps": cost.steps,
             "occupancy": cost.occupancy,
             "padded_share": cost.padded_tokens / encoded,
@@ -175,6 +199,7 @@ def table(records: Sequence[dict]) -> str:
             "tokens/s",
             "ours is",
             "of the limit",
+            "of the roofline",
             "occupancy",
             "padding",
             "memory",
@@ -188,6 +213,7 @@ def table(records: Sequence[dict]) -> str:
                 f"{r['tokens_per_second']:.0f}",
                 f"{r['seconds'] / r['tokens'] / first[r['workload']]:.2f}x",
                 f"{r['share_of_product_limit']:.0%}",
+                f"{r['share_of_roofline']:.0%}",
                 *(f"{r[key]:.1%}" if key in r else "" for key in ("occupancy", "padded_share")),
                 f"{r['peak_memory_gb']:.2f} GB",
             )

@@ -19,6 +19,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 
+import jax
 import numpy as np
 import transformers
 from absl import app, flags
@@ -51,6 +52,7 @@ def main(argv: Sequence[str]) -> None:
     del argv
     if FLAGS.runner:
         return serve()
+    jax.config.update("jax_platforms", "cpu")  # an accelerator is for those who take turns
     records = []
     with tempfile.TemporaryDirectory() as scratch:
         codec = transformers.AutoTokenizer.from_pretrained(FLAGS.tokenizer)
@@ -72,9 +74,7 @@ def measure(batch: int, folder: pathlib.Path) -> list[dict]:
         for name in ["hir_jax", *FLAGS.peers]
     }
     told: dict[str, list[dict]] = {name: [] for name in runners}
-    rates = []
     for _ in range(FLAGS.repeats + 1):
-        rates.append(workloads.product_rate(FLAGS.dtype))
         for name, runner in runners.items():
             told[name] += [runner.run() for _ in range(TURN)]
     for runner in runners.values():
@@ -83,7 +83,7 @@ def measure(batch: int, folder: pathlib.Path) -> list[dict]:
     for name in FLAGS.peers:
         for ours, theirs in zip(told["hir_jax"], told[name], strict=True):
             np.testing.assert_allclose(ours["loss"], theirs["loss"], rtol=tolerance)
-    rate = statistics.median(rates)
+    rate = statistics.median(answer["product_rate"] for answer in told["hir_jax"])
     forward = workloads.forward_flops(folder, 2 * batch * FLAGS.source, 2 * batch * FLAGS.target)
     records = []
     for name, answers in told.items():
@@ -101,7 +101,7 @@ def measure(batch: int, folder: pathlib.Path) -> list[dict]:
                 "losses": [answer["loss"] for answer in answers],
                 "product_gflops": rate / 1e9,
                 "all_seconds": seconds,
-                "machine": answers[-1]["machine"],
+                "machine": told["hir_jax"][0]["machine"],
             }
             | {name: FLAGS[name].value for name in ("shape", "dtype", "source", "target", "remat")}
         )
@@ -112,13 +112,17 @@ def serve() -> None:
     """Takes a step for each line that comes in; answers with its cost."""
     make = {"hir_jax": jax_step, "torch": torch_step}[FLAGS.runner]
     step = make(pathlib.Path(FLAGS.models), random_batch(int(FLAGS.batch[0])))
-    turns.serve(
-        lambda: {
-            "loss": step(),
-            "peak_memory_gb": machine.peak_memory_gb(),
-            "machine": machine.name(),
-        }
-    )
+
+    def run() -> dict:
+        return {"loss": step(), "peak_memory_gb": machine.peak_memory_gb()}
+
+    def rates() -> dict:
+        return {"product_rate": workloads.product_rate(FLAGS.dtype), "machine": machine.name()}
+
+    if FLAGS.runner == "hir_jax":
+        turns.serve(run, rates)
+    else:
+        turns.serve(run)
 
 
 def random_batch(size: int) -> batching.Batch:
@@ -136,8 +140,6 @@ def random_batch(size: int) -> batching.Batch:
 
 def jax_step(folder: pathlib.Path, batch: batching.Batch) -> Step:
     """The step as the loop uses it."""
-    import jax
-
     from hir_jax import hf, sharding, train_step
 
     config = dataclasses.replace(hf.read_config(folder, FLAGS.dtype), remat=FLAGS.remat)

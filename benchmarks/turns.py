@@ -39,10 +39,13 @@ class Runner:
         self._process.wait()
 
 
-def serve(run: Callable[[], dict]) -> None:
-    """Calls `run` for each line that comes in; answers with its seconds and what it gives."""
+def serve(run: Callable[[], dict], beside: Callable[[], dict] = dict) -> None:
+    """Calls `beside`, then `run`, for each line that comes in.
+
+    Answers with what both give and the seconds of `run` alone.
+    """
     for _ in sys.stdin:
+        told = beside()
         started = time.perf_counter()
-        told = run()
-        seconds = time.perf_counter() - started
-        print(json.dumps({"seconds": seconds, **told}), flush=True)
+        told |= run()
+        print(json.dumps(told | {"seconds": time.perf_counter() - started}), flush=True)

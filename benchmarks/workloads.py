@@ -1,10 +1,10 @@
 """What is sampled: models, prompts and how long outputs get."""
 
 import dataclasses
-import functools
 import json
 import pathlib
 import time
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,8 @@ from hir_jax.data.bigbench.tasks import RAW_FOLDER
 from hir_jax.data.example import format_prompt
 
 MEAN_LENGTH = 12
+# Workloads of random prompts: how many, and their length.
+EXACT = {"A": ((64,), 128), "D": ((256, 1024), 256)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,9 +55,32 @@ class Workload:
         fields = dataclasses.asdict(self) | {"folder": str(self.folder)}
         file.write_text(json.dumps(fields))
 
+    @property
+    def source_tokens(self) -> int:
+        """Of all prompts."""
+        return sum(len(prompt) for prompt in self.prompts)
+
     def flops(self, new_tokens: float) -> float:
         """Of the model's matrix products: each prompt encoded once, each new token decoded once."""
-        return forward_flops(self.folder, sum(len(prompt) for prompt in self.prompts), new_tokens)
+        return forward_flops(self.folder, self.source_tokens, new_tokens)
+
+    def roofline(
+        self, new_tokens: float, rows: int, rate: float, bandwidth: float, itemsize: int
+    ) -> float:
+        """Seconds at least, where a step of so many rows reads each weight and key once.
+
+        Prompts are encoded at the rate of a large product. A decode step takes the longer of two:
+        its products at that rate, or the weights of decoder and head, the keys and values of its
+        questions and those of half of an output through the memory.
+        """
+        weights = Weights.of(self.folder)
+        encoding = 2 * self.source_tokens * (weights.encoder + weights.cross) / rate
+        questions = self.source_tokens / len(self.prompts) / self.samples
+        output = new_tokens / self.outputs / 2
+        kept = rows * weights.kept_a_token * (questions + output)
+        products = 2 * rows * weights.decoder / rate
+        step = max(products, itemsize * (weights.decoder + kept) / bandwidth)
+        return encoding + new_tokens / rows * step
 
 
 def load(file: pathlib.Path) -> Workload:
@@ -64,31 +89,66 @@ def load(file: pathlib.Path) -> Workload:
     return Workload(**fields | {"folder": pathlib.Path(fields["folder"])})
 
 
+@dataclasses.dataclass(frozen=True)
+class Weights:
+    """How many numbers a model's products read.
+
+    Attributes:
+        encoder: a source token's.
+        cross: of the keys and values that the decoder needs of a source token.
+        decoder: a new token's, the head's among them.
+        kept_a_token: keys and values of one token in all layers of the decoder.
+    """
+
+    encoder: int
+    cross: int
+    decoder: int
+    kept_a_token: int
+
+    @classmethod
+    def of(cls, folder: pathlib.Path) -> "Weights":
+        """Of a gated T5, by its config.json."""
+        config = json.loads((folder / "config.json").read_text())
+        width, heads = config["d_model"], config["num_heads"] * config["d_kv"]
+        feed_forward, layers = 3 * width * config["d_ff"], config["num_decoder_layers"]
+        return cls(
+            encoder=config["num_layers"] * (4 * width * heads + feed_forward),
+            cross=layers * 2 * width * heads,
+            decoder=layers * (6 * width * heads + feed_forward) + width * config["vocab_size"],
+            kept_a_token=layers * 2 * heads,
+        )
+
+
 def forward_flops(folder: pathlib.Path, source_tokens: float, target_tokens: float) -> float:
     """Of the products with weights, so many tokens read and decoded.
 
     Products with the keys and values of attention are left out; so is all padding.
     """
-    config = json.loads((folder / "config.json").read_text())
-    width, heads = config["d_model"], config["num_heads"] * config["d_kv"]
-    feed_forward = 3 * width * config["d_ff"]
-    encoder = config["num_layers"] * (4 * width * heads + feed_forward)
-    cross = config["num_decoder_layers"] * 2 * width * heads
-    decoder = config["num_decoder_layers"] * (6 * width * heads + feed_forward)
-    head = width * config["vocab_size"]
-    return 2 * (source_tokens * (encoder + cross) + target_tokens * (decoder + head))
+    weights = Weights.of(folder)
+    encoded = source_tokens * (weights.encoder + weights.cross)
+    return 2 * (encoded + target_tokens * weights.decoder)
 
 
 def make(
     name: str, shape: str, tokenizer: str, bigbench_dir: str, folder: pathlib.Path
 ) -> list[Workload]:
-    """The workloads of a letter; C has two."""
+    """The workloads of a letter; C and D have two."""
     codec = transformers.AutoTokenizer.from_pretrained(tokenizer)
     rng = np.random.default_rng(0)
-    if name == "A":
+    if name in EXACT:
         model = random_model(shape, codec, folder / f"{shape}-random", ends=False)
-        prompts = [[*rng.integers(3, 32000, 127).tolist(), 1] for _ in range(64)]
-        return [Workload("A", model, prompts, 1, 64, exact=True)]
+        counts, length = EXACT[name]
+        return [
+            Workload(
+                name if len(counts) == 1 else f"{name} ({count})",
+                model,
+                [[*rng.integers(3, 32000, length - 1).tolist(), 1] for _ in range(count)],
+                samples=1,
+                max_new_tokens=64,
+                exact=True,
+            )
+            for count in counts
+        ]
     model = random_model(shape, codec, folder / f"{shape}-ends", ends=True)
     prompts = real_prompts(codec, bigbench_dir)
     return [
@@ -146,20 +206,27 @@ def _tune(params: t5.Params, config: t5.T5Config, steps: int = 100) -> t5.Params
     return state.params
 
 
-@functools.cache
-def _product(dtype: str, size: int) -> tuple:
-    x = jax.random.normal(jax.random.key(0), (size, size), dtype)
-    product = jax.jit(jnp.matmul)
-    product(x, x).block_until_ready()
-    return product, x
+def read_rate() -> float:
+    """Bytes a second at which a large array is summed up, here and now, once warm."""
+    x = jnp.ones((2**16 if jax.default_backend() == "cpu" else 2**20, 1024))
+    return x.nbytes / _seconds(_sum, x)
 
 
-def product_rate(dtype: str = "float32", size: int = 2048, times: int = 10) -> float:
+def product_rate(dtype: str = "float32") -> float:
     """Floating-point operations a second of a large product, here and now, once warm."""
-    product, x = _product(dtype, size)
-    for _ in range(times):  # threads and clocks that were idle take about a second
-        product(x, x).block_until_ready()
+    size = 2048 if jax.default_backend() == "cpu" else 8192
+    x = jax.random.normal(jax.random.key(0), (size, size), dtype)
+    return 2 * size**3 / _seconds(_product, x, x)
+
+
+_sum, _product = jax.jit(jnp.sum), jax.jit(jnp.matmul)
+
+
+def _seconds(work: Callable[..., jax.Array], *args: jax.Array, times: int = 10) -> float:
+    """Of one call; threads and clocks that were idle take about a second to be at their best."""
+    for _ in range(times):
+        work(*args).block_until_ready()
     started = time.perf_counter()
     for _ in range(times):
-        product(x, x).block_until_ready()
-    return times * 2 * size**3 / (time.perf_counter() - started)
+        work(*args).block_until_ready()
+    return (time.perf_counter() - started) / times
