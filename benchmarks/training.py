@@ -6,9 +6,9 @@ FLAN-T5-small's shape by default, random weights, AdamW, the pairwise contrastiv
 entropy-regularised loss of one fused pass over [p*; p-]; no padding. Each runner has a process of
 its own, stopped while another has its turn of three steps, of which the last two are timed; the
 first turn compiles. The losses of all steps must agree. The limit is the time that the products
-with weights
-take at the rate of a large product of the same type, measured in the same run; a step is three
-forward passes' worth of them.
+with weights take at the rate of a large product of the same type, measured in the same run; a step
+is three forward passes' worth of them. MFU, model-FLOP utilisation, is the same against the
+bfloat16 peak of the device's data sheet, where it is known.
 """
 
 import dataclasses
@@ -84,6 +84,7 @@ def measure(batch: int, folder: pathlib.Path) -> list[dict]:
         for ours, theirs in zip(told["hir_jax"], told[name], strict=True):
             np.testing.assert_allclose(ours["loss"], theirs["loss"], rtol=tolerance)
     rate = statistics.median(answer["product_rate"] for answer in told["hir_jax"])
+    peak = told["hir_jax"][0]["peak"]
     forward = workloads.forward_flops(folder, 2 * batch * FLAGS.source, 2 * batch * FLAGS.target)
     records = []
     for name, answers in told.items():
@@ -97,6 +98,7 @@ def measure(batch: int, folder: pathlib.Path) -> list[dict]:
                 "seconds": elapsed,
                 "examples_per_second": batch / elapsed,
                 "share_of_product_limit": 3 * forward / rate / elapsed,
+                "model_flop_utilisation": 3 * forward / peak / elapsed if peak else None,
                 "peak_memory_gb": answers[-1]["peak_memory_gb"],
                 "losses": [answer["loss"] for answer in answers],
                 "product_gflops": rate / 1e9,
@@ -117,7 +119,11 @@ def serve() -> None:
         return {"loss": step(), "peak_memory_gb": machine.peak_memory_gb()}
 
     def rates() -> dict:
-        return {"product_rate": workloads.product_rate(FLAGS.dtype), "machine": machine.name()}
+        return {
+            "product_rate": workloads.product_rate(FLAGS.dtype),
+            "peak": machine.peak_flops(FLAGS.dtype),
+            "machine": machine.name(),
+        }
 
     if FLAGS.runner == "hir_jax":
         turns.serve(run, rates)
@@ -208,7 +214,7 @@ def table(records: Sequence[dict]) -> str:
     """What a reader wants first."""
     first = {r["batch"]: r["seconds"] for r in records if r["runner"] == "hir_jax"}
     return metrics.format_table(
-        ("batch", "runner", "s a step", "examples/s", "ours is", "of the limit", "memory"),
+        ("batch", "runner", "s a step", "examples/s", "ours is", "of the limit", "MFU", "memory"),
         [
             (
                 r["batch"],
@@ -217,6 +223,7 @@ def table(records: Sequence[dict]) -> str:
                 f"{r['examples_per_second']:.2f}",
                 f"{r['seconds'] / first[r['batch']]:.2f}x",
                 f"{r['share_of_product_limit']:.0%}",
+                f"{r['model_flop_utilisation']:.0%}" if r["model_flop_utilisation"] else "",
                 f"{r['peak_memory_gb']:.2f} GB",
             )
             for r in records
