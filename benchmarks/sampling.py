@@ -119,6 +119,9 @@ def measure(workload: workloads.Workload, scratch: str) -> list[dict]:
                 answers[name].append(answer)
     for runner in runners.values():
         runner.close()
+    drawn = {name: median(told, "tokens") for name, told in answers.items()}
+    if max(drawn.values()) > 1.25 * min(drawn.values()):
+        raise RuntimeError(f"expected outputs of like lengths from everyone, found tokens {drawn}")
     return [record(workload, name, told, answers[OURS]) for name, told in answers.items()]
 
 
