@@ -18,7 +18,7 @@ given. Times are from token ids to token ids. Peers
 get the prompts sorted by length, and the best of several batch sizes. The limit is the time that
 the model's matrix products (of real tokens alone) take at the rate of a large product; the roofline
 is longer where a decode step's reads through the memory are (see `Workload.roofline`). Both rates
-are measured in the same run, in each turn of ours.
+are measured in the same run, once a turn.
 
 Needs torch for Transformers; FlaxT5 needs a virtual environment of its own, with transformers
 below 5.
@@ -84,7 +84,7 @@ def serve() -> None:
     """Samples the workload for each line that comes in; answers with its cost."""
     workload = workloads.load(pathlib.Path(FLAGS.models) / "workload.json")
     if FLAGS.runner == OURS:
-        turns.serve(ours(workload), rates)
+        turns.serve(ours(workload), rates=rates)
     else:
         turns.serve(peers.make(FLAGS.runner, workload))
 
@@ -112,9 +112,11 @@ def measure(workload: workloads.Workload, scratch: str) -> list[dict]:
         file = f"{scratch}/workload.json"
         runners["FlaxT5 (jit)"] = turns.Runner([FLAGS.flax_python, str(program), file], env)
     answers: dict[str, list[dict]] = {name: [] for name in runners}
+    rates = []
     for repeat in range(FLAGS.repeats + 1):
+        rates.append(runners[OURS].ask("rates"))
         for name, runner in runners.items():
-            answer = runner.run()
+            answer = runner.ask()
             if repeat:  # the first run compiles and warms up
                 answers[name].append(answer)
     for runner in runners.values():
@@ -122,16 +124,18 @@ def measure(workload: workloads.Workload, scratch: str) -> list[dict]:
     drawn = {name: median(told, "tokens") for name, told in answers.items()}
     if max(drawn.values()) > 1.25 * min(drawn.values()):
         raise RuntimeError(f"expected outputs of like lengths from everyone, found tokens {drawn}")
-    return [record(workload, name, told, answers[OURS]) for name, told in answers.items()]
+    return [record(workload, name, answers, rates) for name in answers]
 
 
-def record(workload: workloads.Workload, name: str, told: list[dict], ours: list[dict]) -> dict:
-    """What a runner's turns come to; the machine's rates are those measured beside ours."""
+def record(
+    workload: workloads.Workload, name: str, answers: dict[str, list[dict]], rates: list[dict]
+) -> dict:
+    """What a runner's turns come to."""
+    told, rows = answers[name], answers[OURS][0]["rows"]
     elapsed, tokens = median(told, "seconds"), median(told, "tokens")
-    product, read = median(ours, "product_gflops"), median(ours, "read_gb_a_second")
-    roofline = workload.roofline(
-        tokens, ours[0]["rows"], product * 1e9, read * 1e9, jnp.dtype(FLAGS.dtype).itemsize
-    )
+    product, read = median(rates, "product_gflops"), median(rates, "read_gb_a_second")
+    itemsize = jnp.dtype(FLAGS.dtype).itemsize
+    roofline = workload.roofline(tokens, rows, product * 1e9, read * 1e9, itemsize)
     return told[-1] | {
         "workload": workload.name,
         "runner": name,
@@ -144,7 +148,7 @@ def record(workload: workloads.Workload, name: str, told: list[dict], ours: list
         "product_gflops": product,
         "read_gb_a_second": read,
         "all_seconds": [each["seconds"] for each in told],
-        "machine": ours[0]["machine"],
+        "machine": rates[0]["machine"],
         "dtype": FLAGS.dtype,
         "shape": FLAGS.shape,
     }

@@ -74,17 +74,19 @@ def measure(batch: int, folder: pathlib.Path) -> list[dict]:
         for name in ["hir_jax", *FLAGS.peers]
     }
     told: dict[str, list[dict]] = {name: [] for name in runners}
+    rates = []
     for _ in range(FLAGS.repeats + 1):
+        rates.append(runners["hir_jax"].ask("rates"))
         for name, runner in runners.items():
-            told[name] += [runner.run() for _ in range(TURN)]
+            told[name] += [runner.ask() for _ in range(TURN)]
     for runner in runners.values():
         runner.close()
     tolerance = 1e-3 if FLAGS.dtype == "float32" else 3e-2
     for name in FLAGS.peers:
         for ours, theirs in zip(told["hir_jax"], told[name], strict=True):
             np.testing.assert_allclose(ours["loss"], theirs["loss"], rtol=tolerance)
-    rate = statistics.median(answer["product_rate"] for answer in told["hir_jax"])
-    peak = told["hir_jax"][0]["peak"]
+    rate = statistics.median(each["product_rate"] for each in rates)
+    peak = rates[0]["peak"]
     forward = workloads.forward_flops(folder, 2 * batch * FLAGS.source, 2 * batch * FLAGS.target)
     records = []
     for name, answers in told.items():
@@ -103,7 +105,7 @@ def measure(batch: int, folder: pathlib.Path) -> list[dict]:
                 "losses": [answer["loss"] for answer in answers],
                 "product_gflops": rate / 1e9,
                 "all_seconds": seconds,
-                "machine": told["hir_jax"][0]["machine"],
+                "machine": rates[0]["machine"],
             }
             | {name: FLAGS[name].value for name in ("shape", "dtype", "source", "target", "remat")}
         )
@@ -125,10 +127,7 @@ def serve() -> None:
             "machine": machine.name(),
         }
 
-    if FLAGS.runner == "hir_jax":
-        turns.serve(run, rates)
-    else:
-        turns.serve(run)
+    turns.serve(run, rates=rates)
 
 
 def random_batch(size: int) -> batching.Batch:

@@ -11,6 +11,8 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 
+RUN = "run"
+
 
 class Runner:
     """A process that answers each line with a JSON object; see `serve`."""
@@ -21,10 +23,10 @@ class Runner:
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env
         )
 
-    def run(self) -> dict:
-        """One run, and what it cost."""
+    def ask(self, what: str = RUN) -> dict:
+        """One run and what it cost, or something else that the process knows to answer."""
         self._process.send_signal(signal.SIGCONT)
-        self._process.stdin.write("run\n")
+        self._process.stdin.write(f"{what}\n")
         self._process.stdin.flush()
         answer = self._process.stdout.readline()
         if not answer:
@@ -39,13 +41,10 @@ class Runner:
         self._process.wait()
 
 
-def serve(run: Callable[[], dict], beside: Callable[[], dict] = dict) -> None:
-    """Calls `beside`, then `run`, for each line that comes in.
-
-    Answers with what both give and the seconds of `run` alone.
-    """
-    for _ in sys.stdin:
-        told = beside()
+def serve(run: Callable[[], dict], **others: Callable[[], dict]) -> None:
+    """Answers each line by the function of that name, and with the seconds it took."""
+    for line in sys.stdin:
         started = time.perf_counter()
-        told |= run()
+        what = line.strip()
+        told = run() if what == RUN else others[what]()
         print(json.dumps(told | {"seconds": time.perf_counter() - started}), flush=True)
