@@ -84,9 +84,9 @@ def serve() -> None:
     """Samples the workload for each line that comes in; answers with its cost."""
     workload = workloads.load(pathlib.Path(FLAGS.models) / "workload.json")
     if FLAGS.runner == OURS:
-        turns.serve(ours(workload), rates=rates)
+        turns.serve(run=ours(workload), rates=rates)
     else:
-        turns.serve(peers.make(FLAGS.runner, workload))
+        turns.serve(run=peers.make(FLAGS.runner, workload))
 
 
 def rates() -> dict:

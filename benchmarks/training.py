@@ -127,7 +127,7 @@ def serve() -> None:
             "machine": machine.name(),
         }
 
-    turns.serve(run, rates=rates)
+    turns.serve(run=run, rates=rates)
 
 
 def random_batch(size: int) -> batching.Batch:

@@ -11,8 +11,6 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-RUN = "run"
-
 
 class Runner:
     """A process that answers each line with a JSON object; see `serve`."""
@@ -23,7 +21,7 @@ class Runner:
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env
         )
 
-    def ask(self, what: str = RUN) -> dict:
+    def ask(self, what: str = "run") -> dict:
         """One run and what it cost, or something else that the process knows to answer."""
         self._process.send_signal(signal.SIGCONT)
         self._process.stdin.write(f"{what}\n")
@@ -41,10 +39,9 @@ class Runner:
         self._process.wait()
 
 
-def serve(run: Callable[[], dict], **others: Callable[[], dict]) -> None:
+def serve(**answers: Callable[[], dict]) -> None:
     """Answers each line by the function of that name, and with the seconds it took."""
     for line in sys.stdin:
         started = time.perf_counter()
-        what = line.strip()
-        told = run() if what == RUN else others[what]()
+        told = answers[line.strip()]()
         print(json.dumps(told | {"seconds": time.perf_counter() - started}), flush=True)
