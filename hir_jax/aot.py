@@ -113,9 +113,9 @@ def sampling(config: ml_collections.ConfigDict, model: runtime.Model, kind: Kind
         named = {"decoding copy": device_bytes(copy)}
     else:  # decoding reads the parameters themselves
         named = {"parameters": kept.pop("parameters")}
-    new_state, _, decode_pool = sampler.programs(mesh)
-    state = jax.eval_shape(functools.partial(new_state, made.config, shape, source_length))
-    state = _placed(state, sharding.batch_sharding(mesh))
+    new_state, _, decode_pool = sampler.programs(mesh, made.config, shape)
+    state = jax.eval_shape(functools.partial(new_state, source_length))
+    state = jax.tree.map(_placed, state, sampler.state_shardings(mesh, state))
     named["caches"] = device_bytes(state.cache)
     scalars = [_scalar(mesh, dtype) for dtype in (jnp.float32, jnp.int32, jnp.bool)]
     lower = functools.partial(
@@ -125,8 +125,6 @@ def sampling(config: ml_collections.ConfigDict, model: runtime.Model, kind: Kind
         abstract_pool(shape, source_length, mesh),
         _key(mesh),
         *scalars,
-        config=made.config,
-        shape=shape,
     )
     notes = f"{shape.rows} rows, {shape.places} places, pools of {shape.pool} prompts on each shard"
     return dataclasses.replace(_compile(lower, named, kept), notes=notes)

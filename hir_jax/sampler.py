@@ -6,6 +6,7 @@ that there is one end of a run in which rows stand idle, not one for each bucket
 
 import dataclasses
 import functools
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -13,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import logging
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from hir_jax import batching, generate, processes, sharding, t5
@@ -52,19 +53,18 @@ class Programs(NamedTuple):
     Each shard of the mesh's data and fsdp axes decodes on its own.
     """
 
-    new_state: Callable[..., generate.State]
-    lengthen: Callable[..., generate.State]
+    new_state: Callable[[int], generate.State]
+    lengthen: Callable[[generate.State, int], generate.State]
     decode_pool: Callable[..., tuple[generate.State, generate.Log]]
 
 
 @functools.cache
-def programs(mesh: Mesh) -> Programs:
-    """The functions for a mesh; what they give stays split as it is, whatever they are given."""
+def programs(mesh: Mesh, config: t5.T5Config, shape: generate.Shape) -> Programs:
+    """The functions for a mesh, a model and an engine; whatever they give lies in one place."""
     split = P(("data", "fsdp"))
     in_step = ("data", "fsdp") if mesh.shape["tensor"] > 1 else ()
-    jit = functools.partial(jax.jit, out_shardings=sharding.batch_sharding(mesh))
 
-    def new_state(config: t5.T5Config, shape: generate.Shape, source_length: int) -> generate.State:
+    def new_state(source_length: int) -> generate.State:
         one = generate.new_state(config, shape, source_length)
         shards = sharding.batch_multiple(mesh)
         return jax.tree.map(lambda x: jnp.broadcast_to(x, (shards, *x.shape)), one)
@@ -73,15 +73,17 @@ def programs(mesh: Mesh) -> Programs:
         return jax.vmap(lambda one: generate.lengthen(one, source_length))(state)
 
     def decode_pool(
-        params: t5.Params, state: generate.State, *args: Any, **static: Any
+        params: t5.Params, state: generate.State, *args: Any
     ) -> tuple[generate.State, generate.Log]:
         def on_shard(params: t5.Params, state: Any, pool: Any, *rest: jax.Array) -> Any:
             state, pool = jax.tree.map(lambda x: x[0], (state, pool))
-            made = generate.decode_pool(params, state, pool, *rest, **static, in_step=in_step)
+            made = generate.decode_pool(
+                params, state, pool, *rest, config=config, shape=shape, in_step=in_step
+            )
             return jax.tree.map(lambda x: x[None], made)
 
         # Only in tracing, that is once a compilation.
-        logging.info("sampling: compiling %s for sources of %d", static["shape"], args[0].length)
+        logging.info("sampling: compiling %s for sources of %d", shape, args[0].length)
         mapped = jax.shard_map(
             on_shard,
             mesh=mesh,
@@ -92,11 +94,29 @@ def programs(mesh: Mesh) -> Programs:
         )
         return mapped(params, state, *args)
 
+    places = state_shardings(mesh, jax.eval_shape(functools.partial(new_state, 1)))
+    log_place = sharding.batch_sharding(mesh)
     return Programs(
-        jit(new_state, static_argnames=("config", "shape", "source_length")),
-        jit(lengthen, static_argnames="source_length"),
-        jit(decode_pool, static_argnames=("config", "shape"), donate_argnames="state"),
+        jax.jit(new_state, static_argnums=0, out_shardings=places),
+        jax.jit(lengthen, static_argnums=1, out_shardings=places),
+        jax.jit(decode_pool, donate_argnames="state", out_shardings=(places, log_place)),
     )
+
+
+def state_shardings(mesh: Mesh, state: generate.State) -> generate.State:
+    """Where the states of the shards live: each on its shard, heads of its caches on `tensor`.
+
+    As with parameters, heads that `tensor` does not divide are whole on each of its devices.
+    """
+
+    def place(path: tuple[Any, ...], leaf: Any) -> NamedSharding:
+        axes = [("data", "fsdp")]
+        if re.search(r"cache/(cross_)?(keys|values)", sharding.path_name(path)):
+            heads = leaf.shape[2]
+            axes += [None, "tensor" if heads % mesh.shape["tensor"] == 0 else None]
+        return NamedSharding(mesh, P(*axes))
+
+    return jax.tree_util.tree_map_with_path(place, state)
 
 
 def decoding_copy(params: t5.Params, config: t5.T5Config, mesh: Mesh) -> t5.Params:
@@ -186,8 +206,8 @@ class Sampler:
         params = self.prepare(params)
         ended: dict[tuple[int, int], Output] = {}
         logs: list[generate.Log] = []
-        new_state, lengthen, decode_pool = programs(self.mesh)
-        state = new_state(self.config, shape, pools[0].length)
+        new_state, lengthen, decode_pool = programs(self.mesh, self.config, shape)
+        state = new_state(pools[0].length)
         for number, pool in enumerate(pools):
             if pool.length > state.cache.source_mask_BxS.shape[-1]:
                 state = lengthen(state, pool.length)
@@ -199,8 +219,6 @@ class Sampler:
                 jnp.float32(temperature),
                 jnp.int32(self.eos_id),
                 jnp.bool(number == len(pools) - 1),
-                config=self.config,
-                shape=shape,
             )
             logs.append(processes.replicate(log, self.mesh))
             if number:  # the device works on this pool while the log of the last one is read

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hir_jax import batching, sampler, scoring, sharding, t5
+from hir_jax import batching, generate, sampler, scoring, sharding, t5
 from hir_jax.sampler import Prompt, Sampler
 from tests import simple_decode, tiny
 
@@ -109,6 +109,24 @@ def test_every_mesh_samples_as_one_device_does(params, sampled, shape):
         assert_same(got, expected)
 
 
+@pytest.mark.parametrize("heads, on_a_device", [(2, 1), (3, 3)])
+def test_heads_of_the_caches_are_split_over_tensor(heads, on_a_device):
+    mesh = sharding.make_mesh({"data": 2, "fsdp": 2, "tensor": 2})
+    config = dataclasses.replace(CONFIG, num_heads=heads)
+    shape = generate.Shape(rows=4, places=3, samples=2, max_new_tokens=5)
+    new_state, lengthen, _ = sampler.programs(mesh, config, shape)
+    for state, length in ((new_state(8), 8), (lengthen(new_state(8), 16), 16)):
+        local = jax.tree.map(lambda x: x.addressable_shards[0].data.shape, state)
+        kept = local.cache
+        layers = range(config.num_decoder_layers)
+        assert [kept.keys_NxHxTxK[i] for i in layers] == [(1, 4, on_a_device, 5, 4) for _ in layers]
+        assert kept.values_NxHxTxK == kept.keys_NxHxTxK
+        assert kept.cross_keys == tuple((1, 3, on_a_device, 4, length) for _ in layers)
+        assert kept.cross_values == kept.cross_keys
+        assert kept.source_mask_BxS == (1, 3, length)
+        assert local.token_N == (1, 4)
+
+
 def test_more_samples_begin_with_the_same(params, sampled):
     engine = dataclasses.replace(SAMPLER, buckets=(16,))
     four = engine(params, PROMPTS, KEY, 1.0, samples=4)
@@ -127,17 +145,17 @@ def test_draws_change_with_the_iterations_key_and_the_prompts_uid(params, sample
 
 def test_one_compilation_a_length_bucket(params, monkeypatch):
     engine = dataclasses.replace(SAMPLER, max_new_tokens=3)  # a shape of this test's own
-    decode_pool = sampler.programs(tiny.one_device()).decode_pool
-    before, logged = decode_pool._cache_size(), []
+    logged = []
     monkeypatch.setattr(sampler.logging, "info", lambda *args: logged.append(args[-1]))
     engine(params, PROMPTS, KEY, 1.0, samples=2)
     assert {len(p.tokens) <= 8 for p in PROMPTS} == {True, False}
-    assert decode_pool._cache_size() - before == 2
     assert logged == [8, 16]
     # Temperature, key, EOS and the number of prompts are arguments: nothing new is compiled.
     engine(params, PROMPTS[:5], jax.random.key(1), 0.0, samples=2)
     dataclasses.replace(engine, eos_id=7)(params, random_prompts(30), KEY, 0.3, samples=2)
-    assert decode_pool._cache_size() - before == len(logged) == 2
+    shape = engine.shape(len(PROMPTS), 2, 16)
+    assert sampler.programs(engine.mesh, CONFIG, shape).decode_pool._cache_size() == 2
+    assert logged == [8, 16]
 
 
 def test_logprobs_are_the_scores_of_the_outputs(params, sampled):
