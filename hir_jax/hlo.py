@@ -22,6 +22,8 @@ COLLECTIVES = (
     "ragged-all-to-all",
 )
 START = 'custom_call_target="AsyncCollectiveStart"'
+# A TPU's reduce-scatter: a fusion of this name, in which all is reduced and a part is taken.
+SCATTER = "all-reduce-scatter"
 BYTES = {"pred": 1, "bf16": 2, "c64": 8, "c128": 16}  # others end in their number of bits
 
 _COMPUTATION = re.compile(r"(ENTRY )?%?([\w.\-]+) \(.*\{$")
@@ -199,6 +201,8 @@ def _turns(loop: _Instruction, computations: dict[str, _Computation]) -> int | N
         return None
     carried = list(body.values())[-1].operands(body)
     added = body.get(carried[int(index[1])]) if len(carried) > int(index[1]) else None
+    while added is not None and added.opcode == "copy":
+        added = body.get(added.operands(body)[0])
     if added is None or added.opcode != "add":
         return None
     steps = [_constant(body[name]) for name in added.operands(body)]
@@ -240,6 +244,8 @@ def _cost(times: collections.Counter, computations: dict[str, _Computation]) -> 
             if kind in COLLECTIVES:
                 if starts[name] != (_channel(instruction) in started):
                     continue  # a later phase of one that runs beside kernels
+                if name.startswith(SCATTER):
+                    kind = "reduce-scatter"
                 count[kind] += turns
                 size[kind] += turns * _moved(instruction, inside)
     collectives = tuple(Collective(kind, count[kind], size[kind]) for kind in sorted(count))

@@ -76,7 +76,7 @@ def test_collectives_of_a_loop():
 
 
 # As a TPU's compiler writes: the phases of a collective share its channel; a product is a
-# convolution; a loop says only that i grows by 2 while i < 11.
+# convolution; a loop says only that i grows by 2 while i < 11; a reduce-scatter is a fusion.
 TPU = """HloModule jit_step, is_scheduled=true
 
 %started (p: bf16[8,16]) -> (bf16[32,16], u32[]) {
@@ -100,7 +100,16 @@ collective-permute-start(%s), channel_id=9, source_target_pairs={{0,1},{1,0}}
   %i.1 = u32[] get-tuple-element(%b), index=0
   %two = u32[] constant(2)
   %next = u32[] add(%i.1, %two)
-  ROOT %t = (u32[], bf16[4,16]{1,0}) tuple(%next, %x)
+  %copy.3 = u32[]{:T(128)} copy(%next)
+  ROOT %t = (u32[], bf16[4,16]{1,0}) tuple(%copy.3, %x)
+}
+
+%all-reduce-scatter.4.clone.1 (q: bf16[30,64]) -> bf16[8,64] {
+  %q = bf16[30,64]{1,0} parameter(0)
+  %zero = bf16[] constant(0)
+  %pad.1 = bf16[32,64]{1,0} pad(%q, %zero), padding=0_2x0_0
+  %all-reduce.5 = bf16[32,64]{1,0} all-reduce(%pad.1), channel_id=12, to_apply=%add
+  ROOT %slice = bf16[8,64]{1,0} dynamic-slice(%all-reduce.5), dynamic_slice_sizes={8,64}
 }
 
 %condition (c: (u32[], bf16[4,16])) -> pred[] {
@@ -117,6 +126,7 @@ ENTRY %main (a: bf16[8,16], w: bf16[16,24]) -> f32[] {
   %first = (bf16[32,16], u32[]) fusion(%a), calls=%started, \
 backend_config={"estimated_cycles":"1000"}
   %last = bf16[32,16]{1,0} fusion(%a), calls=%done
+  %part = bf16[8,64]{1,0} fusion(%a), kind=kCustom, calls=%all-reduce-scatter.4.clone.1
   %loop = (u32[], bf16[4,16]{1,0}) while(%init), condition=%condition, body=%body
   ROOT %reduce-scatter = f32[2]{0} reduce-scatter(%wide), channel_id=8, to_apply=%add
   %wide = f32[16]{0} broadcast(%a)
@@ -132,7 +142,7 @@ def test_the_text_of_a_tpu_program():
     assert program.cost.collectives == (
         Collective("all-gather", 1, 32 * 16 * 2),
         Collective("collective-permute", 6, 6 * 4 * 16 * 2),
-        Collective("reduce-scatter", 1, 16 * 4),
+        Collective("reduce-scatter", 2, 16 * 4 + 32 * 64 * 2),
     )
 
 
