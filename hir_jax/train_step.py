@@ -12,6 +12,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
+from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -56,6 +57,8 @@ class LossSettings:
         pairwise = self.contrastive_weight != 0 and self.contrastive == "pairwise"
         return pairwise or self.kl_weight != 0
 
+
+GATHERED = "gathered"  # the name of weights that are whole along `fsdp`
 
 Terms = dict[str, losses.Term]
 Step = Callable[..., tuple[TrainState, dict[str, jax.Array]]]
@@ -171,11 +174,17 @@ def make_step(
                 weights=_weights(batch),
             )
 
+        if config.remat:  # weights are gathered again, too
+            policy = jax.checkpoint_policies.save_any_names_but_these(GATHERED)
+            loss = jax.checkpoint(loss, policy=policy)
         grad = jax.value_and_grad(loss, has_aux=True)
 
         def part(i: jax.Array, rows: batching.Batch) -> tuple[t5.Params, dict[str, jax.Array]]:
             dropout_key = jax.random.fold_in(key, i) if use_dropout else None
-            (total, terms), grads = grad(state.params, rows, dropout_key)
+            params = state.params
+            if config.remat:  # else they would be gathered once, before the first part
+                params, rows = jax.lax.optimization_barrier((params, rows))
+            (total, terms), grads = grad(params, rows, dropout_key)
             return grads, {"loss": total, **terms}
 
         grads, metrics = _accumulate(part, batch, accumulation)
@@ -212,7 +221,7 @@ def _gathered(params: t5.Params, config: t5.T5Config, shardings: Any) -> t5.Para
             return (jax.lax.with_sharding_constraint(grad, parts).astype(x.dtype),)
 
         move.defvjp(lambda x: (move(x), None), back)
-        return move(x)
+        return checkpoint_name(move(x), GATHERED)
 
     return jax.tree.map(gather, params, dtypes, shardings)
 

@@ -243,11 +243,19 @@ def test_accumulated_gradients_are_the_whole_batchs(params, reference, whole, ac
         np.testing.assert_allclose(metrics[name], value, rtol=1e-5, err_msg=name)
 
 
-def test_activations_computed_again_give_the_same_gradient(params, reference, whole):
-    forgetful = Trainer(ALL_TERMS, descent(), config=dataclasses.replace(CONFIG, remat=True))
-    state, metrics = forgetful.run(params, [BATCH], reference=reference)
-    assert distance(state.opt_state, whole[0]) < 1e-6
-    np.testing.assert_allclose(metrics["loss"], whole[1]["loss"], rtol=1e-6)
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_what_is_computed_again_gives_the_same_gradient(params, reference, whole, accumulation):
+    config = dataclasses.replace(CONFIG, remat=True)
+    mesh = sharding.make_mesh({"data": 1, "fsdp": 4, "tensor": 2})
+    options = {"accumulation": accumulation}
+    for forgetful in (
+        Trainer(ALL_TERMS, descent(), config=config, **options),
+        Trainer(ALL_TERMS, descent(), mesh, config, **options),
+    ):
+        placed = jax.device_put(reference, sharding.tree_shardings(forgetful.mesh, reference))
+        state, metrics = forgetful.run(params, [BATCH], reference=placed)
+        assert distance(state.opt_state, whole[0]) < 1e-6
+        np.testing.assert_allclose(metrics["loss"], whole[1]["loss"], rtol=1e-6)
 
 
 def test_a_loss_in_pieces_has_the_same_gradient(params, reference, whole):
@@ -470,6 +478,18 @@ def test_devices_exchange_weights_and_gradients_not_activations(params):
     assert activation > 4 * weights
     # Weights are gathered, and their gradients summed, twice at most.
     assert sum(each.bytes for each in hlo.parse(text).cost.collectives) < 4 * weights
+
+
+def test_with_remat_weights_are_gathered_again_for_the_gradient(params):
+    mesh = sharding.make_mesh({"data": 1, "fsdp": 8, "tensor": 1})
+    gathers = []
+    for remat in (False, True):
+        config = dataclasses.replace(CONFIG, remat=remat)
+        made = Trainer(LossSettings(smoothing=0.2), descent(), mesh, config)
+        text = made.step.lower(made.start(params), made.place(random_batch(8)), KEY, None).as_text()
+        gathers.append(text.count("sdy.sharding_constraint"))
+    split = [x for x in jax.tree.leaves(params) if x.ndim > 1]
+    assert gathers[1] - gathers[0] >= len(split)
 
 
 def test_a_part_of_an_accumulated_batch_is_compiled_once(params):
