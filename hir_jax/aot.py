@@ -106,13 +106,13 @@ def sampling(config: ml_collections.ConfigDict, model: runtime.Model, kind: Kind
     source_length, _ = lengths(config)
     made = runtime.make_sampler(config, model, (source_length,))
     kept = state_memory(config, model)
-    free = kind.memory - sum(kept.values()) if device_memory_is_told(mesh) else None
-    shape = made.shape(MANY, config.sample.samples, source_length, free)
     copy = decoding_copy(model.params, made.config, mesh)
     if copy is not model.params:
         named = {"decoding copy": device_bytes(copy)}
     else:  # decoding reads the parameters themselves
         named = {"parameters": kept.pop("parameters")}
+    free = kind.memory - sum((kept | named).values()) if device_memory_is_told(mesh) else None
+    shape = made.shape(MANY, config.sample.samples, source_length, free)
     new_state, _, decode_pool = sampler.programs(mesh, made.config, shape)
     state = jax.eval_shape(functools.partial(new_state, source_length))
     state = jax.tree.map(_placed, state, sampler.state_shardings(mesh, state))
@@ -161,13 +161,8 @@ def abstract_pool(shape: generate.Shape, source_length: int, mesh: Mesh) -> gene
 
 
 def device_bytes(tree: Any) -> float:
-    """Bytes of a tree of abstract arrays on one device, without what tiles pad."""
-    return float(
-        sum(
-            np.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
-            for leaf in jax.tree.leaves(tree)
-        )
-    )
+    """`sharding.device_bytes` of arrays that know where they are."""
+    return sharding.device_bytes(tree, jax.tree.map(lambda leaf: leaf.sharding, tree))
 
 
 def _compile(

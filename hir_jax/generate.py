@@ -16,6 +16,7 @@ in the pool, C capacity of the log, S source tokens, D model width, T new tokens
 import dataclasses
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import flax.struct
 import jax
@@ -47,6 +48,11 @@ class Shape:
     max_new_tokens: int
     top_k: int = 0
     top_p: float = 1.0
+
+    @classmethod
+    def make(cls, rows: int, samples: int, *args: Any, **kwargs: Any) -> "Shape":
+        """With as many places as keep the rows busy."""
+        return cls(rows, places_for(rows, samples), samples, *args, **kwargs)
 
     @property
     def lanes(self) -> int:

@@ -201,9 +201,9 @@ class Sampler:
         """The same, and what it cost."""
         if not prompts:
             return [], Statistics(0, 0, 0, 0, 0, 1.0)
+        params = self.prepare(params)  # first, since rows are chosen by the memory that it leaves
         shape = self.shape(len(prompts), samples, max(len(prompt.tokens) for prompt in prompts))
         pools = self._pools(prompts, shape)
-        params = self.prepare(params)
         ended: dict[tuple[int, int], Output] = {}
         logs: list[generate.Log] = []
         new_state, lengthen, decode_pool = programs(self.mesh, self.config, shape)
@@ -235,29 +235,22 @@ class Sampler:
 
         `free` is a device's free memory in bytes; None: what it was when first asked.
         """
-        rows = self.rows or default_rows(
-            self.config,
-            self.mesh,
-            samples,
-            source_length,
-            self.max_new_tokens,
-            self._free if free is None else free,
-        )
-        work = -(-prompts * samples // sharding.batch_multiple(self.mesh))
-        rows = min(rows, max(8, 1 << (work - 1).bit_length()))
-        return generate.Shape(
-            rows=rows,
-            places=generate.places_for(rows, samples),
+        make = functools.partial(
+            generate.Shape.make,
             samples=samples,
             max_new_tokens=self.max_new_tokens,
             top_k=self.top_k,
             top_p=self.top_p,
         )
+        free = self._free if free is None else free
+        rows = self.rows or default_rows(self.config, self.mesh, make, source_length, free)
+        work = -(-prompts * samples // sharding.batch_multiple(self.mesh))
+        return make(min(rows, max(8, 1 << (work - 1).bit_length())))
 
     @functools.cached_property
     def _free(self) -> int | None:
         # Asked once: were it another number of rows in each iteration, each would compile anew.
-        return _free_memory(self.mesh)
+        return free_memory(self.mesh)
 
     def _pools(self, prompts: Sequence[Prompt], shape: generate.Shape) -> "list[_Pool]":
         by_bucket: dict[int, list[int]] = {bucket: [] for bucket in sorted(self.buckets)}
@@ -315,33 +308,41 @@ class _Pool:
 def default_rows(
     config: t5.T5Config,
     mesh: Mesh,
-    samples: int,
+    make: Callable[[int], generate.Shape],
     source_length: int,
-    max_new_tokens: int,
-    free: float | None = None,
+    free: float | None,
 ) -> int:
     """Rows for which half of a device's free memory suffices; at most 1,024.
 
     A CPU decodes 64 at once, on all of its devices together: products with more are not more
-    efficient there, and fewer rows have a shorter end. `free` is in bytes; None asks the devices.
+    efficient there, and fewer rows have a shorter end.
+
+    Args:
+        config: the model's shape.
+        mesh: where it runs.
+        make: the engine's shape for a number of rows.
+        source_length: of the longest prompt.
+        free: in bytes; None on a CPU.
     """
     if free is None:
-        free = _free_memory(mesh)
-    if free is None:
         return max(8, 64 // len(mesh.local_devices))
-    width = config.num_heads * config.d_kv * 2 * config.num_decoder_layers
-    size = jnp.dtype(config.dtype).itemsize
-    encoded = source_length * config.d_model
-    places = generate.places_for(MOST_ROWS, samples) / MOST_ROWS
-    bytes_a_row = size * (
-        width * (max_new_tokens + places * source_length) + encoded * generate.POOL_ROWS / samples
-    )
-    bytes_a_row += 4 * 4 * config.vocab_size  # logits and what is drawn from them
-    rows = max(8, int(free // 2 // bytes_a_row))
-    return min(MOST_ROWS, 1 << rows.bit_length() - 1)
+    rows = MOST_ROWS
+    while rows > 8 and engine_memory(config, mesh, make(rows), source_length) > free / 2:
+        rows //= 2
+    return rows
 
 
-def _free_memory(mesh: Mesh) -> int | None:
+def engine_memory(
+    config: t5.T5Config, mesh: Mesh, shape: generate.Shape, source_length: int
+) -> float:
+    """Bytes on a device of the engine's state, of a pool's encodings, and of a step's logits."""
+    state = jax.eval_shape(programs(mesh, config, shape).new_state, source_length)
+    encoded = shape.pool * source_length * config.d_model * jnp.dtype(config.dtype).itemsize
+    logits = 4 * shape.rows * config.vocab_size * 4  # and what is drawn from them
+    return sharding.device_bytes(state, state_shardings(mesh, state)) + encoded + logits
+
+
+def free_memory(mesh: Mesh) -> int | None:
     """Bytes of a device; None on a CPU, and where the device does not tell."""
     device = mesh.local_devices[0]
     memory = device.memory_stats() if device.platform != "cpu" else None

@@ -90,6 +90,16 @@ def leaf_spec(mesh: Mesh, name: str, shape: tuple[int, ...]) -> P:
     )
 
 
+def device_bytes(tree: Any, shardings: Any) -> float:
+    """Bytes of a tree of real or abstract arrays on one device, without what tiles pad."""
+    sizes = jax.tree.map(
+        lambda leaf, place: np.prod(place.shard_shape(leaf.shape)) * leaf.dtype.itemsize,
+        tree,
+        shardings,
+    )
+    return float(sum(jax.tree.leaves(sizes)))
+
+
 def path_name(path: tuple[Any, ...]) -> str:
     """A tree path as "decoder/block_0/self_attention/query/kernel"."""
     return jax.tree_util.keystr(path, simple=True, separator="/")

@@ -1,6 +1,7 @@
 """The sampler, with a tiny T5."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -250,24 +251,41 @@ def test_no_more_rows_than_work_or_memory(params):
     assert auto.shape(10**6, 4, 16).rows == 64  # on a CPU
     assert dataclasses.replace(SAMPLER, rows=128).shape(10**6, 4, 16).rows == 128
 
-    class Accelerator:
-        platform = "gpu"
 
-        def __init__(self, free):
-            self.free = free
+class Accelerator:
+    platform = "gpu"
 
-        def memory_stats(self):
-            return {"bytes_limit": self.free + 100, "bytes_in_use": 100}
+    def memory_stats(self):
+        return {"bytes_limit": 10**6 + 100, "bytes_in_use": 100}
 
+
+def test_free_memory():
     class OneOf:
-        def __init__(self, free):
-            self.local_devices = [Accelerator(free)]
+        local_devices = (Accelerator(),)
 
-    rows = [
-        sampler.default_rows(CONFIG, OneOf(free), 4, 16, 6)
-        for free in (10**4, 10**6, 10**7, 10**12)
-    ]
-    assert rows == sorted(rows) and rows[0] == 8 < rows[1] < rows[2] and rows[-1] == 1024
+    assert sampler.free_memory(OneOf()) == 10**6
+    assert sampler.free_memory(tiny.one_device()) is None  # a CPU
+
+
+def test_rows_use_half_of_the_free_memory():
+    make = functools.partial(generate.Shape.make, samples=4, max_new_tokens=6)
+    mesh = sharding.make_mesh({"data": 4, "fsdp": 1, "tensor": 2})
+    needed = {}
+    for rows in (8, 16, 1024):
+        shape = make(rows)
+        cache = 2 * (rows * 6 + shape.places * 16) * 4 * 4  # one head of two on each device
+        encoded, logits = shape.pool * 16 * 16 * 4, 4 * rows * 40 * 4
+        needed[rows] = sampler.engine_memory(CONFIG, mesh, shape, 16)
+        small = needed[rows] - cache - encoded - logits  # tokens, keys, masks
+        assert 0 < small < 100 * rows
+    for free, rows in (
+        (0, 8),
+        (2 * needed[16] - 2, 8),
+        (2 * needed[16], 16),
+        (2 * needed[1024], 1024),
+        (1e15, 1024),
+    ):
+        assert sampler.default_rows(CONFIG, mesh, make, 16, free) == rows
 
 
 def test_progress_counts_outputs_and_may_stop_the_work(params):
