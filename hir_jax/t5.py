@@ -40,8 +40,8 @@ class T5Config:
         scale_decoder_outputs: multiply the decoder's output by d_model ** -0.5 before the head.
         dtype: of activations and matrix products; norms, softmax and logits are float32 always.
         remat: keep of a block's activations only its input, and compute the rest again for the
-            gradient; a third more work for a fraction of the memory. (In `train_step`, weights
-            that are split over devices are gathered again, too.)
+            gradient; a third more work for a fraction of the memory. (`train_step` gathers weights
+            that are split over devices again, too, for another forward pass's work.)
     """
 
     vocab_size: int

@@ -12,7 +12,6 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
-from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -57,8 +56,6 @@ class LossSettings:
         pairwise = self.contrastive_weight != 0 and self.contrastive == "pairwise"
         return pairwise or self.kl_weight != 0
 
-
-GATHERED = "gathered"  # the name of weights that are whole along `fsdp`
 
 Terms = dict[str, losses.Term]
 Step = Callable[..., tuple[TrainState, dict[str, jax.Array]]]
@@ -159,6 +156,8 @@ def make_step(
             f"the whole batch; expected 1, found {accumulation}. Use contrastive='pairwise'."
         )
 
+    regather = config.remat and shardings.step.mesh.shape["fsdp"] > 1
+
     def step(
         state: TrainState, batch: batching.Batch, key: jax.Array, reference: t5.Params | None
     ) -> tuple[TrainState, dict[str, jax.Array]]:
@@ -174,15 +173,16 @@ def make_step(
                 weights=_weights(batch),
             )
 
-        if config.remat:  # weights are gathered again, too
-            policy = jax.checkpoint_policies.save_any_names_but_these(GATHERED)
-            loss = jax.checkpoint(loss, policy=policy)
+        if regather:
+            # Blocks remember their inputs alone in the backward pass; all of them in the forward
+            # pass nothing, or the weights that it gathered would stay until then.
+            loss = jax.checkpoint(loss)
         grad = jax.value_and_grad(loss, has_aux=True)
 
         def part(i: jax.Array, rows: batching.Batch) -> tuple[t5.Params, dict[str, jax.Array]]:
             dropout_key = jax.random.fold_in(key, i) if use_dropout else None
             params = state.params
-            if config.remat:  # else they would be gathered once, before the first part
+            if regather:  # or they would be gathered once, before the first part
                 params, rows = jax.lax.optimization_barrier((params, rows))
             (total, terms), grads = grad(params, rows, dropout_key)
             return grads, {"loss": total, **terms}
@@ -221,7 +221,7 @@ def _gathered(params: t5.Params, config: t5.T5Config, shardings: Any) -> t5.Para
             return (jax.lax.with_sharding_constraint(grad, parts).astype(x.dtype),)
 
         move.defvjp(lambda x: (move(x), None), back)
-        return checkpoint_name(move(x), GATHERED)
+        return move(x)
 
     return jax.tree.map(gather, params, dtypes, shardings)
 
