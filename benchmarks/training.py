@@ -33,6 +33,7 @@ flags.DEFINE_integer("source", 128, "Tokens of a prompt.")
 flags.DEFINE_integer("target", 32, "Tokens of an output.")
 flags.DEFINE_enum("shape", "small", list(shapes.FLAN_T5), "Of FLAN-T5.")
 flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Of ours.")
+flags.DEFINE_integer("accumulation", 0, "Parts of a batch, ours; 0 = by its size, see train_step.")
 flags.DEFINE_bool("remat", False, "Ours computes activations again in the backward pass.")
 flags.DEFINE_list("peers", ["torch"], "Whom to run beside ours.")
 flags.DEFINE_integer("repeats", 3, "Turns of each, after the first.")
@@ -43,6 +44,7 @@ flags.DEFINE_string("runner", "", "What a process that this one starts is to run
 
 RATE = 1e-4
 TURN = 3  # steps
+ASKED = ("shape", "dtype", "source", "target", "accumulation", "remat")
 SMOOTHING, ALPHA, BETA = 0.2, 1.0, 0.001
 Step = Callable[[], float]  # does one, gives its loss
 
@@ -107,7 +109,7 @@ def measure(batch: int, folder: pathlib.Path) -> list[dict]:
                 "all_seconds": seconds,
                 "machine": rates[0]["machine"],
             }
-            | {name: FLAGS[name].value for name in ("shape", "dtype", "source", "target", "remat")}
+            | {name: FLAGS[name].value for name in ASKED}
         )
     return records
 
@@ -159,7 +161,7 @@ def jax_step(folder: pathlib.Path, batch: batching.Batch) -> Step:
         entropy_weight=BETA,
     )
     shardings = train_step.state_shardings(params, optimizer, mesh)
-    step = train_step.make_step(config, settings, optimizer, shardings)
+    step = train_step.make_step(config, settings, optimizer, shardings, FLAGS.accumulation)
     states = [train_step.init_state(params, optimizer, mesh)]
     placed = jax.device_put(batch, sharding.batch_sharding(mesh))
 

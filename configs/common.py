@@ -71,7 +71,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.train = train = ml_collections.ConfigDict()
     train.epochs = 10  # E: passes over the buffer an iteration
     train.batch_size = 64  # B: pairs a step
-    train.accumulation = 1  # parts that a batch is computed in, to save memory
+    # Parts that a batch is computed in, to save memory; 0 = by its size on a CPU, else 1
+    train.accumulation = 1
     train.remat = False  # compute activations again for the gradient instead of keeping them
     train.logits_mib = 64  # float32 logits that a device computes at a time in the loss
     train.optimizer = "adamw"  # adamw | adafactor

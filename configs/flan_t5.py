@@ -24,6 +24,7 @@ def get_config(size: str = "base") -> ml_collections.ConfigDict:
     config.model.dtype = "bfloat16"
     config.data.source = "bigbench"
     config.data.task = "logical_deduction_three_objects"
+    config.train.accumulation = 0
     config.iterations = 30
     if size in ("xl", "xxl"):
         config.train.optimizer = "adafactor"  # moments of AdamW would triple the memory

@@ -124,7 +124,7 @@ def cannot_be(config: ml_collections.ConfigDict, shape: t5.T5Config, mesh: Mesh,
 
     What is in memory at least: parameters and optimizer state, and in sampling the decoding copy.
     """
-    parts = config.train.accumulation * sharding.batch_multiple(mesh)
+    parts = (config.train.accumulation or 1) * sharding.batch_multiple(mesh)
     if config.train.batch_size % parts:
         return (
             f"config.train.batch_size={config.train.batch_size} is no multiple of {parts} "

@@ -15,11 +15,12 @@ def head(config: ml_collections.ConfigDict, shape: t5.T5Config, kind: Kind, devi
     count = sum(leaf.size for leaf in jax.tree.leaves(params)) / 1e9
     train, sample = config.train, config.sample
     source, target = aot.lengths(config)
+    parts = f" in {train.accumulation} parts" if train.accumulation else ""
     return "\n".join(
         (
             f"{config.model.path}: {count:.2f} billion parameters, on {devices} x {kind.name} of "
             f"{kind.memory / GB:.1f} GB; source {source}, target {target} tokens.",
-            f"Training: {train.batch_size} examples in {train.accumulation} parts, "
+            f"Training: {train.batch_size} examples{parts}, "
             f"{train.optimizer}, computed in {config.model.dtype}.",
             f"Sampling: {sample.samples} outputs a question, decoded in "
             f"{sample.dtype or config.model.dtype}; what training keeps stays in memory.",

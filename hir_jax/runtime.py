@@ -109,7 +109,7 @@ def make_training(config: ml_collections.ConfigDict, model: Model) -> Training:
         UserError: settings that do not go together.
     """
     train, loss = config.train, config.loss
-    parts = train.accumulation * sharding.batch_multiple(model.mesh)
+    parts = (train.accumulation or 1) * sharding.batch_multiple(model.mesh)
     if train.batch_size % parts:
         raise UserError(
             f"config.train.batch_size: expected a multiple of {parts} (accumulation x data x fsdp),"

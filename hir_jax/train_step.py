@@ -57,6 +57,8 @@ class LossSettings:
         return pairwise or self.kl_weight != 0
 
 
+ON_A_CPU = 2**20  # activations of one layer in a part of a batch; see `parts_for`
+
 Terms = dict[str, losses.Term]
 Step = Callable[..., tuple[TrainState, dict[str, jax.Array]]]
 
@@ -144,19 +146,21 @@ def make_step(
         optimizer: from `make_optimizer`.
         shardings: of the state, from `state_shardings`.
         accumulation: parts that a batch is computed in, to save memory; the gradient is exactly
-            the whole batch's.
+            the whole batch's. 0: as `parts_for` says.
         use_dropout: whether `key` is used.
 
     Raises:
         UserError: the in-batch form, whose candidates are the whole batch, with accumulation.
     """
-    if accumulation > 1 and settings.contrastive == "in_batch" and settings.contrastive_weight:
+    in_batch = settings.contrastive == "in_batch" and settings.contrastive_weight != 0
+    if accumulation > 1 and in_batch:
         raise UserError(
             "config.train.accumulation: the in_batch contrastive loss compares every output with "
             f"the whole batch; expected 1, found {accumulation}. Use contrastive='pairwise'."
         )
 
-    regather = config.remat and shardings.step.mesh.shape["fsdp"] > 1
+    mesh = shardings.step.mesh
+    regather = config.remat and mesh.shape["fsdp"] > 1
 
     def step(
         state: TrainState, batch: batching.Batch, key: jax.Array, reference: t5.Params | None
@@ -187,7 +191,8 @@ def make_step(
             (total, terms), grads = grad(params, rows, dropout_key)
             return grads, {"loss": total, **terms}
 
-        grads, metrics = _accumulate(part, batch, accumulation)
+        parts = accumulation or (1 if in_batch else parts_for(batch, config.d_model, mesh))
+        grads, metrics = _accumulate(part, batch, parts)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         metrics["grad_norm"] = optax.tree.norm(grads)
@@ -196,6 +201,20 @@ def make_step(
     # The old state is donated: its buffers become the new state's, so parameters and moments are
     # in memory once. The new state keeps its sharding; metrics are scalars on every device.
     return jax.jit(step, donate_argnums=0, out_shardings=(shardings, None))
+
+
+def parts_for(batch: batching.Batch, width: int, mesh: Mesh) -> int:
+    """How many parts a batch is computed in where nobody says.
+
+    One on an accelerator. On a CPU the fewest whose activations of `width` number `ON_A_CPU` at
+    most on each device: there memory is what limits large batches, and small parts are faster, too.
+    """
+    if mesh.devices.flat[0].platform != "cpu":
+        return 1
+    rows = batch.targets_BxT.shape[0] // sharding.batch_multiple(mesh)
+    tokens = 2 * rows * (batch.sources_Bx2xS.shape[-1] + batch.targets_BxT.shape[-1])
+    wanted = tokens * width / ON_A_CPU
+    return next(n for n in range(1, rows + 1) if rows % n == 0 and (n >= wanted or n == rows))
 
 
 def _gathered(params: t5.Params, config: t5.T5Config, shardings: Any) -> t5.Params:

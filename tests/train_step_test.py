@@ -243,6 +243,34 @@ def test_accumulated_gradients_are_the_whole_batchs(params, reference, whole, ac
         np.testing.assert_allclose(metrics[name], value, rtol=1e-5, err_msg=name)
 
 
+def test_parts_where_nobody_says(monkeypatch):
+    class Accelerators:
+        devices = np.array([type("Device", (), {"platform": "tpu"})])
+
+    mesh = sharding.make_mesh({"data": 2, "fsdp": 2, "tensor": 2})
+    batch = random_batch(40, 48, (8, 4))  # 12 rows on each of 4 shards: 24 x 12 tokens
+    for most, parts in ((24 * 12 * 16, 1), (24 * 12 * 16 - 1, 2), (24 * 12 * 16 // 5, 6), (1, 12)):
+        monkeypatch.setattr(train_step, "ON_A_CPU", most)
+        assert train_step.parts_for(batch, 16, mesh) == parts
+    assert train_step.parts_for(batch, 16, Accelerators()) == 1
+
+
+def test_small_parts_where_nobody_says(monkeypatch, params, reference, whole):
+    monkeypatch.setattr(train_step, "ON_A_CPU", 2 * 2 * (8 + 4) * CONFIG.d_model)  # two rows
+    in_parts = Trainer(ALL_TERMS, descent(), accumulation=0)
+    seen = []
+    accumulate = train_step._accumulate
+    monkeypatch.setattr(
+        train_step, "_accumulate", lambda *args: [seen.append(args[-1]), accumulate(*args)][1]
+    )
+    state, _ = in_parts.run(params, [BATCH], reference=reference)
+    assert seen == [4]
+    assert distance(state.opt_state, whole[0]) < 1e-6
+    in_batch = Trainer(IN_BATCH, descent(), accumulation=0)
+    in_batch.run(params, [BATCH], reference=reference)
+    assert seen == [4, 1]  # its candidates are the whole batch
+
+
 @pytest.mark.parametrize("accumulation", [1, 2])
 def test_what_is_computed_again_gives_the_same_gradient(params, reference, whole, accumulation):
     config = dataclasses.replace(CONFIG, remat=True)
