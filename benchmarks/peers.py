@@ -16,7 +16,7 @@ BATCH_SIZES = (8, 16, 32, 64)  # prompts
 
 def make(name: str, workload: Workload) -> Runner:
     """A runner, with the best of some batch sizes: the first call tries all, on a part."""
-    run = {"torch": torch_runner, "ctranslate2": ctranslate2_runner}[name](workload)
+    run = PEERS[name](workload)
     chosen: list[int] = []
 
     def runner() -> dict:
@@ -119,3 +119,9 @@ def ctranslate2_runner(workload: Workload) -> Run:
         return sum(len(result.hypotheses[0]) for result in results)
 
     return run
+
+
+PEERS: dict[str, Callable[[Workload], Run]] = {
+    "torch": torch_runner,
+    "ctranslate2": ctranslate2_runner,
+}

@@ -41,7 +41,10 @@ from hir_jax import hf, metrics, sampler, shapes, sharding
 
 FLAGS = flags.FLAGS
 flags.DEFINE_list("workloads", ["A", "B", "C"], "Which to run.")
-flags.DEFINE_list("peers", ["torch", "ctranslate2"], "Whom to run beside ours.")
+flags.DEFINE_list("peers", list(peers.PEERS), "Whom to run beside ours.")
+flags.register_validator(
+    "peers", lambda names: set(names) <= set(peers.PEERS), f"expected some of {list(peers.PEERS)}"
+)
 flags.DEFINE_string(
     "flax_python", "", "Python of a virtual environment with FlaxT5; none: left out."
 )
