@@ -15,8 +15,11 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.ad_checkpoint import checkpoint_name
 
 Params = dict[str, Any]
+
+BLOCK = "block"  # the name of what a block gives, for policies of `jax.checkpoint`
 
 # Added to the score of a key that must not be seen; far below any real score in float32.
 MASKED = -1e9
@@ -41,7 +44,7 @@ class T5Config:
         dtype: of activations and matrix products; norms, softmax and logits are float32 always.
         remat: keep of a block's activations only its input, and compute the rest again for the
             gradient; a third more work for a fraction of the memory. (`train_step` gathers weights
-            that are split over devices again, too, for another forward pass's work.)
+            that are split over devices again, too.)
     """
 
     vocab_size: int
@@ -492,7 +495,7 @@ class Encoder(nn.Module):
         x = Dropout(c.dropout_rate)(x_BxSxD)
         block = nn.remat(EncoderBlock) if c.remat else EncoderBlock
         for i in range(c.num_layers):
-            x = block(c, name=f"block_{i}")(x, bias)
+            x = checkpoint_name(block(c, name=f"block_{i}")(x, bias), BLOCK)
         return Dropout(c.dropout_rate)(RMSNorm(c, name="final_norm")(x))
 
 
@@ -525,7 +528,7 @@ class Decoder(nn.Module):
         cross_bias = _mask_bias(source_mask_BxS)
         x = self.dropout(x_NxTxD)
         for block, cross in zip(self.block, self.project_cross(encoded_BxSxD), strict=True):
-            x = block(x, bias, cross, cross_bias)
+            x = checkpoint_name(block(x, bias, cross, cross_bias), BLOCK)
         return self.dropout(self.final_norm(x))
 
     def step(

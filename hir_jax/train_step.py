@@ -177,10 +177,9 @@ def make_step(
                 weights=_weights(batch),
             )
 
-        if regather:
-            # Blocks remember their inputs alone in the backward pass; all of them in the forward
-            # pass nothing, or the weights that it gathered would stay until then.
-            loss = jax.checkpoint(loss)
+        if regather:  # what is gathered is forgotten, and all else but the inputs of blocks
+            keep = jax.checkpoint_policies.save_only_these_names(t5.BLOCK)
+            loss = jax.checkpoint(loss, policy=keep)
         grad = jax.value_and_grad(loss, has_aux=True)
 
         def part(i: jax.Array, rows: batching.Batch) -> tuple[t5.Params, dict[str, jax.Array]]:
