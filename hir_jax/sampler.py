@@ -20,6 +20,7 @@ from jax.sharding import PartitionSpec as P
 from hir_jax import batching, generate, processes, sharding, t5
 
 MOST_ROWS = 1024  # that `default_rows` chooses
+SHARE = 2 / 3  # of free memory, see there
 
 
 class Prompt(NamedTuple):
@@ -312,7 +313,9 @@ def default_rows(
     source_length: int,
     free: float | None,
 ) -> int:
-    """Rows for which half of a device's free memory suffices; at most 1,024.
+    """Rows, at most 1,024, whose `engine_memory` fits into two thirds of a device's free memory.
+
+    The rest is for temporaries: by the plans in docs/planning.md a quarter of the engine's own.
 
     A CPU decodes 64 at once, on all of its devices together: products with more are not more
     efficient there, and fewer rows have a shorter end.
@@ -327,7 +330,7 @@ def default_rows(
     if free is None:
         return max(8, 64 // len(mesh.local_devices))
     rows = MOST_ROWS
-    while rows > 8 and engine_memory(config, mesh, make(rows), source_length) > free / 2:
+    while rows > 8 and engine_memory(config, mesh, make(rows), source_length) > SHARE * free:
         rows //= 2
     return rows
 
