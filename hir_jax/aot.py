@@ -174,8 +174,8 @@ def _compile(
     try:
         compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as e:
-        fault = _reason(str(e))
-        return Compiled(resident | named, fault, seconds=time.perf_counter() - started)
+        memory = resident | named | _asked_for(str(e))
+        return Compiled(memory, _reason(str(e)), seconds=time.perf_counter() - started)
     seconds = time.perf_counter() - started
     stats = compiled.memory_analysis()
     memory = resident | named
@@ -187,6 +187,12 @@ def _compile(
     }
     accessed = (compiled.cost_analysis() or {}).get("bytes accessed", 0.0)
     return Compiled(memory, "", hlo.parse(compiled.as_text()), accessed, seconds)
+
+
+def _asked_for(message: str) -> dict[str, float]:
+    """The temporaries for which memory did not suffice, where the compiler says how large."""
+    found = re.search(r"HLO temporaries \(([\d.]+)G\)", message)
+    return {"temporaries": float(found[1]) * 2**30} if found else {}
 
 
 def _reason(message: str) -> str:

@@ -197,21 +197,29 @@ def test_work_is_that_of_the_model(compiled):
 
 
 @pytest.mark.parametrize(
-    ("message", "fault"),
+    ("message", "fault", "temporaries"),
     [
+        (
+            "RESOURCE_EXHAUSTED: E1000: CompileTimeHbmOom: Ran out of memory on HBM, the total "
+            "memory required for HLO temporaries (18.04G) exceeds available HBM (15.75G). HLO module: f.",
+            "the compiler refused: RESOURCE_EXHAUSTED: E1000: CompileTimeHbmOom: Ran out of memory",
+            18.04 * 2**30,
+        ),
         (
             "RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 21.50G of 15.75G hbm. "
             "Exceeded hbm capacity by 5.75G.\n\nTotal hbm usage",
             "the compiler ran out of memory: Used 21.50G of 15.75G hbm. Exceeded hbm capacity by",
+            None,
         ),
         (
             "RESOURCE_EXHAUSTED: E1001:\nRan out of memory in memory space vmem for %gather",
             "the compiler refused: Ran out of memory in memory space vmem for %gather",
+            None,
         ),
-        ("INTERNAL: odd", "the compiler refused: INTERNAL: odd"),
+        ("INTERNAL: odd", "the compiler refused: INTERNAL: odd", None),
     ],
 )
-def test_a_program_that_does_not_compile_says_why(monkeypatch, message, fault):
+def test_a_program_that_does_not_compile_says_why(monkeypatch, message, fault, temporaries):
     class Lowered:
         def compile(self):
             raise jax.errors.JaxRuntimeError(message)
@@ -225,3 +233,4 @@ def test_a_program_that_does_not_compile_says_why(monkeypatch, message, fault):
     assert made.fault.startswith(fault)
     assert made.program is None and not made.fits(KIND)
     assert made.memory["parameters"] > 0
+    assert made.memory.get("temporaries") == temporaries
