@@ -201,7 +201,7 @@ def test_work_is_that_of_the_model(compiled):
     [
         (
             "RESOURCE_EXHAUSTED: E1000: CompileTimeHbmOom: Ran out of memory on HBM, the total "
-            "memory required for HLO temporaries (18.04G) exceeds available HBM (15.75G). HLO module: f.",
+            "memory required for HLO temporaries (18.04G) exceeds available HBM (15.75G).",
             "the compiler refused: RESOURCE_EXHAUSTED: E1000: CompileTimeHbmOom: Ran out of memory",
             18.04 * 2**30,
         ),
