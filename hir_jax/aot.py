@@ -71,8 +71,8 @@ def state_memory(config: ml_collections.ConfigDict, model: runtime.Model) -> dic
     """What training keeps between steps."""
     state = runtime.make_training(config, model).abstract_state(model.params)
     kept = {
-        "parameters": device_bytes(state.params),
-        "optimizer state": device_bytes(state.opt_state),
+        "parameters": sharding.device_bytes(state.params),
+        "optimizer state": sharding.device_bytes(state.opt_state),
     }
     if config.loss.kl_weight:
         kept["starting model"] = kept["parameters"]
@@ -108,18 +108,16 @@ def sampling(config: ml_collections.ConfigDict, model: runtime.Model, kind: Kind
     kept = state_memory(config, model)
     copy = decoding_copy(model.params, made.config, mesh)
     if copy is not model.params:
-        named = {"decoding copy": device_bytes(copy)}
+        named = {"decoding copy": sharding.device_bytes(copy)}
     else:  # decoding reads the parameters themselves
         named = {"parameters": kept.pop("parameters")}
     free = kind.memory - sum((kept | named).values()) if device_memory_is_told(mesh) else None
     shape = made.shape(MANY, config.sample.samples, source_length, free)
-    new_state, _, decode_pool = sampler.programs(mesh, made.config, shape)
-    state = jax.eval_shape(functools.partial(new_state, source_length))
-    state = jax.tree.map(_placed, state, sampler.state_shardings(mesh, state))
-    named["caches"] = device_bytes(state.cache)
+    state = sampler.abstract_states(mesh, made.config, shape, source_length)
+    named["caches"] = sharding.device_bytes(state.cache)
     scalars = [_scalar(mesh, dtype) for dtype in (jnp.float32, jnp.int32, jnp.bool)]
     lower = functools.partial(
-        decode_pool.lower,
+        sampler.programs(mesh, made.config, shape).decode_pool.lower,
         copy,
         state,
         abstract_pool(shape, source_length, mesh),
@@ -158,11 +156,6 @@ def abstract_pool(shape: generate.Shape, source_length: int, mesh: Mesh) -> gene
         questions=array(size[:1], np.int32),
         first=array(size[:1], np.int32),
     )
-
-
-def device_bytes(tree: Any) -> float:
-    """`sharding.device_bytes` of arrays that know where they are."""
-    return sharding.device_bytes(tree, jax.tree.map(lambda leaf: leaf.sharding, tree))
 
 
 def _compile(

@@ -50,9 +50,9 @@ class Shape:
     top_p: float = 1.0
 
     @classmethod
-    def make(cls, rows: int, samples: int, *args: Any, **kwargs: Any) -> "Shape":
+    def make(cls, rows: int, samples: int, **others: Any) -> "Shape":
         """With as many places as keep the rows busy."""
-        return cls(rows, places_for(rows, samples), samples, *args, **kwargs)
+        return cls(rows, places_for(rows, samples), samples, **others)
 
     @property
     def lanes(self) -> int:

@@ -101,7 +101,11 @@ token_statistics.defvjp(_reduce, _gradient)
 
 def pieces_for(rows: int, length: int, vocab_size: int, logits_at_once: int) -> int:
     """The fewest equal parts of `length` positions with so many logits at most, if there are."""
-    wanted = rows * length * vocab_size / logits_at_once
+    return fewest_parts(length, rows * length * vocab_size / logits_at_once)
+
+
+def fewest_parts(length: int, wanted: float) -> int:
+    """The least divisor of `length` that is not below `wanted`; `length` where none is."""
     return next(n for n in range(1, length + 1) if length % n == 0 and (n >= wanted or n == length))
 
 

@@ -124,7 +124,7 @@ def cannot_be(config: ml_collections.ConfigDict, shape: t5.T5Config, mesh: Mesh,
 
     What is in memory at least: parameters and optimizer state, and in sampling the decoding copy.
     """
-    parts = (config.train.accumulation or 1) * sharding.batch_multiple(mesh)
+    parts = runtime.batch_multiple(config, mesh)
     if config.train.batch_size % parts:
         return (
             f"config.train.batch_size={config.train.batch_size} is no multiple of {parts} "
@@ -135,7 +135,7 @@ def cannot_be(config: ml_collections.ConfigDict, shape: t5.T5Config, mesh: Mesh,
     sampler = runtime.make_sampler(config, model, aot.lengths(config)[:1])
     copy = aot.decoding_copy(model.params, sampler.config, mesh)
     if copy is not model.params:
-        least += aot.device_bytes(copy)
+        least += sharding.device_bytes(copy)
     if least <= kind.memory:
         return ""
     return (

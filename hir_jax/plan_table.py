@@ -119,7 +119,7 @@ def _rooflines(
             model.params, runtime.make_sampler(config, model, (8,)).config, model.mesh
         )
         head = copy["shared" if model.config.tie_lm_head else "lm_head"]
-        read = aot.device_bytes((copy["decoder"], head)) + sampling.memory["caches"]
+        read = sharding.device_bytes((copy["decoder"], head)) + sampling.memory["caches"]
         limits["a decode step"] = max(step.turn.flops / kind.flops, read / kind.bandwidth)
     return limits
 

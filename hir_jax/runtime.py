@@ -109,7 +109,7 @@ def make_training(config: ml_collections.ConfigDict, model: Model) -> Training:
         UserError: settings that do not go together.
     """
     train, loss = config.train, config.loss
-    parts = (train.accumulation or 1) * sharding.batch_multiple(model.mesh)
+    parts = batch_multiple(config, model.mesh)
     if train.batch_size % parts:
         raise UserError(
             f"config.train.batch_size: expected a multiple of {parts} (accumulation x data x fsdp),"
@@ -142,6 +142,11 @@ def make_training(config: ml_collections.ConfigDict, model: Model) -> Training:
         use_dropout=train.dropout_rate > 0,
     )
     return Training(step, optimizer, model.mesh)
+
+
+def batch_multiple(config: ml_collections.ConfigDict, mesh: Mesh) -> int:
+    """`train.batch_size` must be a multiple of this: devices share each part of a batch evenly."""
+    return (config.train.accumulation or 1) * sharding.batch_multiple(mesh)
 
 
 def abstract(tree: Any, mesh: Mesh) -> Any:

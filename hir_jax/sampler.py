@@ -65,11 +65,6 @@ def programs(mesh: Mesh, config: t5.T5Config, shape: generate.Shape) -> Programs
     split = P(("data", "fsdp"))
     in_step = ("data", "fsdp") if mesh.shape["tensor"] > 1 else ()
 
-    def new_state(source_length: int) -> generate.State:
-        one = generate.new_state(config, shape, source_length)
-        shards = sharding.batch_multiple(mesh)
-        return jax.tree.map(lambda x: jnp.broadcast_to(x, (shards, *x.shape)), one)
-
     def lengthen(state: generate.State, source_length: int) -> generate.State:
         return jax.vmap(lambda one: generate.lengthen(one, source_length))(state)
 
@@ -95,7 +90,8 @@ def programs(mesh: Mesh, config: t5.T5Config, shape: generate.Shape) -> Programs
         )
         return mapped(params, state, *args)
 
-    places = state_shardings(mesh, jax.eval_shape(functools.partial(new_state, 1)))
+    new_state = functools.partial(new_states, mesh, config, shape)
+    places = jax.tree.map(lambda x: x.sharding, abstract_states(mesh, config, shape, 1))
     log_place = sharding.batch_sharding(mesh)
     return Programs(
         jax.jit(new_state, static_argnums=0, out_shardings=places),
@@ -104,20 +100,32 @@ def programs(mesh: Mesh, config: t5.T5Config, shape: generate.Shape) -> Programs
     )
 
 
-def state_shardings(mesh: Mesh, state: generate.State) -> generate.State:
-    """Where the states of the shards live: each on its shard, heads of its caches on `tensor`.
+def new_states(
+    mesh: Mesh, config: t5.T5Config, shape: generate.Shape, source_length: int
+) -> generate.State:
+    """A state without work for each shard, along an axis in front."""
+    one = generate.new_state(config, shape, source_length)
+    shards = sharding.batch_multiple(mesh)
+    return jax.tree.map(lambda x: jnp.broadcast_to(x, (shards, *x.shape)), one)
+
+
+def abstract_states(
+    mesh: Mesh, config: t5.T5Config, shape: generate.Shape, source_length: int
+) -> generate.State:
+    """Shape, type and place of `new_states`: each on its shard, heads of its caches on `tensor`.
 
     As with parameters, heads that `tensor` does not divide are whole on each of its devices.
     """
 
-    def place(path: tuple[Any, ...], leaf: Any) -> NamedSharding:
+    def place(path: tuple[Any, ...], leaf: Any) -> jax.ShapeDtypeStruct:
         axes = [("data", "fsdp")]
         if re.search(r"cache/(cross_)?(keys|values)", sharding.path_name(path)):
-            heads = leaf.shape[2]
-            axes += [None, "tensor" if heads % mesh.shape["tensor"] == 0 else None]
-        return NamedSharding(mesh, P(*axes))
+            axes += [None, sharding.dividing(mesh, "tensor", leaf.shape[2])]
+        where = NamedSharding(mesh, P(*axes))
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where)
 
-    return jax.tree_util.tree_map_with_path(place, state)
+    states = jax.eval_shape(functools.partial(new_states, mesh, config, shape, source_length))
+    return jax.tree_util.tree_map_with_path(place, states)
 
 
 def decoding_copy(params: t5.Params, config: t5.T5Config, mesh: Mesh) -> t5.Params:
@@ -243,8 +251,9 @@ class Sampler:
             top_k=self.top_k,
             top_p=self.top_p,
         )
-        free = self._free if free is None else free
-        rows = self.rows or default_rows(self.config, self.mesh, make, source_length, free)
+        rows = self.rows or default_rows(
+            self.config, self.mesh, make, source_length, self._free if free is None else free
+        )
         work = -(-prompts * samples // sharding.batch_multiple(self.mesh))
         return make(min(rows, max(8, 1 << (work - 1).bit_length())))
 
@@ -339,10 +348,10 @@ def engine_memory(
     config: t5.T5Config, mesh: Mesh, shape: generate.Shape, source_length: int
 ) -> float:
     """Bytes on a device of the engine's state, of a pool's encodings, and of a step's logits."""
-    state = jax.eval_shape(programs(mesh, config, shape).new_state, source_length)
+    states = abstract_states(mesh, config, shape, source_length)
     encoded = shape.pool * source_length * config.d_model * jnp.dtype(config.dtype).itemsize
     logits = 4 * shape.rows * config.vocab_size * 4  # and what is drawn from them
-    return sharding.device_bytes(state, state_shardings(mesh, state)) + encoded + logits
+    return sharding.device_bytes(states) + encoded + logits
 
 
 def free_memory(mesh: Mesh) -> int | None:

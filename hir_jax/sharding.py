@@ -82,22 +82,22 @@ def leaf_spec(mesh: Mesh, name: str, shape: tuple[int, ...]) -> P:
     spec = next((spec for pattern, spec in RULES if re.search(pattern, name)), P())
     if len(spec) > len(shape):
         return P()
-    return P(
-        *(
-            axis if axis is not None and size % mesh.shape[axis] == 0 else None
-            for axis, size in zip(spec, shape, strict=False)
+    return P(*(dividing(mesh, axis, size) for axis, size in zip(spec, shape, strict=False)))
+
+
+def dividing(mesh: Mesh, axis: str | None, size: int) -> str | None:
+    """The mesh axis, where it divides a dimension of this size."""
+    return axis if axis is not None and size % mesh.shape[axis] == 0 else None
+
+
+def device_bytes(tree: Any) -> float:
+    """Bytes of a tree of real or abstract arrays on one device, without what tiles pad."""
+    return float(
+        sum(
+            np.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+            for leaf in jax.tree.leaves(tree)
         )
     )
-
-
-def device_bytes(tree: Any, shardings: Any) -> float:
-    """Bytes of a tree of real or abstract arrays on one device, without what tiles pad."""
-    sizes = jax.tree.map(
-        lambda leaf, place: np.prod(place.shard_shape(leaf.shape)) * leaf.dtype.itemsize,
-        tree,
-        shardings,
-    )
-    return float(sum(jax.tree.leaves(sizes)))
 
 
 def path_name(path: tuple[Any, ...]) -> str:

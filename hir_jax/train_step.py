@@ -212,8 +212,7 @@ def parts_for(batch: batching.Batch, width: int, mesh: Mesh) -> int:
         return 1
     rows = batch.targets_BxT.shape[0] // sharding.batch_multiple(mesh)
     tokens = 2 * rows * (batch.sources_Bx2xS.shape[-1] + batch.targets_BxT.shape[-1])
-    wanted = tokens * width / ON_A_CPU
-    return next(n for n in range(1, rows + 1) if rows % n == 0 and (n >= wanted or n == rows))
+    return losses.fewest_parts(rows, tokens * width / ON_A_CPU)
 
 
 def _gathered(params: t5.Params, config: t5.T5Config, shardings: Any) -> t5.Params:

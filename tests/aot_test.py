@@ -129,7 +129,7 @@ def test_rows_by_the_memory_that_the_state_leaves(monkeypatch):
             aot.sampling(config, model, KIND)
         kept = sum(aot.state_memory(config, model).values())
         decoding = dataclasses.replace(model.config, dtype=dtype)
-        kept += aot.device_bytes(aot.decoding_copy(model.params, decoding, model.mesh))
+        kept += sharding.device_bytes(aot.decoding_copy(model.params, decoding, model.mesh))
         assert asked.pop() == (aot.MANY, 2, 16, KIND.memory - kept)
     config, model = setup(**{"mesh.fsdp": 1, "mesh.data": 4, "sample.dtype": "float32"})
     with pytest.raises(Stop):
@@ -144,10 +144,10 @@ def test_decoding_copy_is_the_parameters_where_nothing_differs():
     assert aot.decoding_copy(model.params, float32, model.mesh) is model.params
     half = dataclasses.replace(float32, dtype="bfloat16")
     copy = aot.decoding_copy(model.params, half, model.mesh)
-    assert 0.45 < aot.device_bytes(copy) / aot.device_bytes(model.params) < 0.6
+    assert 0.45 < sharding.device_bytes(copy) / sharding.device_bytes(model.params) < 0.6
     config, model = setup()  # fsdp=4: whole along it in decoding
     copy = aot.decoding_copy(model.params, float32, model.mesh)
-    assert aot.device_bytes(copy) > 3 * aot.device_bytes(model.params)
+    assert sharding.device_bytes(copy) > 3 * sharding.device_bytes(model.params)
 
 
 @pytest.fixture(scope="module")
@@ -191,7 +191,7 @@ def test_work_is_that_of_the_model(compiled):
     assert filling.flops == 2 * (2 * 16 * 16 * 16) / 2
     # Decoding reads weights that are where they are needed: sums of activations alone.
     assert {each.kind for each in step.collectives} <= {"all-reduce", "all-gather"}
-    assert sum(each.bytes for each in step.collectives) < aot.device_bytes(model.params)
+    assert sum(each.bytes for each in step.collectives) < sharding.device_bytes(model.params)
     # Outside its loops a pool sends a few counters, no cache.
     assert sum(each.bytes for each in compiled["sampling"].program.cost.collectives) <= 16
 

@@ -267,6 +267,16 @@ def test_free_memory():
     assert sampler.free_memory(tiny.one_device()) is None  # a CPU
 
 
+def test_devices_are_not_asked_where_rows_are_given(monkeypatch):
+    def ask(mesh):
+        raise AssertionError("processes would wait for one another")
+
+    monkeypatch.setattr(sampler, "free_memory", ask)
+    assert dataclasses.replace(SAMPLER, rows=16).shape(10**6, 4, 16).rows == 16
+    with pytest.raises(AssertionError, match="wait"):
+        dataclasses.replace(SAMPLER, rows=0).shape(10**6, 4, 16)
+
+
 def test_rows_use_two_thirds_of_the_free_memory():
     make = functools.partial(generate.Shape.make, samples=4, max_new_tokens=6)
     mesh = sharding.make_mesh({"data": 4, "fsdp": 1, "tensor": 2})
