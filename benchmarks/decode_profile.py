@@ -22,7 +22,12 @@ import numpy as np
 from absl import app, flags
 
 from benchmarks import workloads
-from hir_jax import generate, hf, metrics, sampling, shapes, t5
+from hir_jax.decoding import draws, engine
+from hir_jax.model import hf, shapes, t5
+from hir_jax.model.cache import Cache, Lanes, init_cache
+from hir_jax.model.config import Params
+from hir_jax.model.layers import Attention
+from hir_jax.run import metrics
 
 FLAGS = flags.FLAGS
 flags.DEFINE_integer("rows", 64, "Outputs decoded at once.")
@@ -39,8 +44,8 @@ def main(argv: Sequence[str]) -> None:
     raw = shapes.flan_t5("small")
     config = hf.parse_config(raw, pathlib.Path("flan-t5-small"), "float32", has_head=True)
     params = jax.jit(lambda: t5.init_params(config, jax.random.key(0)))()
-    places = generate.places_for(FLAGS.rows, FLAGS.samples)
-    cache = t5.init_cache(config, FLAGS.rows, FLAGS.length, places, FLAGS.samples, FLAGS.source)
+    places = engine.places_for(FLAGS.rows, FLAGS.samples)
+    cache = init_cache(config, FLAGS.rows, FLAGS.length, places, FLAGS.samples, FLAGS.source)
     cache = cache.replace(source_mask_BxS=jnp.ones_like(cache.source_mask_BxS))
     lanes = places * FLAGS.samples
     of_row_N = jnp.arange(FLAGS.rows) * lanes // FLAGS.rows
@@ -48,12 +53,12 @@ def main(argv: Sequence[str]) -> None:
     self_bytes = size((cache.keys_NxHxTxK, cache.values_NxHxTxK))
     cross_bytes = size((cache.cross_keys, cache.cross_values))
 
-    def loop(params: t5.Params, cache: t5.Cache, draw: Callable) -> jax.Array:
+    def loop(params: Params, cache: Cache, draw: Callable) -> jax.Array:
         def step(t: jax.Array, carry: tuple) -> tuple:
             cache, token_N = carry
             age_N = jnp.broadcast_to(t, FLAGS.rows)
             logits_NxV, cache = t5.decode_step(
-                params, config, cache, token_N, t, age_N, t5.Lanes.make(of_row_N, lanes)
+                params, config, cache, token_N, t, age_N, Lanes.make(of_row_N, lanes)
             )
             return cache, draw(logits_NxV)
 
@@ -65,10 +70,10 @@ def main(argv: Sequence[str]) -> None:
         return 1e3 * seconds(lambda: run(params, cache)) / FLAGS.steps
 
     def sampled(logits_NxV: jax.Array) -> jax.Array:
-        uniform_Nx2 = sampling.uniforms(
+        uniform_Nx2 = draws.uniforms(
             jax.random.split(jax.random.key(0), FLAGS.rows), jnp.zeros(FLAGS.rows, jnp.int32)
         )
-        return sampling.draw(logits_NxV, uniform_Nx2, jnp.float32(1), 50)
+        return draws.draw(logits_NxV, uniform_Nx2, jnp.float32(1), 50)
 
     # The cheapest thing that needs all logits.
     undrawn = lambda logits_NxV: jnp.max(logits_NxV, -1).astype(jnp.int32)  # noqa: E731
@@ -106,14 +111,14 @@ def rate_of(size: int, milliseconds: float) -> str:
 @contextlib.contextmanager
 def without_attention(*lengths: int) -> Iterator[None]:
     """Attention to so many keys gives its queries back, so that its four products remain."""
-    attend = t5.Attention.attend
+    attend = Attention.attend
 
-    def changed(self: t5.Attention, x: jax.Array, key: jax.Array, *args: jax.Array) -> jax.Array:
+    def changed(self: Attention, x: jax.Array, key: jax.Array, *args: jax.Array) -> jax.Array:
         if key.shape[2] in lengths:
             return self.out(self.query(x))
         return attend(self, x, key, *args)
 
-    with mock.patch.object(t5.Attention, "attend", changed):
+    with mock.patch.object(Attention, "attend", changed):
         yield
 
 

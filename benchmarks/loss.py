@@ -16,7 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
 
-from hir_jax import losses, metrics, shapes
+from hir_jax.model import shapes
+from hir_jax.run import metrics
+from hir_jax.training import losses
 
 FLAGS = flags.FLAGS
 flags.DEFINE_integer("rows", 32, "Outputs, each under one prompt.")

@@ -8,7 +8,7 @@ import resource
 
 import jax
 
-from hir_jax import hardware
+from hir_jax.devices import hardware
 
 
 def peak_memory_gb() -> float:

@@ -37,7 +37,11 @@ import jax.numpy as jnp
 from absl import app, flags
 
 from benchmarks import machine, peers, turns, workloads
-from hir_jax import hf, metrics, sampler, shapes, sharding
+from hir_jax.decoding import sampler
+from hir_jax.decoding.prompt import Prompt
+from hir_jax.devices import sharding
+from hir_jax.model import hf, shapes
+from hir_jax.run import metrics
 
 FLAGS = flags.FLAGS
 flags.DEFINE_list("workloads", ["A", "B", "C"], "Which to run.")
@@ -177,7 +181,7 @@ def ours(workload: workloads.Workload) -> peers.Runner:
         eos_id=-1 if workload.exact else config.eos_token_id,
         top_k=50,
     )
-    prompts = [sampler.Prompt(tuple(p), i) for i, p in enumerate(workload.prompts)]
+    prompts = [Prompt(tuple(p), i) for i, p in enumerate(workload.prompts)]
     longest, shards = max(len(p) for p in workload.prompts), sharding.batch_multiple(mesh)
     draws = iter(range(1 << 30))
 

@@ -25,7 +25,9 @@ import transformers
 from absl import app, flags
 
 from benchmarks import machine, turns, workloads
-from hir_jax import batching, metrics, shapes
+from hir_jax.model import shapes
+from hir_jax.run import metrics
+from hir_jax.training.batch import Batch, TrainingExample, make_batch
 
 FLAGS = flags.FLAGS
 flags.DEFINE_list("batch", ["16"], "Examples a step; one or several.")
@@ -133,37 +135,40 @@ def serve() -> None:
     turns.serve(run=run, rates=rates)
 
 
-def random_batch(size: int) -> batching.Batch:
+def random_batch(size: int) -> Batch:
     """Full rows of random tokens, the same in every process."""
     rng = np.random.default_rng(0)
     row = lambda length: tuple(rng.integers(3, 32000, length).tolist())  # noqa: E731
     examples = [
-        batching.TrainingExample(
-            row(FLAGS.source), row(FLAGS.source), row(FLAGS.target), correct=True
-        )
+        TrainingExample(row(FLAGS.source), row(FLAGS.source), row(FLAGS.target), correct=True)
         for _ in range(size)
     ]
-    return batching.make_batch(examples, size, (FLAGS.source, FLAGS.target))
+    return make_batch(examples, size, (FLAGS.source, FLAGS.target))
 
 
-def jax_step(folder: pathlib.Path, batch: batching.Batch) -> Step:
+def jax_step(folder: pathlib.Path, batch: Batch) -> Step:
     """The step as the loop uses it."""
-    from hir_jax import hf, sharding, train_step
+    from hir_jax.devices import sharding
+    from hir_jax.model import hf
+    from hir_jax.training.objective import LossSettings
+    from hir_jax.training.optimizer import make_optimizer
+    from hir_jax.training.state import init_state, state_shardings
+    from hir_jax.training.step import make_step
 
     config = dataclasses.replace(hf.read_config(folder, FLAGS.dtype), remat=FLAGS.remat)
     mesh = sharding.make_mesh({"data": -1, "fsdp": 1, "tensor": 1})
     params = hf.load_params(folder, config)
     params = jax.device_put(params, sharding.tree_shardings(mesh, params))
-    optimizer = train_step.make_optimizer("adamw", RATE)
-    settings = train_step.LossSettings(
+    optimizer = make_optimizer("adamw", RATE)
+    settings = LossSettings(
         smoothing=SMOOTHING,
         contrastive_weight=ALPHA,
         contrastive_smoothing=SMOOTHING,
         entropy_weight=BETA,
     )
-    shardings = train_step.state_shardings(params, optimizer, mesh)
-    step = train_step.make_step(config, settings, optimizer, shardings, FLAGS.accumulation)
-    states = [train_step.init_state(params, optimizer, mesh)]
+    shardings = state_shardings(params, optimizer, mesh)
+    step = make_step(config, settings, optimizer, shardings, FLAGS.accumulation)
+    states = [init_state(params, optimizer, mesh)]
     placed = jax.device_put(batch, sharding.batch_sharding(mesh))
 
     def run() -> float:
@@ -175,7 +180,7 @@ def jax_step(folder: pathlib.Path, batch: batching.Batch) -> Step:
     return run
 
 
-def torch_step(folder: pathlib.Path, batch: batching.Batch) -> Step:
+def torch_step(folder: pathlib.Path, batch: Batch) -> Step:
     """The same in torch: logits of both prompts in one pass, autodiff, AdamW."""
     import os
 

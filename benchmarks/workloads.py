@@ -12,9 +12,17 @@ import numpy as np
 import transformers
 
 from configs import flan_t5
-from hir_jax import batching, data, hf, shapes, sharding, t5, train_step
+from hir_jax import data
 from hir_jax.data.bigbench.tasks import RAW_FOLDER
 from hir_jax.data.example import format_prompt
+from hir_jax.devices import sharding
+from hir_jax.model import batching, hf, shapes, t5
+from hir_jax.model.config import Params, T5Config
+from hir_jax.training.batch import TrainingExample, make_batch
+from hir_jax.training.objective import LossSettings
+from hir_jax.training.optimizer import make_optimizer
+from hir_jax.training.state import init_state, state_shardings
+from hir_jax.training.step import make_step
 
 MEAN_LENGTH = 12
 # Workloads of random prompts: how many, and their length.
@@ -183,26 +191,26 @@ def random_model(
     return folder
 
 
-def _tune(params: t5.Params, config: t5.T5Config, steps: int = 100) -> t5.Params:
+def _tune(params: Params, config: T5Config, steps: int = 100) -> Params:
     """Teaches that any token is followed by EOS with probability 1/12, whatever the prompt.
 
     Other tokens are few enough that top-k 50 cuts none of them off.
     """
     rng = np.random.default_rng(1)
-    optimizer = train_step.make_optimizer("adamw", 1e-3, warmup_steps=10, clip_norm=1.0)
+    optimizer = make_optimizer("adamw", 1e-3, warmup_steps=10, clip_norm=1.0)
     mesh = sharding.make_mesh({"data": -1, "fsdp": 1, "tensor": 1})
     params = jax.device_put(params, sharding.tree_shardings(mesh, params))
-    shardings = train_step.state_shardings(params, optimizer, mesh)
-    settings = train_step.LossSettings(smoothing=0.0)
-    step = train_step.make_step(config, settings, optimizer, shardings)
-    state = train_step.init_state(params, optimizer, mesh)
+    shardings = state_shardings(params, optimizer, mesh)
+    settings = LossSettings(smoothing=0.0)
+    step = make_step(config, settings, optimizer, shardings)
+    state = init_state(params, optimizer, mesh)
     for _ in range(steps):
         rows = []
         for length in np.minimum(rng.geometric(1 / MEAN_LENGTH, 16), 32):
             source = tuple(rng.integers(3, 32000, 8).tolist())
             target = (*rng.integers(3, 43, length - 1).tolist(), 1)
-            rows.append(batching.TrainingExample(source, (), target, correct=True))
-        state, _ = step(state, batching.make_batch(rows, 16, (8, 32)), jax.random.key(0), None)
+            rows.append(TrainingExample(source, (), target, correct=True))
+        state, _ = step(state, make_batch(rows, 16, (8, 32)), jax.random.key(0), None)
     return state.params
 
 

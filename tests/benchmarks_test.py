@@ -7,7 +7,7 @@ import pathlib
 import pytest
 
 from benchmarks import decode_profile, workloads
-from hir_jax import shapes
+from hir_jax.model import shapes
 
 
 def workload(folder: pathlib.Path, size, prompts):

@@ -7,8 +7,9 @@ from absl import flags
 from ml_collections import config_dict, config_flags
 
 from configs import common, flan_t5, paper
-from hir_jax import settings, sharding
+from hir_jax.devices import sharding
 from hir_jax.errors import UserError
+from hir_jax.run import settings
 
 ROOT = pathlib.Path(__file__).parents[1]
 FILES = sorted(path for path in (ROOT / "configs").glob("*.py") if path.name != "__init__.py")

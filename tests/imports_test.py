@@ -1,4 +1,4 @@
-"""Imports go downward only, and few modules may reach for the heavy ones."""
+"""Imports go downward only, room by room, and few modules may reach for the heavy ones."""
 
 import ast
 import pathlib
@@ -7,48 +7,17 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
 
-# Lower first. A module imports modules that stand above it here; `data` is a package of its own,
-# whose modules import one another.
-LAYERS = [
-    "errors",
-    "processes",
-    "leaving",
-    "shapes",
-    "hlo_flops",
-    "hlo",
-    "hardware",
-    "data",
-    "verify",
-    "relabel",
-    "replay",
-    "sampling",
-    "losses",
-    "t5",
-    "hf",
-    "sharding",
-    "batching",
-    "generate",
-    "sampler",
-    "scoring",
-    "train_step",
-    "prompts",
-    "metrics",
-    "checkpoint",
-    "evaluate",
-    "interrupts",
-    "workdirs",
-    "settings",
-    "runtime",
-    "progress",
-    "pretrain",
-    "loop",
-    "experiment",
-    "modes",
-    "aot",
-    "plan_table",
-    "plan",
-    "main",
+# Lower first. What stands on a floor imports from the floors below and from within itself, never
+# from its neighbours. A room is a package, or a module of the top folder.
+FLOORS = [
+    {"errors", "shipped"},
+    {"devices", "model", "data"},
+    {"decoding", "hindsight", "training"},
+    {"run"},
+    {"planning", "commands"},
+    {"cli"},
 ]
+FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 HEAVY = {"tensorflow", "torch", "pickle"}
 
 
@@ -67,20 +36,20 @@ def imported(source):
     return names
 
 
-def layer_of(path):
-    """The layer of a file: its own name, `data` for the whole package, `main` for main.py."""
-    inside = path.relative_to(ROOT)
-    return inside.parts[1].removesuffix(".py") if inside.parts[0] == "hir_jax" else inside.stem
+def room_of(path):
+    """The room of a file of hir_jax."""
+    return path.relative_to(ROOT / "hir_jax").parts[0].removesuffix(".py")
 
 
-def upward(source, layer):
-    """The layers that code in `layer` imports though they do not stand below it."""
+def not_below(source, room):
+    """The rooms that code in `room` imports though they do not stand below it."""
     used = {name.split(".")[1] for name in imported(source) if name.startswith("hir_jax.")}
-    below = LAYERS[: LAYERS.index(layer)]
-    return sorted(used & set(LAYERS) - set(below) - {layer if layer == "data" else ""})
+    return sorted(
+        other for other in used - {room} if FLOOR_OF.get(other, len(FLOORS)) >= FLOOR_OF[room]
+    )
 
 
-FILES = [ROOT / "main.py", *sorted((ROOT / "hir_jax").rglob("*.py"))]
+FILES = sorted((ROOT / "hir_jax").rglob("*.py"))
 MODULES = [path for path in FILES if path != ROOT / "hir_jax" / "__init__.py"]
 
 
@@ -88,8 +57,13 @@ def name(path):
     return str(path.relative_to(ROOT))
 
 
-def test_every_module_has_its_layer_and_every_layer_a_module():
-    assert {layer_of(path) for path in MODULES} == set(LAYERS)
+def test_every_module_has_its_room_and_every_room_a_module():
+    assert {room_of(path) for path in MODULES} == set(FLOOR_OF)
+
+
+def test_tests_have_the_same_rooms():
+    rooms = {path.name for path in (ROOT / "hir_jax").iterdir() if (path / "__init__.py").exists()}
+    assert rooms == {path.parent.name for path in ROOT.glob("tests/*/*_test.py")}
 
 
 def test_the_package_itself_imports_nothing():
@@ -98,26 +72,32 @@ def test_the_package_itself_imports_nothing():
 
 @pytest.mark.parametrize("path", MODULES, ids=name)
 def test_imports_go_downward_only(path):
-    assert upward(path.read_text(), layer_of(path)) == []
+    assert not_below(path.read_text(), room_of(path)) == []
 
 
-def test_an_upward_import_is_seen_in_each_form():
-    assert upward("from hir_jax import t5, loop", "hf") == ["loop"]
-    assert upward("import hir_jax.loop", "hf") == ["loop"]
-    assert upward("def f():\n    from hir_jax.hf import save", "hf") == ["hf"]
-    assert upward("from hir_jax.data.example import Example", "hf") == []
-    assert upward("from hir_jax.data.example import Example", "data") == []
-    assert upward("from hir_jax import verify", "data") == ["verify"]
+def test_an_import_of_a_neighbour_or_from_above_is_seen_in_each_form():
+    assert not_below("from hir_jax import data, run", "model") == ["data", "run"]
+    assert not_below("import hir_jax.run.loop", "model") == ["run"]
+    assert not_below("def f():\n    from hir_jax.run.loop import Job", "data") == ["run"]
+    assert not_below("from hir_jax.decoding import engine", "training") == ["decoding"]
+    assert not_below("from hir_jax.absent import x", "cli") == ["absent"]
+    assert not_below("from hir_jax.data.example import Example", "hindsight") == []
+    assert not_below("from hir_jax.model.hf import save", "model") == []
 
 
 @pytest.mark.parametrize("path", FILES, ids=name)
+def test_no_file_is_longer_than_one_reads_at_once(path):
+    assert len(path.read_text().splitlines()) <= 420
+
+
+@pytest.mark.parametrize("path", [ROOT / "main.py", *FILES], ids=name)
 def test_nothing_loads_tensorflow_torch_or_pickle(path):
     assert not {module.split(".")[0] for module in imported(path.read_text())} & HEAVY
 
 
-def test_only_t5_imports_linen():
-    users = [path for path in FILES if "flax.linen" in imported(path.read_text())]
-    assert users == [ROOT / "hir_jax" / "t5.py"]
+def test_only_the_model_imports_linen():
+    users = {room_of(path) for path in MODULES if "flax.linen" in imported(path.read_text())}
+    assert users == {"model"}
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.py")), ids=name)

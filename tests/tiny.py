@@ -14,10 +14,14 @@ import tokenizers
 import transformers
 from jax.experimental.compilation_cache import compilation_cache as jax_cache
 from jax.sharding import Mesh
-from tokenizers import models, pre_tokenizers
+from tokenizers import pre_tokenizers
+from tokenizers.models import WordLevel
 
 from configs import common
-from hir_jax import hf, runtime, sharding, t5
+from hir_jax.devices import sharding
+from hir_jax.model import hf, t5
+from hir_jax.model.config import T5Config
+from hir_jax.run import trainers
 
 SPECIAL = ("<pad>", "</s>", "<unk>")
 TEXT = "True False not and or ( ) is Solve the question with correct wrong answer . Q : A"
@@ -27,7 +31,7 @@ LIKELY = {"True": 3.0, "False": 3.0, "</s>": 2.0, "not": 1.0}
 
 
 # 8 divides every dimension, so that each mesh axis may take all devices.
-EVEN = t5.T5Config(
+EVEN = T5Config(
     vocab_size=40,
     d_model=16,
     d_kv=4,
@@ -95,9 +99,8 @@ def home():
 
 
 def tokenizer():
-    words = tokenizers.Tokenizer(
-        models.WordLevel({word: i for i, word in enumerate(VOCABULARY)}, unk_token="<unk>")
-    )
+    pieces = {word: i for i, word in enumerate(VOCABULARY)}
+    words = tokenizers.Tokenizer(WordLevel(pieces, unk_token="<unk>"))
     words.pre_tokenizer = pre_tokenizers.Whitespace()
     return transformers.PreTrainedTokenizerFast(
         tokenizer_object=words, pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
@@ -148,7 +151,7 @@ def compiled_once():
     try:
         _configure(settings)
         with pytest.MonkeyPatch.context() as monkeypatch:
-            monkeypatch.setattr(runtime, "make_training", _make_training)
+            monkeypatch.setattr(trainers, "make_training", _make_training)
             yield settings["jax_compilation_cache_dir"]
     finally:
         _configure(before)
@@ -163,7 +166,7 @@ def _configure(settings):
 _trainings = {}
 
 
-def _make_training(config, model, make=runtime.make_training):
+def _make_training(config, model, make=trainers.make_training):
     """One jitted step for all runs that ask for the same, so that it is traced once, too."""
     parts = [config[name].to_json() for name in ("train", "loss", "mesh")]
     key = (config.algorithm == "hir", model.config, *parts)

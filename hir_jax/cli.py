@@ -1,0 +1,223 @@
+"""hir_jax: align a T5 with instructions by Hindsight Instruction Relabeling.
+
+python main.py                                            # the embedded default
+python main.py --config=configs/flan_t5.py:base --workdir=runs/mine --config.data.task=...
+python main.py --mode=eval|sample|score|export|pretrain|experiment|plan ...
+
+Installed, `hir-jax` stands for `python main.py`. A config or model that is not found from the
+folder it is called in is looked for among those that come with hir_jax.
+"""
+
+import logging as std_logging
+import os
+import re
+import sys
+from collections.abc import Sequence
+
+# Before they are imported: their start-up lines, of a missing PyTorch and the like, are noise.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from hir_jax import shipped
+
+std_logging.getLogger("jax").setLevel(std_logging.WARNING)  # it tells of backends it cannot find
+
+MODES = ("train", "eval", "sample", "score", "export", "pretrain", "experiment", "plan")
+NEEDED = {
+    "sample": ("input", "output"),
+    "score": ("input", "output"),
+    "export": ("output",),
+    "pretrain": ("output",),
+    "experiment": ("workdir",),
+}
+ALONE = ("export", "pretrain", "experiment", "plan")  # modes of one process
+DEFAULT_CONFIG = "configs/tiny.py"
+DEFAULT_WORKDIR = "runs/tiny"
+
+flags.DEFINE_enum("mode", "train", MODES, "What to do.")
+flags.DEFINE_string(
+    "workdir",
+    None,
+    f"train: where the run lives, and is resumed from (default: {DEFAULT_WORKDIR}). Other modes: a "
+    "run whose best checkpoint is used (default: the model at config.model.path); experiment: the "
+    "folder of all runs.",
+)
+flags.DEFINE_string("input", None, "sample, score: a JSONL file to read.")
+flags.DEFINE_string(
+    "output", None, "sample, score: a JSONL file to write. export, pretrain: a folder."
+)
+flags.DEFINE_bool(
+    "distributed",
+    False,
+    "One of many processes, each with the same command: JAX finds the others by itself on a TPU "
+    "pod, under Slurm or Open MPI, and in Kubernetes. Elsewhere give the next three flags instead.",
+)
+flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, reachable from all processes.")
+flags.DEFINE_integer("processes", None, "How many processes there are.", lower_bound=1)
+flags.DEFINE_integer("process_id", None, "This process's number, from 0.", lower_bound=0)
+flags.DEFINE_string(
+    "topology",
+    None,
+    "plan: a TPU slice to compile for, such as v5e:4x4; needs libtpu (default: the devices here).",
+)
+flags.DEFINE_list("programs", ["training", "sampling"], "plan: what to compile.")
+flags.DEFINE_string(
+    "compilation_cache",
+    "~/.cache/hir_jax",
+    "Folder where compiled programs are kept between runs; empty for none.",
+)
+# Without a default of its own, which would have to have every field that a flag changes.
+CONFIG = config_flags.DEFINE_config_file(
+    "config", None, f"Which config to run (default: {DEFAULT_CONFIG})."
+)
+FLAGS = flags.FLAGS
+
+
+def main(argv: Sequence[str]) -> None:
+    """Does what the flags say; exits 0, 2 (the user can mend it) or 128 + a signal's number."""
+    from hir_jax.devices import leaving, processes
+    from hir_jax.devices.interrupts import Interrupted
+    from hir_jax.errors import UserError
+    from hir_jax.run import evaluate
+
+    try:
+        if len(argv) > 1:
+            raise UserError(f"Expected flags only, found {argv[1:]}. Flags begin with two dashes.")
+        results = run(FLAGS.mode)
+    except UserError as e:
+        leaving.leave(f"error: {e}", 2)
+    except Interrupted as e:
+        leaving.leave(f"{e}; give the same command to go on", e.exit_code)
+    except KeyboardInterrupt:
+        leaving.leave("", 130)
+    except Exception as e:
+        if processes.many():
+            leaving.fail(e)
+        raise
+    if results and processes.is_first():
+        print(evaluate.table(results))
+    leaving.finish()
+
+
+def run(mode: str) -> dict | None:
+    """Calls the mode's function; evaluations to print, if it gives any."""
+    from hir_jax.errors import UserError
+
+    missing = [f"--{name}" for name in NEEDED.get(mode, ()) if not FLAGS[name].value]
+    if missing:
+        raise UserError(f"--mode={mode} needs {' and '.join(missing)}.")
+
+    join()
+    import jax
+
+    if FLAGS.compilation_cache:
+        cache = os.path.expanduser(FLAGS.compilation_cache)
+        jax.config.update("jax_compilation_cache_dir", cache)
+
+    from hir_jax.commands import experiment, pretrain
+    from hir_jax.commands.eval import evaluate_policy
+    from hir_jax.commands.export import export_policy
+    from hir_jax.commands.sample import sample_file
+    from hir_jax.commands.score import score_file
+    from hir_jax.planning import plan
+    from hir_jax.run import loop
+
+    config = CONFIG.value
+    logging.info("devices: %s", jax.devices())
+    match mode:
+        case "train":
+            return loop.run(config, FLAGS.workdir or DEFAULT_WORKDIR)
+        case "eval":
+            return evaluate_policy(config, FLAGS.workdir)
+        case "sample":
+            sample_file(config, FLAGS.workdir, FLAGS.input, FLAGS.output)
+        case "score":
+            score_file(config, FLAGS.workdir, FLAGS.input, FLAGS.output)
+        case "experiment":
+            print(experiment.run(config, FLAGS.workdir))
+        case "plan":
+            print(plan.run(config, FLAGS.topology, not _mesh_given(), FLAGS.programs))
+        case "pretrain":
+            pretrain.pretrain(config, FLAGS.output)
+        case "export":
+            export_policy(config, FLAGS.workdir, FLAGS.output)
+    return None
+
+
+def join() -> None:
+    """Joins the other processes, if the flags speak of any."""
+    from hir_jax.devices import leaving, processes
+    from hir_jax.errors import UserError
+
+    place = {name: FLAGS[name].value for name in ("coordinator", "processes", "process_id")}
+    if not FLAGS.distributed and set(place.values()) == {None}:
+        return
+    if not FLAGS.distributed and None in place.values():
+        missing = [f"--{name}" for name, value in place.items() if value is None]
+        raise UserError(
+            f"--coordinator, --processes and --process_id go together; found no "
+            f"{' and no '.join(missing)}. Where JAX can find the processes by itself, give "
+            "--distributed."
+        )
+    if FLAGS.mode in ALONE:
+        raise UserError(
+            f"--mode={FLAGS.mode} runs in one process; found flags of many. Give it without them, "
+            "on any machine that sees the files (JAX_PLATFORMS=cpu leaves its devices alone)."
+        )
+    processes.start(*place.values())
+    if processes.many():
+        leaving.watch()
+    if not processes.is_first():
+        logging.set_verbosity(logging.ERROR)
+
+
+def _mesh_given() -> bool:
+    """Whether a flag sets an axis of the mesh, which `plan` then does not choose."""
+    return any(name.startswith("config.mesh.") and FLAGS[name].present for name in FLAGS)
+
+
+def parse_flags(argv: Sequence[str]) -> list[str]:
+    """absl's own parser; a faulty flag or config is a sentence and exit code 2, as in `main`."""
+    names = [_name_of(argument) for argument in argv]
+    default = [] if "config" in names else [f"--config={DEFAULT_CONFIG}"]
+    try:
+        rest = FLAGS([argv[0], *map(_shipped_config, [*default, *argv[1:]])])
+        CONFIG.value.keys()  # a file that cannot be read says so at the first access only
+        return rest
+    except (AttributeError, KeyError) as e:  # ml_collections: no such field
+        field, *nearest = re.findall(r"""["'](\w+)\\?["']""", str(e))
+        name = next((name for name in names if field in name.split(".")), field)
+        hint = f"Did you mean {nearest[0]!r}?" if nearest else "configs/common.py lists them all."
+        message = f"--{name}: the config has no field {field!r}. {hint}"
+    except OSError as e:
+        message = f"--config: {e}"
+    except flags.Error as e:
+        # A ValueError of a config file comes as the text of a traceback.
+        _, is_own, sentence = str(e).partition("\nValueError: ")
+        message = sentence.strip() if is_own else str(e)
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(2)
+
+
+def _shipped_config(argument: str) -> str:
+    """A --config=FILE[:ARGUMENT] with the file that comes with hir_jax, where there is no other."""
+    flag, equals, value = argument.partition("=")
+    if not equals or _name_of(flag) != "config":
+        return argument
+    file, colon, rest = value.partition(":")
+    return f"{flag}={shipped.find(file)}{colon}{rest}"
+
+
+def _name_of(argument: str) -> str:
+    return argument.lstrip("-").partition("=")[0]
+
+
+def start() -> None:
+    """What `python main.py` and `hir-jax` do."""
+    sys.path.append(str(shipped.HOME))  # configs import one another as `configs.NAME`
+    logging.set_verbosity(logging.INFO)
+    app.run(main, flags_parser=parse_flags)

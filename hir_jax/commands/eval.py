@@ -1,0 +1,43 @@
+"""--mode=eval: how well a policy follows both instructions."""
+
+import pathlib
+
+import ml_collections
+
+from hir_jax.commands.policy import load_policy
+from hir_jax.devices import processes
+from hir_jax.errors import UserError
+from hir_jax.run import evaluate, metrics, models, workdirs
+from hir_jax.run.questions import load_questions
+
+
+def evaluate_policy(
+    config: ml_collections.ConfigDict, workdir: str | None
+) -> dict[str, evaluate.Evaluation]:
+    """Scores the policy on `config.evaluate.split`; writes eval_<split>.json into the workdir."""
+    model, name = load_policy(config, workdir)
+    questions = load_questions(config, model.codec)
+    split = config.evaluate.split
+    examples = getattr(questions.splits, split)
+    if not examples:
+        sizes = {key: len(value) for key, value in questions.splits._asdict().items()}
+        raise UserError(
+            f"config.evaluate.split: expected a split with questions, found {split!r}; sizes are "
+            f"{sizes}."
+        )
+    sampler = models.make_sampler(config, model, questions.buckets.source)
+    with metrics.progress(2 * len(examples), f"evaluating on {split}", "question") as bar:
+        result = evaluate.evaluate(
+            sampler,
+            model.params,
+            examples,
+            questions.prompts,
+            model.codec,
+            questions.verifier,
+            progress=bar.update,
+        )
+    folder = pathlib.Path(workdir or ".")
+    record = {"model": name, "task": config.data.task, "split": split} | result.to_json()
+    if processes.is_first():
+        workdirs.write_json(folder / f"eval_{split}.json", record)
+    return {f"{name}: {split}": result}

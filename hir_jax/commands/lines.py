@@ -1,0 +1,90 @@
+"""Files of JSON lines that commands read and write."""
+
+import contextlib
+import json
+import os
+import pathlib
+from collections.abc import Iterator, Sequence
+from typing import Any, TextIO
+
+import ml_collections
+
+from hir_jax.data.files import raise_faults, read_text
+from hir_jax.devices import processes
+from hir_jax.errors import UserError
+from hir_jax.model import batching
+from hir_jax.run import prompts
+
+
+def read_jsonl(
+    path: str, all_of: Sequence[str] = (), one_of: Sequence[str] = ()
+) -> list[tuple[int, dict[str, Any]]]:
+    """(line number, record) of each line that is not blank.
+
+    Raises:
+        UserError: no such file, or faulty lines; the first ten are listed.
+    """
+    records, faults = [], []
+    # Not splitlines: a JSON text may hold other ends of line, such as U+2028, as they are.
+    for number, line in enumerate(read_text(pathlib.Path(path)).split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+            json.dumps(record, ensure_ascii=False).encode()  # refuses halves of surrogate pairs
+        except (ValueError, RecursionError) as e:
+            faults.append(f"line {number}: not JSON: {e}")
+            continue
+        if not isinstance(record, dict):
+            faults.append(f"line {number}: expected an object, found {type(record).__name__}")
+            continue
+        texts = [field for field in (*all_of, *one_of) if isinstance(record.get(field), str)]
+        if not set(all_of) <= set(texts) or (one_of and len(texts) != 1):
+            wanted = " and ".join(all_of) or f"exactly one of {' or '.join(one_of)}"
+            faults.append(f"line {number}: expected {wanted}, as text; found {sorted(record)}")
+        records.append((number, record))
+    raise_faults(pathlib.Path(path), faults)
+    if not records:
+        raise UserError(f"{path}: expected a JSON object a line, found an empty file.")
+    return records
+
+
+def check_output(path: str) -> None:
+    """Raises UserError if the file is there already, or its folder is not; before long work."""
+
+    def check() -> None:
+        if os.path.lexists(path):
+            raise UserError(f"--output: {path!r} is there already; give another name.")
+        folder = pathlib.Path(path).parent
+        if not folder.is_dir():
+            raise UserError(f"--output: cannot write {path!r}: there is no folder {str(folder)!r}.")
+
+    processes.on_first(check)
+
+
+@contextlib.contextmanager
+def open_output(path: str) -> Iterator[TextIO]:
+    """A new file to write lines to; what is written stays if the work is cut short.
+
+    Of many processes only the first writes it.
+
+    Raises:
+        UserError: it cannot be made.
+    """
+    path, mode = (path, "x") if processes.is_first() else (os.devnull, "w")
+    try:
+        out = open(path, mode, encoding="utf-8")  # noqa: SIM115 (closed below)
+    except OSError as e:
+        raise UserError(f"--output: cannot write {path!r}: {e.strerror}.") from e
+    with out:
+        yield out
+
+
+def fit(
+    config: ml_collections.ConfigDict, source: str, lines: Sequence[int], tokens: Sequence[Any]
+) -> tuple[list[int], tuple[int, ...]]:
+    """The indices of prompts within the limit, and source buckets for them."""
+    lengths = {f"{source}:{n}": len(ids) for n, ids in zip(lines, tokens, strict=True)}
+    over = prompts.check_lengths(lengths, config.data.max_source_tokens, config.data.too_long)
+    keep = [i for i, n in enumerate(lines) if f"{source}:{n}" not in over]
+    return keep, batching.best_lengths([len(tokens[i]) for i in keep], config.buckets.source)

@@ -1,0 +1,42 @@
+"""The policy that a command is about."""
+
+import dataclasses
+
+import ml_collections
+from absl import logging
+
+from hir_jax.devices import sharding
+from hir_jax.errors import UserError
+from hir_jax.run import (
+    checkpoint,
+    models,
+    settings,
+    workdirs,
+)
+from hir_jax.run.models import Model
+
+
+def load_policy(config: ml_collections.ConfigDict, workdir: str | None) -> tuple[Model, str]:
+    """The model at `config.model.path`, with the best parameters of a workdir if one is given.
+
+    Returns:
+        The model, and a name of it for people to read.
+
+    Raises:
+        UserError: the workdir has no checkpoint, or one of another model.
+    """
+    settings.check(config)
+    model = models.load_model(config)
+    if not workdir:
+        return model, config.model.path
+    folder = workdirs.checkpoint_folder(workdir)
+    wanted = sharding.abstract(model.params, model.mesh)
+    best = checkpoint.Checkpoints(folder).restore_best(wanted)
+    if best is None:
+        raise UserError(
+            f"--workdir: expected the workdir of a run, found no checkpoint in {folder}."
+        )
+    step, params, _ = best
+    name = f"{workdir}, best checkpoint (step {step})"
+    logging.info("parameters: %s", name)
+    return dataclasses.replace(model, params=params), name

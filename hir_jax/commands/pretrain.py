@@ -1,0 +1,220 @@
+"""Makes a small T5 from generated questions: it knows the prompt format, is often wrong, and pays
+no heed to the instruction. A stand-in, at laptop size, for an instruction-tuned checkpoint.
+
+Only questions of the training side of `generators.split_of` are used, so that the test questions of
+every generated task are unseen, whatever their seed.
+"""
+
+import itertools
+import pathlib
+import random
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+
+from hir_jax.data import generators, splits
+from hir_jax.data.example import Example, format_prompt, letter
+from hir_jax.data.generators import words
+from hir_jax.devices import sharding
+from hir_jax.errors import UserError
+from hir_jax.model import batching, hf, t5
+from hir_jax.model.codec import Codec
+from hir_jax.run import metrics
+from hir_jax.training.batch import Batch, TrainingExample, make_batch, plan_batches
+from hir_jax.training.objective import LossSettings
+from hir_jax.training.optimizer import make_optimizer
+from hir_jax.training.state import init_state, state_shardings
+from hir_jax.training.step import make_step
+
+SPECIAL = ("<pad>", "</s>", "<unk>")  # ids 0, 1, 2, as in every T5
+
+# Batches drawn at once, then grouped by length.
+BATCHES_A_DRAW = 32
+
+
+def pretrain(config: ml_collections.ConfigDict, output: str) -> None:
+    """Trains tokenizer and model from scratch by `config.pretrain`; writes a Hugging Face folder.
+
+    Raises:
+        UserError: unknown tasks or difficulties, or the folder is not empty.
+    """
+    folder = pathlib.Path(output)
+    hf.check_new(folder)
+    settings = config.pretrain
+    pools = question_pools(settings)
+    codec = Codec(train_tokenizer(pools, config), eos_id=SPECIAL.index("</s>"))
+    raw_config = _raw_config(settings, len(codec.tokenizer))
+    model = hf.parse_config(raw_config, folder, "float32", has_head=True)
+    mesh = sharding.make_mesh(config.mesh)
+    optimizer = make_optimizer(
+        "adamw",
+        settings.learning_rate,
+        warmup_steps=settings.warmup_steps,
+        decay_steps=settings.steps - settings.warmup_steps,
+        clip_norm=1.0,
+    )
+    params = t5.init_params(model, jax.random.key(settings.seed))
+    params = jax.device_put(params, sharding.tree_shardings(mesh, params))
+    shardings = state_shardings(params, optimizer, mesh)
+    loss = LossSettings(smoothing=0.0)
+    step = make_step(model, loss, optimizer, shardings)
+    state = init_state(params, optimizer, mesh)
+    batches = training_batches(pools, codec, config)
+    key = jax.random.key(0)  # unread: no dropout
+    with metrics.progress(settings.steps, "pretraining", "step") as bar:
+        for i, batch in zip(range(settings.steps), batches, strict=False):
+            batch = jax.device_put(batch, sharding.batch_sharding(mesh))
+            state, values = step(state, batch, key, None)
+            bar.update(1)
+            if i % 100 == 99:
+                bar.set_postfix(loss=f"{float(values['loss']):.3f}", refresh=False)
+    hf.export(folder, state.params, model, codec.tokenizer, raw_config)
+
+
+Pools = dict[str, list[list[Example]]]  # task -> a pool for each of its difficulties
+
+
+def question_pools(settings: ml_collections.ConfigDict) -> Pools:
+    """Training questions, options shuffled; fewer than `size` where there are no more."""
+
+    def pool(task: str, difficulty: int) -> list[Example]:
+        stream = generators.stream(task, difficulty, settings.seed)
+        training = (e for e in stream if generators.split_of(e) == "train")
+        chosen = itertools.islice(training, settings.size)
+        return [splits.shuffle_options(example, settings.seed) for example in chosen]
+
+    for task, difficulties in settings.tasks.items():
+        if not difficulties:
+            raise UserError(f"config.pretrain.tasks.{task}: expected difficulties, found none.")
+    return {
+        task: [pool(task, difficulty) for difficulty in difficulties]
+        for task, difficulties in settings.tasks.items()
+    }
+
+
+def train_tokenizer(pools: Pools, config: ml_collections.ConfigDict) -> Any:
+    """A byte-pair tokenizer of the generated text, with T5's conventions.
+
+    White space of any kind counts as one space, as in T5's own vocabulary; every printable ASCII
+    character has a piece, so nothing that a user types in ASCII is unknown.
+    """
+    import tokenizers
+    import transformers
+    from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
+
+    tokenizer = tokenizers.Tokenizer(models.BPE(unk_token="<unk>"))
+    tokenizer.normalizer = normalizers.Sequence(
+        [
+            normalizers.NFKC(),
+            normalizers.Replace(tokenizers.Regex(r"\s+"), " "),
+            normalizers.Strip(),
+        ]
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Metaspace(), pre_tokenizers.Punctuation(), pre_tokenizers.Digits(True)]
+    )
+    tokenizer.decoder = decoders.Metaspace()
+    instructions = _instructions(config)
+    texts = [
+        format_prompt(instructions[i % len(instructions)], example)
+        + " "
+        + " ".join(example.targets)
+        for pool in itertools.chain.from_iterable(pools.values())
+        for i, example in enumerate(pool[: config.pretrain.tokenizer_questions])
+    ]
+    trainer = trainers.BpeTrainer(
+        vocab_size=config.pretrain.vocab_size,
+        special_tokens=list(SPECIAL),
+        initial_alphabet=[chr(c) for c in range(33, 127)],
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="$A </s>", special_tokens=[("</s>", SPECIAL.index("</s>"))]
+    )
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="<pad>",
+        eos_token="</s>",
+        unk_token="<unk>",
+        model_max_length=512,
+    )
+
+
+def training_batches(
+    pools: Pools, codec: Codec, config: ml_collections.ConfigDict
+) -> Iterator[Batch]:
+    """Endless batches: each task, and of it each difficulty, as often as the others.
+
+    From `right_steps` on, some answers are wrong.
+    Whether an answer is wrong is drawn without regard to the instruction above it.
+    """
+    settings = config.pretrain
+    instructions = _instructions(config)
+    rng = random.Random(settings.seed)
+    order = np.random.default_rng(settings.seed)
+    tasks = list(pools)
+    buckets: batching.Buckets | None = None
+    for draw in itertools.count():
+        share_right = settings.share_right if draw * BATCHES_A_DRAW >= settings.right_steps else 1.0
+        prompts, targets = [], []
+        for _ in range(BATCHES_A_DRAW * settings.batch_size):
+            example = rng.choice(rng.choice(pools[rng.choice(tasks)]))
+            right = rng.random() < share_right
+            prompts.append(format_prompt(rng.choice(instructions), example))
+            targets.append(example.targets[0] if right else wrong_answer(example))
+        sources = [(*ids, codec.eos_id) for ids in codec.encode(prompts)]
+        outputs = [(*ids, codec.eos_id) for ids in codec.encode(targets)]
+        lengths = [(len(s), len(t)) for s, t in zip(sources, outputs, strict=True)]
+        if buckets is None:
+            # Twice the longest target: later draws may be longer than the first.
+            longest = 2 * max(target for _, target in lengths)
+            buckets = batching.make_buckets([source for source, _ in lengths], longest, 3, 3)
+        for indices, shape in plan_batches(lengths, settings.batch_size, buckets, order):
+            rows = [TrainingExample(sources[i], (), outputs[i], correct=True) for i in indices]
+            yield make_batch(rows, settings.batch_size, shape)
+
+
+def wrong_answer(example: Example) -> str:
+    """A family's typical mistake: the next option, the opposite, the first two words exchanged,
+    or one too many.
+
+    There is one for each question, so that a model which makes it half of the time is torn between
+    two answers.
+    """
+    if example.options:
+        names = [letter(i) for i in range(len(example.options))]
+        start = names.index(example.targets[0])
+        return next(n for n in names[start:] + names[:start] if n not in example.targets)
+    answer = example.targets[0]
+    if answer in ("True", "False"):
+        return "False" if answer == "True" else "True"
+    items = answer.split()
+    if len(items) > 1:
+        return " ".join((items[1], items[0], *items[2:]))
+    return words.number_word(int(example.answers[1]) + 1)  # accepted as a word and as digits
+
+
+def _instructions(config: ml_collections.ConfigDict) -> Sequence[str]:
+    return (config.instruction.correct, config.instruction.wrong)
+
+
+def _raw_config(settings: ml_collections.ConfigDict, vocab_size: int) -> dict[str, Any]:
+    return {
+        "model_type": "t5",
+        "vocab_size": batching.round_up(vocab_size, 64),
+        **settings.model.to_dict(),
+        "feed_forward_proj": "gated-gelu",
+        "relative_attention_num_buckets": 32,
+        "relative_attention_max_distance": 128,
+        "layer_norm_epsilon": 1e-6,
+        "dropout_rate": 0.0,
+        "pad_token_id": 0,
+        "eos_token_id": 1,
+        "decoder_start_token_id": 0,
+        "tie_word_embeddings": False,
+        "is_encoder_decoder": True,
+    }

@@ -1,0 +1,1 @@
+"""The online phase: from prompts to sampled outputs, on the device."""

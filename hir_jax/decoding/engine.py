@@ -1,0 +1,409 @@
+"""The decode engine: continuous batching on the device, inside one jitted loop.
+
+N rows decode at once. A row that has ended writes its output to a log and takes the next request of
+the pool, without the host; when the pool is handed out, the loop returns the log, and the rows
+still at work go on in the next call, with the next pool. So no row waits for the longest output of
+its batch, and only the last call of a run has an end in which rows stand idle.
+
+What makes this cheap: self-attention keys and values are a ring on a clock that all rows share (see
+`Cache`), so a row may begin at any time and no write position differs from another's; and
+cross-attention keys and values belong to a place that serves all samples of a question.
+
+Letters in names: N rows, Q places for questions, R samples a question, L = Q * R lanes, P questions
+in the pool, C capacity of the log, S source tokens, D model width, T new tokens.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from hir_jax.decoding import draws
+from hir_jax.model import t5
+from hir_jax.model.cache import Cache, Lanes, init_cache, lengthen_sources
+from hir_jax.model.config import Params, T5Config
+
+POOL_ROWS = 2  # a pool has work for so many times the rows
+
+NONE = -1  # the request of an idle row, the question of an empty place
+
+
+@dataclasses.dataclass(frozen=True)
+class Shape:
+    """What the engine is compiled for, besides the model.
+
+    Attributes:
+        rows: N, outputs decoded at once.
+        places: Q, questions whose cross-attention keys and values are kept; see `places_for`.
+        samples: R, of each question.
+        max_new_tokens: T, after which an output is cut.
+        top_k: see `draws.draw`.
+        top_p: see `draws.draw`.
+    """
+
+    rows: int
+    places: int
+    samples: int
+    max_new_tokens: int
+    top_k: int = 0
+    top_p: float = 1.0
+
+    @classmethod
+    def make(cls, rows: int, samples: int, **others: Any) -> "Shape":
+        """With as many places as keep the rows busy."""
+        return cls(rows, places_for(rows, samples), samples, **others)
+
+    @property
+    def lanes(self) -> int:
+        """L: each place has one for each sample."""
+        return self.places * self.samples
+
+    @property
+    def batch(self) -> int:
+        """Rows that must be free before any is refilled: handing out one by one costs too much."""
+        return max(1, self.rows // 16)
+
+    @property
+    def encoded(self) -> int:
+        """Questions encoded at once; a pool is a multiple of it."""
+        return max(1, self.rows // 16)
+
+    @property
+    def pool(self) -> int:
+        """P: memory grows with it, and how rarely the host is asked."""
+        return -(-POOL_ROWS * self.rows // (self.samples * self.encoded)) * self.encoded
+
+
+def places_for(rows: int, samples: int) -> int:
+    """Places that keep rows busy.
+
+    rows / samples would do if the samples of a question ended together; two and a half times that
+    leaves 1% of the rows idle where lengths are geometric.
+    """
+    return min(rows, -(-5 * rows // (2 * samples)))
+
+
+@flax.struct.dataclass
+class Pool:
+    """Questions to sample from; request r is sample r mod R of question r // R."""
+
+    source_PxS: jax.Array
+    source_mask_PxS: jax.Array
+    uid_P: jax.Array  # uint32 identities of the prompts, for the keys of the draws
+    questions: jax.Array  # scalar; those from here on are padding
+    first: jax.Array  # scalar; the number that the log gives to request 0
+
+    @property
+    def length(self) -> int:
+        """S, what sources are padded to."""
+        return self.source_PxS.shape[-1]
+
+
+@flax.struct.dataclass
+class Log:
+    """Outputs in the order in which they ended."""
+
+    count: jax.Array  # scalar
+    request_C: jax.Array
+    tokens_CxT: jax.Array  # pad after the end
+    length_C: jax.Array  # tokens drawn, EOS included
+    logprob_C: jax.Array  # their summed log-probability, of the untempered, untruncated policy
+
+
+@flax.struct.dataclass
+class State:
+    """What decoding carries from step to step, and from pool to pool."""
+
+    clock: jax.Array  # scalar, steps done
+    steps: jax.Array  # scalar, steps done before the last request was handed out
+    busy: jax.Array  # scalar, rows at work summed over those steps
+    request_N: jax.Array  # NONE where a row is idle
+    ended_N: jax.Array  # rows whose output is whole, or that are idle
+    token_N: jax.Array  # read in the next step
+    age_N: jax.Array  # tokens drawn
+    tokens_NxT: jax.Array
+    logprob_N: jax.Array
+    key_N: jax.Array
+    lane_N: jax.Array  # L where a row is idle
+    cache: Cache
+
+
+@flax.struct.dataclass
+class Desk:
+    """What a call hands out from."""
+
+    next: jax.Array  # scalar, the first request not handed out
+    question_Q: jax.Array  # of the pool, last put into each place; NONE before
+
+
+def new_state(config: T5Config, shape: Shape, source_length: int) -> State:
+    """All rows idle."""
+    rows = shape.rows
+    return State(
+        clock=jnp.int32(0),
+        steps=jnp.int32(0),
+        busy=jnp.int32(0),
+        request_N=jnp.full(rows, NONE, jnp.int32),
+        ended_N=jnp.ones(rows, bool),
+        token_N=jnp.zeros(rows, jnp.int32),
+        age_N=jnp.zeros(rows, jnp.int32),
+        tokens_NxT=jnp.zeros((rows, shape.max_new_tokens), jnp.int32),
+        logprob_N=jnp.zeros(rows),
+        key_N=jnp.broadcast_to(jax.random.key(0), rows),
+        lane_N=jnp.full(rows, shape.lanes, jnp.int32),
+        cache=init_cache(
+            config, rows, shape.max_new_tokens, shape.places, shape.samples, source_length
+        ),
+    )
+
+
+def lengthen(state: State, source_length: int) -> State:
+    """The state with room for longer sources, which those at work do not notice."""
+    return state.replace(cache=lengthen_sources(state.cache, source_length))
+
+
+def decode_pool(
+    params: Params,
+    state: State,
+    pool: Pool,
+    key: jax.Array,
+    temperature: jax.Array,
+    eos_id: jax.Array,
+    drain: jax.Array,
+    *,
+    config: T5Config,
+    shape: Shape,
+    in_step: tuple[str, ...] = (),
+) -> tuple[State, Log]:
+    """Hands out all requests of a pool and decodes until no more is left to hand out.
+
+    Args:
+        params: the policy's parameters.
+        state: from `new_state` or the call before.
+        pool: the questions.
+        key: of this iteration.
+        temperature: scalar; 0 is greedy.
+        eos_id: scalar; -1 never ends a row early.
+        drain: scalar bool; decode until every row has ended.
+        config: the model's shape.
+        shape: the engine's.
+        in_step: mesh axes whose shards must take the same turns, since a model split over another
+            axis communicates inside the loops.
+
+    Returns:
+        The state, and what has ended in this call.
+    """
+
+    def largest(x: jax.Array) -> jax.Array:
+        return jax.lax.pmax(x, in_step) if in_step else x
+
+    encoded_PxSxD = _encode(params, pool, largest, config, shape)
+    requests = pool.questions * shape.samples
+    step = functools.partial(
+        _step, params, temperature, eos_id, requests, config=config, shape=shape
+    )
+
+    def more_to_do(carry: tuple[State, Desk, Log]) -> jax.Array:
+        state, desk, _ = carry
+        return largest((desk.next < requests) | (drain & ~jnp.all(state.ended_N)))
+
+    def serve(carry: tuple[State, Desk, Log]) -> tuple[State, Desk, Log]:
+        state, desk, log = carry
+        state, log = _write_away(state, log)
+        state, desk = _hand_out(
+            params, state, desk, pool, encoded_PxSxD, key, largest, config, shape
+        )
+
+        def go_on(state: State) -> jax.Array:
+            work = largest(~jnp.all(state.ended_N) & ((desk.next < requests) | drain))
+            return work & ~largest(_worth_a_stop(state, desk, requests, shape))
+
+        state = jax.lax.while_loop(go_on, lambda state: step(state, desk), state)
+        return state, desk, log
+
+    desk = Desk(jnp.int32(0), jnp.full(shape.places, NONE, jnp.int32))
+    log = _new_log(pool.uid_P.shape[0] * shape.samples + shape.rows, shape)
+    state, _, log = jax.lax.while_loop(more_to_do, serve, (state, desk, log))
+    return _write_away(state, log)
+
+
+def _encode(
+    params: Params,
+    pool: Pool,
+    largest: Callable[[jax.Array], jax.Array],
+    config: T5Config,
+    shape: Shape,
+) -> jax.Array:
+    """Encoder outputs PxSxD, some questions at a time."""
+    count, length = pool.source_PxS.shape
+
+    def encode(i: jax.Array, encoded_PxSxD: jax.Array) -> jax.Array:
+        start = i * shape.encoded
+        part = lambda x: jax.lax.dynamic_slice(x, (start, 0), (shape.encoded, length))  # noqa: E731
+        encoded = t5.encode(params, config, part(pool.source_PxS), part(pool.source_mask_PxS))
+        return jax.lax.dynamic_update_slice(encoded_PxSxD, encoded, (start, 0, 0))
+
+    empty = jnp.zeros((count, length, config.d_model), config.dtype)
+    return jax.lax.fori_loop(0, largest(-(-pool.questions // shape.encoded)), encode, empty)
+
+
+def _step(
+    params: Params,
+    temperature: jax.Array,
+    eos_id: jax.Array,
+    requests: jax.Array,
+    state: State,
+    desk: Desk,
+    *,
+    config: T5Config,
+    shape: Shape,
+) -> State:
+    """One token for every row; those that have ended draw too, and nothing comes of it."""
+    age_N = jnp.minimum(state.age_N, shape.max_new_tokens - 1)
+    logits_NxV, cache = t5.decode_step(
+        params,
+        config,
+        state.cache,
+        state.token_N,
+        state.clock,
+        age_N,
+        Lanes.make(state.lane_N, shape.lanes),
+    )
+    uniform_Nx2 = draws.uniforms(state.key_N, age_N)
+    drawn_N = draws.draw(logits_NxV, uniform_Nx2, temperature, shape.top_k, shape.top_p)
+    logprob_N = draws.token_logprob(logits_NxV, drawn_N)
+    here_NxT = (jnp.arange(shape.max_new_tokens) == age_N[:, None]) & ~state.ended_N[:, None]
+    working_N = ~state.ended_N
+    age_N = state.age_N + working_N
+    handing_out = desk.next < requests
+    return state.replace(
+        clock=state.clock + 1,
+        steps=state.steps + handing_out,
+        busy=state.busy + handing_out * jnp.sum(working_N),
+        ended_N=state.ended_N | (drawn_N == eos_id) | (age_N == shape.max_new_tokens),
+        token_N=drawn_N,
+        age_N=age_N,
+        tokens_NxT=jnp.where(here_NxT, drawn_N[:, None], state.tokens_NxT),
+        logprob_N=state.logprob_N + jnp.where(working_N, logprob_N, 0.0),
+        cache=cache,
+    )
+
+
+def _can_hand_out(
+    state: State, desk: Desk, requests: jax.Array, shape: Shape
+) -> tuple[jax.Array, jax.Array]:
+    """How many requests could be handed out now, and which places are taken.
+
+    A place is taken while a sample of its question is at work or still to be handed out.
+    """
+    place_N = jnp.where(state.ended_N, shape.places, state.lane_N // shape.samples)
+    started = desk.next % shape.samples
+    taken_Q = jnp.zeros(shape.places, bool).at[place_N].set(True, mode="drop")
+    taken_Q |= (started > 0) & (desk.question_Q == desk.next // shape.samples)
+    room = shape.samples * jnp.sum(~taken_Q) + jnp.where(started > 0, shape.samples - started, 0)
+    free = jnp.sum(state.ended_N)
+    return jnp.minimum(jnp.minimum(free, room), requests - desk.next), taken_Q
+
+
+def _worth_a_stop(state: State, desk: Desk, requests: jax.Array, shape: Shape) -> jax.Array:
+    possible, _ = _can_hand_out(state, desk, requests, shape)
+    enough = jnp.minimum(shape.batch, requests - desk.next)
+    return (possible > 0) & (possible >= enough)
+
+
+def _write_away(state: State, log: Log) -> tuple[State, Log]:
+    """Moves outputs that are whole to the log; their rows are idle then."""
+    whole_N = state.ended_N & (state.request_N != NONE)
+    capacity = log.request_C.shape[0]
+    at_N = jnp.where(whole_N, log.count + jnp.cumsum(whole_N) - 1, capacity)
+    log = Log(
+        count=log.count + jnp.sum(whole_N),
+        request_C=log.request_C.at[at_N].set(state.request_N, mode="drop"),
+        tokens_CxT=log.tokens_CxT.at[at_N].set(state.tokens_NxT, mode="drop"),
+        length_C=log.length_C.at[at_N].set(state.age_N, mode="drop"),
+        logprob_C=log.logprob_C.at[at_N].set(state.logprob_N, mode="drop"),
+    )
+    request_N = jnp.where(whole_N, NONE, state.request_N)
+    return state.replace(request_N=request_N), log
+
+
+def _hand_out(
+    params: Params,
+    state: State,
+    desk: Desk,
+    pool: Pool,
+    encoded_PxSxD: jax.Array,
+    key: jax.Array,
+    largest: Callable[[jax.Array], jax.Array],
+    config: T5Config,
+    shape: Shape,
+) -> tuple[State, Desk]:
+    """Gives the next requests to idle rows, and a place to each question that begins."""
+    samples = shape.samples
+    given, taken_Q = _can_hand_out(state, desk, pool.questions * samples, shape)
+    end = desk.next + given
+
+    first_new = -(-desk.next // samples)
+    new_questions = -(-end // samples) - first_new
+    rank_Q = jnp.cumsum(~taken_Q) - 1
+    opens_Q = ~taken_Q & (rank_Q < new_questions)
+    question_Q = jnp.where(opens_Q, first_new + rank_Q, desk.question_Q)
+    encoded = (encoded_PxSxD, pool.source_mask_PxS)
+    cache = _fill_places(params, state.cache, encoded, question_Q, opens_Q, largest, config, shape)
+
+    rank_N = jnp.cumsum(state.ended_N) - 1
+    takes_N = state.ended_N & (rank_N < given)
+    question_N, sample_N = jnp.divmod(desk.next + rank_N, samples)
+    place_N = jnp.argmax(question_Q == question_N[:, None], axis=1)
+    key_N = draws.row_keys(key, pool.uid_P[question_N], sample_N)
+    lane_N = jnp.where(state.ended_N, shape.lanes, state.lane_N)
+    state = state.replace(
+        request_N=jnp.where(takes_N, pool.first + desk.next + rank_N, state.request_N),
+        ended_N=state.ended_N & ~takes_N,
+        token_N=jnp.where(takes_N, config.decoder_start_token_id, state.token_N),
+        age_N=jnp.where(takes_N, 0, state.age_N),
+        tokens_NxT=jnp.where(takes_N[:, None], config.pad_token_id, state.tokens_NxT),
+        logprob_N=jnp.where(takes_N, 0.0, state.logprob_N),
+        key_N=jnp.where(takes_N, key_N, state.key_N),
+        lane_N=jnp.where(takes_N, place_N * samples + sample_N, lane_N),
+        cache=cache,
+    )
+    return state, Desk(end, question_Q)
+
+
+def _fill_places(
+    params: Params,
+    cache: Cache,
+    encoded: tuple[jax.Array, jax.Array],
+    question_Q: jax.Array,
+    opens_Q: jax.Array,
+    largest: Callable[[jax.Array], jax.Array],
+    config: T5Config,
+    shape: Shape,
+) -> Cache:
+    """Puts the questions of the places that open into the cache, a few at a time."""
+    group = -(-shape.batch // shape.samples)
+    places = shape.places
+    (opening,) = jnp.nonzero(opens_Q, size=-(-places // group) * group, fill_value=places)
+
+    def fill(i: jax.Array, cache: Cache) -> Cache:
+        place_G = jax.lax.dynamic_slice(opening, (i * group,), (group,))
+        question_G = question_Q.at[place_G].get(mode="fill", fill_value=0)
+        return t5.put_sources(params, config, cache, *(x[question_G] for x in encoded), place_G)
+
+    groups = largest(-(-jnp.sum(opens_Q) // group))
+    return jax.lax.fori_loop(0, groups, fill, cache)
+
+
+def _new_log(capacity: int, shape: Shape) -> Log:
+    return Log(
+        count=jnp.int32(0),
+        request_C=jnp.full(capacity, NONE, jnp.int32),
+        tokens_CxT=jnp.zeros((capacity, shape.max_new_tokens), jnp.int32),
+        length_C=jnp.zeros(capacity, jnp.int32),
+        logprob_C=jnp.zeros(capacity),
+    )

@@ -1,0 +1,122 @@
+"""The engine's functions on a mesh: jitted, their arrays placed, each shard on its own."""
+
+import functools
+import re
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from absl import logging
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from hir_jax.decoding import engine
+from hir_jax.devices import sharding
+from hir_jax.model import t5
+from hir_jax.model.config import Params, T5Config
+
+
+class Programs(NamedTuple):
+    """The engine's functions, jitted; their states, pools and logs have an axis of shards in front.
+
+    Each shard of the mesh's data and fsdp axes decodes on its own.
+    """
+
+    new_state: Callable[[int], engine.State]
+    lengthen: Callable[[engine.State, int], engine.State]
+    decode_pool: Callable[..., tuple[engine.State, engine.Log]]
+
+
+@functools.cache
+def programs(mesh: Mesh, config: T5Config, shape: engine.Shape) -> Programs:
+    """The functions for a mesh, a model and an engine; whatever they give lies in one place."""
+    split = P(("data", "fsdp"))
+    in_step = ("data", "fsdp") if mesh.shape["tensor"] > 1 else ()
+
+    def lengthen(state: engine.State, source_length: int) -> engine.State:
+        return jax.vmap(lambda one: engine.lengthen(one, source_length))(state)
+
+    def decode_pool(
+        params: Params, state: engine.State, *args: Any
+    ) -> tuple[engine.State, engine.Log]:
+        def on_shard(params: Params, state: Any, pool: Any, *rest: jax.Array) -> Any:
+            state, pool = jax.tree.map(lambda x: x[0], (state, pool))
+            made = engine.decode_pool(
+                params, state, pool, *rest, config=config, shape=shape, in_step=in_step
+            )
+            return jax.tree.map(lambda x: x[None], made)
+
+        # Only in tracing, that is once a compilation.
+        logging.info("sampling: compiling %s for sources of %d", shape, args[0].length)
+        mapped = jax.shard_map(
+            on_shard,
+            mesh=mesh,
+            in_specs=(P(), split, split, *[P()] * (len(args) - 1)),
+            out_specs=split,
+            axis_names={"data", "fsdp"},
+            check_vma=False,  # everything that is made here varies from shard to shard
+        )
+        return mapped(params, state, *args)
+
+    new_state = functools.partial(new_states, mesh, config, shape)
+    places = jax.tree.map(lambda x: x.sharding, abstract_states(mesh, config, shape, 1))
+    log_place = sharding.batch_sharding(mesh)
+    return Programs(
+        jax.jit(new_state, static_argnums=0, out_shardings=places),
+        jax.jit(lengthen, static_argnums=1, out_shardings=places),
+        jax.jit(decode_pool, donate_argnames="state", out_shardings=(places, log_place)),
+    )
+
+
+def new_states(
+    mesh: Mesh, config: T5Config, shape: engine.Shape, source_length: int
+) -> engine.State:
+    """A state without work for each shard, along an axis in front."""
+    one = engine.new_state(config, shape, source_length)
+    shards = sharding.batch_multiple(mesh)
+    return jax.tree.map(lambda x: jnp.broadcast_to(x, (shards, *x.shape)), one)
+
+
+def abstract_states(
+    mesh: Mesh, config: T5Config, shape: engine.Shape, source_length: int
+) -> engine.State:
+    """Shape, type and place of `new_states`: each on its shard, heads of its caches on `tensor`.
+
+    As with parameters, heads that `tensor` does not divide are whole on each of its devices.
+    """
+
+    def place(path: tuple[Any, ...], leaf: Any) -> jax.ShapeDtypeStruct:
+        axes = [("data", "fsdp")]
+        if re.search(r"cache/(cross_)?(keys|values)", sharding.path_name(path)):
+            axes += [None, sharding.dividing(mesh, "tensor", leaf.shape[2])]
+        where = NamedSharding(mesh, P(*axes))
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where)
+
+    states = jax.eval_shape(functools.partial(new_states, mesh, config, shape, source_length))
+    return jax.tree_util.tree_map_with_path(place, states)
+
+
+def decoding_copy(params: Params, config: T5Config, mesh: Mesh) -> Params:
+    """The parameters in decoding's precision and layout; themselves where they are so already."""
+    shardings = sharding.tree_shardings(mesh, params, axes=sharding.DECODING_AXES)
+    if decodes_as_is(params, config, shardings):
+        return params
+    return jax.device_put(_cast_weights(params, config.dtype), shardings)
+
+
+def decodes_as_is(params: Params, config: T5Config, shardings: Any) -> bool:
+    """Whether parameters, real or abstract, have decoding's precision and layout already."""
+    same = jax.tree.map(
+        lambda leaf, made, place: (
+            leaf.dtype == made.dtype and leaf.sharding.is_equivalent_to(place, leaf.ndim)
+        ),
+        params,
+        jax.eval_shape(lambda p: t5.cast_weights(p, config.dtype), params),
+        shardings,
+    )
+    return all(jax.tree.leaves(same))
+
+
+# One jitted function for all calls, so that each precision is compiled once.
+_cast_weights = jax.jit(t5.cast_weights, static_argnames="dtype")

@@ -1,0 +1,23 @@
+"""What the sampler takes and gives."""
+
+import zlib
+from typing import NamedTuple
+
+
+class Prompt(NamedTuple):
+    """What to continue, and the identity that keys its random draws."""
+
+    tokens: tuple[int, ...]
+    uid: int  # uint32; the same prompt must always have the same
+
+
+class Output(NamedTuple):
+    """One sampled continuation."""
+
+    tokens: tuple[int, ...]  # EOS included where one was drawn
+    logprob: float  # of all tokens, under the model's own (untempered, untruncated) distribution
+
+
+def uid(example_id: str) -> int:
+    """The uint32 that keys a question's random draws."""
+    return zlib.crc32(example_id.encode())

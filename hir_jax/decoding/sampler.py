@@ -1,0 +1,245 @@
+"""Feeds prompts to the decode engine: length buckets, pools, and outputs back in order.
+
+Pools go from the shortest bucket to the longest, and rows at work go on from one to the next, so
+that there is one end of a run in which rows stand idle, not one for each bucket.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from hir_jax.decoding import engine
+from hir_jax.decoding.programs import decoding_copy, programs
+from hir_jax.decoding.prompt import Output, Prompt
+from hir_jax.decoding.rows import default_rows, free_memory
+from hir_jax.devices import processes, sharding
+from hir_jax.model import batching
+from hir_jax.model.config import Params, T5Config
+
+MOST_ROWS = 1024  # that `default_rows` chooses
+SHARE = 2 / 3  # of free memory, see there
+
+
+class Statistics(NamedTuple):
+    """What a run of the sampler cost."""
+
+    outputs: int
+    tokens: int
+    source_tokens: int  # of the prompts
+    padded_tokens: int  # encoded besides them
+    steps: int  # decode steps of all shards
+    occupancy: float  # share of rows at work until the last request was handed out
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampler:
+    """Samples continuations of any number of prompts.
+
+    Attributes:
+        config: the model's shape.
+        mesh: where it runs.
+        buckets: source lengths to pad to.
+        rows: outputs decoded at once on each shard of the mesh; 0 chooses by the memory at hand.
+        max_new_tokens: T, after which an output is cut.
+        eos_id: what ends an output.
+        top_k: see `draws.draw`.
+        top_p: see `draws.draw`.
+    """
+
+    config: T5Config
+    mesh: Mesh
+    buckets: tuple[int, ...]
+    max_new_tokens: int
+    eos_id: int
+    rows: int = 0
+    top_k: int = 0
+    top_p: float = 1.0
+
+    def prepare(self, params: Params) -> Params:
+        """See `decoding_copy`; to be made once where several calls follow, each of which would."""
+        return decoding_copy(params, self.config, self.mesh)
+
+    def __call__(
+        self,
+        params: Params,
+        prompts: Sequence[Prompt],
+        key: jax.Array,
+        temperature: float,
+        samples: int = 1,
+        progress: Callable[[int], object] = lambda n: None,
+    ) -> list[list[Output]]:
+        """`samples` outputs for each prompt, in the prompts' order.
+
+        `progress` is told of the number of outputs that have ended since it was told last; an
+        exception that it raises stops the work.
+        """
+        outputs, _ = self.run(params, prompts, key, temperature, samples, progress)
+        return outputs
+
+    def run(
+        self,
+        params: Params,
+        prompts: Sequence[Prompt],
+        key: jax.Array,
+        temperature: float,
+        samples: int = 1,
+        progress: Callable[[int], object] = lambda n: None,
+    ) -> tuple[list[list[Output]], Statistics]:
+        """The same, and what it cost."""
+        if not prompts:
+            return [], Statistics(0, 0, 0, 0, 0, 1.0)
+        params = self.prepare(params)  # first, since rows are chosen by the memory that it leaves
+        shape = self.shape(len(prompts), samples, max(len(prompt.tokens) for prompt in prompts))
+        pools = self._pools(prompts, shape)
+        ended: dict[tuple[int, int], Output] = {}
+        logs: list[engine.Log] = []
+        new_state, lengthen, decode_pool = programs(self.mesh, self.config, shape)
+        state = new_state(pools[0].length)
+        for number, pool in enumerate(pools):
+            if pool.length > state.cache.source_mask_BxS.shape[-1]:
+                state = lengthen(state, pool.length)
+            state, log = decode_pool(
+                params,
+                state,
+                pool.arrays(prompts, number, shape, self.mesh),
+                key,
+                jnp.float32(temperature),
+                jnp.int32(self.eos_id),
+                jnp.bool(number == len(pools) - 1),
+            )
+            logs.append(processes.replicate(log, self.mesh))
+            if number:  # the device works on this pool while the log of the last one is read
+                progress(_collect(logs.pop(0), pools, shape, ended))
+        progress(_collect(logs.pop(0), pools, shape, ended))
+        outputs = [[ended[i, sample] for sample in range(samples)] for i in range(len(prompts))]
+        counts = processes.fetch((state.steps, state.busy, state.clock), self.mesh)
+        return outputs, _statistics(prompts, outputs, pools, counts, shape)
+
+    def shape(
+        self, prompts: int, samples: int, source_length: int, free: float | None = None
+    ) -> engine.Shape:
+        """What the engine is compiled for: no more rows than there is work or memory for.
+
+        `free` is a device's free memory in bytes; None: what it was when first asked.
+        """
+        make = functools.partial(
+            engine.Shape.make,
+            samples=samples,
+            max_new_tokens=self.max_new_tokens,
+            top_k=self.top_k,
+            top_p=self.top_p,
+        )
+        rows = self.rows or default_rows(
+            self.config, self.mesh, make, source_length, self._free if free is None else free
+        )
+        work = -(-prompts * samples // sharding.batch_multiple(self.mesh))
+        return make(min(rows, max(8, 1 << (work - 1).bit_length())))
+
+    @functools.cached_property
+    def _free(self) -> int | None:
+        # Asked once: were it another number of rows in each iteration, each would compile anew.
+        return free_memory(self.mesh)
+
+    def _pools(self, prompts: Sequence[Prompt], shape: engine.Shape) -> "list[_Pool]":
+        by_bucket: dict[int, list[int]] = {bucket: [] for bucket in sorted(self.buckets)}
+        for i, prompt in enumerate(prompts):
+            by_bucket[batching.bucket_of(len(prompt.tokens), self.buckets)].append(i)
+        size = shape.pool * sharding.batch_multiple(self.mesh)
+        return [
+            _Pool(bucket, indices)
+            for bucket, members in by_bucket.items()
+            for indices in batching.chunks(members, size)
+        ]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Pool:
+    """Prompts of one bucket; shard d of D takes those at d, d + D, d + 2D ..."""
+
+    length: int
+    indices: Sequence[int]
+
+    def dealt(self, shards: int) -> list[Sequence[int]]:
+        """The prompts of each shard."""
+        return [self.indices[shard::shards] for shard in range(shards)]
+
+    def rows_encoded(self, shards: int, shape: engine.Shape) -> int:
+        """Prompts and padding, of all shards."""
+        return sum(batching.round_up(len(i), shape.encoded) for i in self.dealt(shards))
+
+    def arrays(
+        self, prompts: Sequence[Prompt], number: int, shape: engine.Shape, mesh: Mesh
+    ) -> engine.Pool:
+        """What each shard gets; requests are numbered by the pool's number and their place."""
+        shards = sharding.batch_multiple(mesh)
+        dealt = self.dealt(shards)
+        sources, masks, uids = [], [], []
+        for indices in dealt:
+            chosen = [prompts[i] for i in indices]
+            missing = shape.pool - len(chosen)
+            source, mask = batching.pad(
+                [*(prompt.tokens for prompt in chosen), *[()] * missing], self.length
+            )
+            sources.append(source)
+            masks.append(mask)
+            uids.append(np.array([*(prompt.uid for prompt in chosen), *[0] * missing], np.uint32))
+        pool = engine.Pool(
+            source_PxS=np.stack(sources),
+            source_mask_PxS=np.stack(masks),
+            uid_P=np.stack(uids),
+            questions=np.array([len(indices) for indices in dealt], np.int32),
+            first=np.full(shards, number * shape.pool * shape.samples, np.int32),
+        )
+        return processes.place(pool, sharding.batch_sharding(mesh))
+
+
+def _collect(
+    log: engine.Log,
+    pools: Sequence[_Pool],
+    shape: engine.Shape,
+    ended: dict[tuple[int, int], Output],
+) -> int:
+    """Adds a log's outputs by (prompt, sample); gives their number."""
+    log = jax.device_get(log)
+    shards = len(log.count)
+    for shard in range(shards):
+        count = log.count[shard]
+        rows = zip(
+            log.request_C[shard, :count].tolist(),
+            log.tokens_CxT[shard],
+            log.length_C[shard].tolist(),
+            log.logprob_C[shard].tolist(),
+            strict=False,
+        )
+        for request, tokens, length, logprob in rows:
+            question, sample = divmod(request, shape.samples)
+            number, place = divmod(question, shape.pool)
+            prompt = pools[number].indices[place * shards + shard]
+            ended[prompt, sample] = Output(tuple(tokens[:length].tolist()), logprob)
+    return int(log.count.sum())
+
+
+def _statistics(
+    prompts: Sequence[Prompt],
+    outputs: Sequence[Sequence[Output]],
+    pools: Sequence[_Pool],
+    counts: tuple[np.ndarray, np.ndarray, np.ndarray],
+    shape: engine.Shape,
+) -> Statistics:
+    steps, busy, clock = counts
+    source_tokens = sum(len(prompt.tokens) for prompt in prompts)
+    encoded = sum(pool.length * pool.rows_encoded(len(steps), shape) for pool in pools)
+    return Statistics(
+        outputs=len(prompts) * shape.samples,
+        tokens=sum(len(output.tokens) for each in outputs for output in each),
+        source_tokens=source_tokens,
+        padded_tokens=encoded - source_tokens,
+        steps=int(clock.sum()),
+        occupancy=float(busy.sum() / (steps.sum() * shape.rows)) if steps.any() else 1.0,
+    )

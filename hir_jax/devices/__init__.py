@@ -1,0 +1,1 @@
+"""Where arrays live, what hardware can do, and many processes that run one program."""

@@ -1,0 +1,1 @@
+"""What outputs achieved: verdicts, instructions rewritten by them, the replay buffer."""

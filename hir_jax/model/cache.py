@@ -1,0 +1,94 @@
+"""What decoding keeps between steps: keys and values, and which source each row reads.
+
+Letters in names: B sources in the batch, N rows, L lanes (a multiple of B), S source tokens,
+T target tokens, D model width, H heads, K width of a head, F feed-forward width, V vocabulary.
+"""
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from hir_jax.model.config import T5Config
+
+
+@flax.struct.dataclass
+class Lanes:
+    """Which source each row of a decode step reads.
+
+    Source b has the lanes b * L/B ... (b + 1) * L/B - 1. Rows are dense, lanes need not all be
+    taken: cross-attention alone is computed lane by lane, so that the rows of one source share its
+    keys and values wherever they stand in the batch.
+    """
+
+    of_row_N: jax.Array  # each row's lane; L for a row that reads no source
+    row_L: jax.Array  # each lane's row; any row where the lane is not taken
+
+    @classmethod
+    def make(cls, of_row_N: jax.Array, lanes: int) -> "Lanes":
+        """From the lane of each row; a lane has one row at most."""
+        rows = jnp.arange(of_row_N.shape[0], dtype=jnp.int32)
+        return cls(of_row_N, jnp.zeros(lanes, jnp.int32).at[of_row_N].set(rows, mode="drop"))
+
+
+@flax.struct.dataclass
+class Cache:
+    """What decoding keeps between steps; one array a decoder layer in each tuple.
+
+    Self-attention is a ring on a clock that all rows share: at clock t every row writes column
+    t mod T, so column c holds the token of (t - c) mod T steps ago. A row that began `age` steps
+    ago sees only the columns that are at most `age` steps old. With T = 4, at clock 5:
+
+        column             0  1  2  3
+        steps ago          1  0  3  2
+        seen at age 5      x  x  x  x      (a row may be as old as the clock, T columns at most)
+        seen at age 1      x  x  .  .
+
+    Cross-attention's keys and values are BxHxSxK where each source has one lane. Where it has more
+    they are BxHxKxS, since a product with a few queries at once is four times as fast then on a
+    CPU (one with a single query is a third slower).
+    """
+
+    keys_NxHxTxK: tuple[jax.Array, ...]
+    values_NxHxTxK: tuple[jax.Array, ...]
+    cross_keys: tuple[jax.Array, ...]
+    cross_values: tuple[jax.Array, ...]
+    source_mask_BxS: jax.Array
+    transposed: bool = flax.struct.field(pytree_node=False)  # BxHxKxS
+
+    def cross(self, layer: int) -> tuple[jax.Array, jax.Array]:
+        """Keys and values of a layer's cross-attention, BxHxSxK."""
+        return self.turn(self.cross_keys[layer]), self.turn(self.cross_values[layer])
+
+    def turn(self, x: jax.Array) -> jax.Array:
+        """From BxHxSxK to what is kept, and back."""
+        return x.swapaxes(2, 3) if self.transposed else x
+
+
+def init_cache(
+    config: T5Config, rows: int, length: int, sources: int, lanes: int, source_length: int
+) -> Cache:
+    """An empty cache: `length` columns a row, and room for sources of some lanes each."""
+
+    def empty(*shape: int) -> tuple[jax.Array, ...]:
+        return tuple(jnp.zeros(shape, config.dtype) for _ in range(config.num_decoder_layers))
+
+    kept = (rows, config.num_heads, length, config.d_kv)
+    transposed = lanes > 1
+    widths = (config.d_kv, source_length) if transposed else (source_length, config.d_kv)
+    cross = (sources, config.num_heads, *widths)
+    mask = jnp.zeros((sources, source_length), bool)
+    return Cache(empty(*kept), empty(*kept), empty(*cross), empty(*cross), mask, transposed)
+
+
+def lengthen_sources(cache: Cache, source_length: int) -> Cache:
+    """The cache with room for longer sources; those in it stay as they are."""
+    missing = source_length - cache.source_mask_BxS.shape[1]
+
+    def pad(kept: jax.Array) -> jax.Array:
+        return cache.turn(jnp.pad(cache.turn(kept), ((0, 0), (0, 0), (0, missing), (0, 0))))
+
+    return cache.replace(
+        cross_keys=tuple(map(pad, cache.cross_keys)),
+        cross_values=tuple(map(pad, cache.cross_values)),
+        source_mask_BxS=jnp.pad(cache.source_mask_BxS, ((0, 0), (0, missing))),
+    )

@@ -1,0 +1,44 @@
+"""The shape of a T5, and what its parameters are."""
+
+import dataclasses
+from typing import Any
+
+# A nested dict of float32 arrays: "encoder", "decoder", "shared", and, where not tied, "lm_head".
+Params = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class T5Config:
+    """The shape of a T5 and the precision it computes in.
+
+    Attributes:
+        activation: a key of `layers.ACTIVATIONS`.
+        gated: v1.1's feed-forward, act(x W0) * (x W1), instead of v1.0's act(x W).
+        tie_lm_head: logits use the embedding matrix instead of an `lm_head` of their own.
+        scale_decoder_outputs: multiply the decoder's output by d_model ** -0.5 before the head.
+        dtype: of activations and matrix products; norms, softmax and logits are float32 always.
+        remat: keep of a block's activations only its input, and compute the rest again for the
+            gradient; a third more work for a fraction of the memory. (The training step gathers
+            weights that are split over devices again, too.)
+    """
+
+    vocab_size: int
+    d_model: int
+    d_kv: int
+    d_ff: int
+    num_layers: int
+    num_decoder_layers: int
+    num_heads: int
+    relative_attention_num_buckets: int = 32
+    relative_attention_max_distance: int = 128
+    dropout_rate: float = 0.1
+    layer_norm_epsilon: float = 1e-6
+    activation: str = "gelu_new"
+    gated: bool = True
+    tie_lm_head: bool = False
+    scale_decoder_outputs: bool = False
+    pad_token_id: int = 0
+    eos_token_id: int = 1
+    decoder_start_token_id: int = 0
+    dtype: str = "float32"
+    remat: bool = False

@@ -1,0 +1,376 @@
+"""Hugging Face folders in and out: config.json, safetensors, tokenizer; no torch needed.
+
+One name table serves both directions. Known trap: Transformers 5 reports every T5 as tied, so tying
+is read off the weights (is there an `lm_head.weight`?) and scaling off the raw config.json.
+"""
+
+import contextlib
+import json
+import os
+import pathlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from hir_jax import shipped
+from hir_jax.errors import UserError
+from hir_jax.model import t5
+from hir_jax.model.config import Params, T5Config
+from hir_jax.model.layers import ACTIVATIONS
+
+WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+TOKENIZERS = ("tokenizer.json", "spiece.model")
+SHARD_BYTES = 5 * 2**30
+
+# Names some checkpoints carry for what is already under another name, or for what T5 never uses.
+ALIASES = frozenset(
+    {
+        "encoder.embed_tokens.weight",
+        "decoder.embed_tokens.weight",
+        "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight",
+    }
+)
+
+Path = tuple[str, ...]
+
+
+def find(
+    name: str, patterns: Sequence[str] = ("*.json", "*.safetensors", "spiece.model")
+) -> pathlib.Path:
+    """The local folder of a model: a path as it is, a hub name downloaded (and cached).
+
+    Args:
+        name: the path or hub name.
+        patterns: files to download.
+
+    Raises:
+        UserError: there is no such folder and no such model on the hub.
+    """
+    folder = pathlib.Path(shipped.find(name)).expanduser()
+    if name and folder.is_dir():
+        return folder
+    looks_local = name.startswith((".", "/", "~")) or name.count("/") != 1 or folder.exists()
+    if not name or looks_local:
+        raise UserError(
+            f"model.path: expected a folder with config.json and {WEIGHTS}, or a hub name such as "
+            f"google/flan-t5-small; found no folder {name!r}."
+        )
+    import huggingface_hub  # here, since it is slow to import and local folders need none of it
+
+    try:
+        return pathlib.Path(huggingface_hub.snapshot_download(name, allow_patterns=[*patterns]))
+    except Exception as e:
+        raise UserError(
+            f"model.path: no local folder {name!r}, and the hub did not give a model of that name "
+            f"({_first_line(e)}). Give a local folder, or check the name and the network."
+        ) from e
+
+
+def read_config(folder: pathlib.Path, dtype: str = "float32") -> T5Config:
+    """The model's shape, from config.json and the names of the weights."""
+    return parse_config(read_raw_config(folder), folder, dtype, "lm_head.weight" in _index(folder))
+
+
+def read_raw_config(folder: pathlib.Path) -> dict[str, Any]:
+    """config.json as it stands."""
+    file = folder / "config.json"
+    try:
+        raw = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as e:
+        raise UserError(
+            f"{folder}: expected a config.json (Hugging Face layout), found none."
+        ) from e
+    except ValueError as e:
+        raise UserError(f"{file}: expected JSON, found a fault: {e}.") from e
+    model_type = raw.get("model_type") if isinstance(raw, dict) else None
+    if model_type != "t5":
+        raise UserError(
+            f"{file}: expected model_type 't5', found {model_type!r}. Give a T5 or FLAN-T5 model."
+        )
+    return raw
+
+
+def has_weights(folder: pathlib.Path) -> bool:
+    """Whether the folder holds weights that `load_params` could read."""
+    return any((folder / name).is_file() for name in (WEIGHTS, INDEX))
+
+
+def load_params(
+    folder: pathlib.Path,
+    config: T5Config,
+    place: Callable[[Path, np.ndarray], Any] = lambda path, array: array,
+) -> Params:
+    """Parameters from safetensors, one file or a sharded index, as float32.
+
+    Args:
+        folder: the model's folder.
+        config: from `read_config`.
+        place: called on every (path in the tree, array) as it is read, so that a leaf may go to
+            its devices before the next is read.
+
+    Raises:
+        UserError: no safetensors, a damaged file, or weights that do not fit `config`; every
+            missing, misshapen and unknown weight is listed.
+    """
+    files = _index(folder)
+    table = name_table(config)
+    shapes = jax.eval_shape(lambda: t5.init_params(config, jax.random.key(0)))
+    faults: list[str] = []
+    found: set[str] = set()
+    params: Params = {}
+    for file in sorted(set(files.values())):
+        with _open(file) as weights:
+            for name in weights.keys():  # noqa: SIM118 (not a dict)
+                found.add(name)
+                if name not in table:
+                    continue
+                path, transpose = table[name]
+                expected = _get(shapes, path).shape
+                expected = expected[::-1] if transpose else expected
+                shape = tuple(weights.get_slice(name).get_shape())
+                if shape != expected:
+                    faults.append(f"misshapen: {name}: expected {expected}, found {shape}")
+                if faults:  # the load has failed; go on only to list the rest
+                    continue
+                # NumPy knows bfloat16 through ml_dtypes, which jax imports.
+                array = weights.get_tensor(name).astype(np.float32)
+                _set(params, path, place(path, array.T if transpose else array))
+    faults += [f"missing: {name}" for name in table if name not in found]
+    faults += [f"unknown: {name}" for name in sorted(found - table.keys() - ALIASES)]
+    if faults:
+        raise UserError(
+            f"{folder}: the weights do not fit its config.json; {len(faults)} faults:\n  "
+            + "\n  ".join(faults)
+            + "\nGive config.json and weights of one and the same model."
+        )
+    return params
+
+
+def load_tokenizer(folder: pathlib.Path, config: T5Config) -> Any:
+    """The folder's tokenizer; checked against the size of the model's vocabulary.
+
+    Raises:
+        UserError: there is none, it does not load, or it belongs to a larger vocabulary.
+    """
+    # Looked for here, since transformers makes up an empty tokenizer where it finds no file.
+    if not any((folder / name).is_file() for name in TOKENIZERS):
+        raise UserError(
+            f"{folder}: expected a tokenizer ({' or '.join(TOKENIZERS)}) beside the weights, found "
+            "none. Copy the tokenizer's files from where the model came from."
+        )
+    import transformers  # here, since it is slow to import
+
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except Exception as e:
+        raise UserError(
+            f"{folder}: expected a tokenizer that transformers can load; loading it failed "
+            f"({_first_line(e)}). A whole tokenizer.json always suffices."
+        ) from e
+    if len(tokenizer) > config.vocab_size:
+        raise UserError(
+            f"{folder}: the tokenizer has {len(tokenizer)} pieces, the model only "
+            f"{config.vocab_size} embeddings; they belong to different models. Copy the tokenizer "
+            "from where the model came from."
+        )
+    return tokenizer
+
+
+def export(
+    folder: pathlib.Path,
+    params: Params,
+    config: T5Config,
+    tokenizer: Any,
+    raw_config: dict[str, Any],
+    shard_bytes: int = SHARD_BYTES,
+) -> None:
+    """Writes a folder that `transformers` loads: config.json, safetensors (float32), tokenizer.
+
+    Args:
+        folder: made if absent; must hold no other files.
+        params: the parameters, on any devices.
+        config: the model's shape.
+        tokenizer: from `load_tokenizer`.
+        raw_config: config.json of the model it came from; fields that we do not know are kept.
+        shard_bytes: weights beyond this go to several files with an index.
+
+    Raises:
+        UserError: the folder exists and is not empty.
+    """
+    check_new(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    raw = raw_config | {
+        "architectures": ["T5ForConditionalGeneration"],
+        "torch_dtype": "float32",
+        "tie_word_embeddings": config.tie_lm_head,
+        "scale_decoder_outputs": config.scale_decoder_outputs,
+    }
+    raw.pop("dtype", None)
+    (folder / "config.json").write_text(json.dumps(raw, indent=2) + "\n", encoding="utf-8")
+    tokenizer.save_pretrained(folder)
+    shards: list[list[str]] = [[]]
+    sizes: dict[str, int] = {}
+    table = name_table(config)
+    for name, (path, _) in table.items():
+        sizes[name] = _get(params, path).size * 4
+        if shards[-1] and sum(sizes[n] for n in shards[-1]) + sizes[name] > shard_bytes:
+            shards.append([])
+        shards[-1].append(name)
+    index = {}
+    for i, names in enumerate(shards):
+        file = WEIGHTS if len(shards) == 1 else f"model-{i + 1:05}-of-{len(shards):05}.safetensors"
+        arrays = {}
+        for name in names:
+            path, transpose = table[name]
+            array = np.asarray(jax.device_get(_get(params, path)), np.float32)
+            arrays[name] = np.ascontiguousarray(array.T if transpose else array)
+            index[name] = file
+        (folder / file).write_bytes(safetensors.numpy.save(arrays, metadata={"format": "pt"}))
+    if len(shards) > 1:
+        content = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": index}
+        (folder / INDEX).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def check_new(folder: pathlib.Path) -> None:
+    """Raises UserError if the folder exists and is not empty."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(
+            f"export: expected a new or empty folder, found {folder}, which is not. "
+            "Give another folder, or move what is there away."
+        )
+
+
+def name_table(config: T5Config) -> dict[str, tuple[Path, bool]]:
+    """Hugging Face name -> (path in the parameter tree, whether the matrix is transposed)."""
+    table: dict[str, tuple[Path, bool]] = {"shared.weight": (("shared",), False)}
+    for stack, layers in (("encoder", config.num_layers), ("decoder", config.num_decoder_layers)):
+        sub_layers = [("SelfAttention", "self_attention"), ("DenseReluDense", "feed_forward")]
+        if stack == "decoder":
+            sub_layers.insert(1, ("EncDecAttention", "cross_attention"))
+        first = f"{stack}.block.0.layer.0.SelfAttention.relative_attention_bias.weight"
+        table[first] = ((stack, "relative_bias"), False)
+        for i in range(layers):
+            for j, (theirs, ours) in enumerate(sub_layers):
+                prefix, path = f"{stack}.block.{i}.layer.{j}", (stack, f"block_{i}")
+                for their_name, our_name in _kernels(config, ours):
+                    key = f"{prefix}.{theirs}.{their_name}.weight"
+                    table[key] = ((*path, ours, our_name, "kernel"), True)
+                table[f"{prefix}.layer_norm.weight"] = ((*path, f"{ours}_norm", "scale"), False)
+        table[f"{stack}.final_layer_norm.weight"] = ((stack, "final_norm", "scale"), False)
+    if not config.tie_lm_head:
+        table["lm_head.weight"] = (("lm_head",), True)
+    return table
+
+
+def _kernels(config: T5Config, sub_layer: str) -> list[tuple[str, str]]:
+    if sub_layer != "feed_forward":
+        return [("q", "query"), ("k", "key"), ("v", "value"), ("o", "out")]
+    return [(n, n) for n in (("wi_0", "wi_1", "wo") if config.gated else ("wi", "wo"))]
+
+
+def parse_config(raw: dict[str, Any], folder: pathlib.Path, dtype: str, has_head: bool) -> T5Config:
+    """The shape that a config.json asks for; `has_head`: whether there is an `lm_head.weight`.
+
+    Raises:
+        UserError: a size is missing or no number, or the activation is unknown.
+    """
+    sizes = ("vocab_size", "d_model", "d_kv", "d_ff", "num_layers", "num_heads")
+    optional = (
+        "relative_attention_num_buckets",
+        "relative_attention_max_distance",
+        "dropout_rate",
+        "layer_norm_epsilon",
+        "pad_token_id",
+        "eos_token_id",
+        "decoder_start_token_id",
+    )
+    faults = [name for name in sizes if not isinstance(raw.get(name), int)]
+    faults += [name for name in optional if not isinstance(raw.get(name), int | float | None)]
+    if faults:
+        found = ", ".join(f"{name} = {raw.get(name)!r}" for name in faults)
+        raise UserError(f"{folder}/config.json: expected one number each, found {found}.")
+    kind = str(raw.get("feed_forward_proj", "relu"))
+    gated, _, activation = kind.rpartition("-")
+    activation = "gelu_new" if kind == "gated-gelu" else activation
+    if gated not in ("", "gated") or activation not in ACTIVATIONS:
+        raise UserError(
+            f"{folder}/config.json: expected feed_forward_proj '{{act}}' or 'gated-{{act}}' with "
+            f"act one of {', '.join(ACTIVATIONS)}; found {kind!r}."
+        )
+    return T5Config(
+        **{name: raw[name] for name in sizes},
+        num_decoder_layers=raw.get("num_decoder_layers") or raw["num_layers"],
+        activation=activation,
+        gated=gated == "gated",
+        tie_lm_head=not has_head,
+        scale_decoder_outputs=raw.get(
+            "scale_decoder_outputs", raw.get("tie_word_embeddings", True)
+        ),
+        dtype=dtype,
+        **{name: raw[name] for name in optional if raw.get(name) is not None},
+    )
+
+
+def _index(folder: pathlib.Path) -> dict[str, pathlib.Path]:
+    """Weight name -> the file that holds it."""
+    if (folder / INDEX).is_file():
+        try:
+            names = dict(json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"])
+        except (ValueError, KeyError, TypeError) as e:
+            raise UserError(
+                f"{folder / INDEX}: expected JSON with a weight_map ({e!r}). Download it again."
+            ) from e
+        absent = sorted({file for file in names.values() if not (folder / file).is_file()})
+        if absent:
+            raise UserError(
+                f"{folder / INDEX} names files that are not there: {', '.join(absent)}. "
+                "Copy or download them too."
+            )
+        return {name: folder / file for name, file in names.items()}
+    if (folder / WEIGHTS).is_file():
+        with _open(folder / WEIGHTS) as weights:
+            return dict.fromkeys(weights.keys(), folder / WEIGHTS)
+    if (folder / "pytorch_model.bin").exists() or (
+        folder / "pytorch_model.bin.index.json"
+    ).exists():
+        raise UserError(
+            f"{folder}: expected {WEIGHTS}, found only pytorch_model.bin, a pickle, which is never "
+            'loaded. Convert it once, where torch is installed: python -c "from transformers '
+            f"import T5ForConditionalGeneration as M; M.from_pretrained({os.fspath(folder)!r})"
+            ".save_pretrained('converted')\", copy the tokenizer files beside it, and give that "
+            "folder."
+        )
+    raise UserError(f"{folder}: expected {WEIGHTS} or {INDEX}, found neither.")
+
+
+@contextlib.contextmanager
+def _open(file: pathlib.Path) -> Iterator[Any]:
+    try:
+        with safetensors.safe_open(file, framework="numpy") as weights:
+            yield weights
+    except safetensors.SafetensorError as e:
+        raise UserError(
+            f"{file}: expected a whole safetensors file, found a damaged one ({e}). "
+            "Copy or download it again."
+        ) from e
+
+
+def _first_line(e: Exception) -> str:
+    return f"{type(e).__name__}: {e}".splitlines()[0]
+
+
+def _get(tree: Any, path: Path) -> Any:
+    for key in path:
+        tree = tree[key]
+    return tree
+
+
+def _set(tree: dict[str, Any], path: Path, value: Any) -> None:
+    for key in path[:-1]:
+        tree = tree.setdefault(key, {})
+    tree[path[-1]] = value

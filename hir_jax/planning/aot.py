@@ -1,0 +1,214 @@
+"""Ahead-of-time compilation of a run's sampling and training, from shapes alone.
+
+The functions are those that a run calls; only their arguments are abstract.
+"""
+
+import dataclasses
+import functools
+import re
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+
+from hir_jax.decoding import engine
+from hir_jax.decoding.programs import abstract_states, decodes_as_is, programs
+from hir_jax.devices import sharding
+from hir_jax.devices.hardware import Kind
+from hir_jax.model import batching, t5
+from hir_jax.model.codec import Codec
+from hir_jax.model.config import Params, T5Config
+from hir_jax.planning import hlo
+from hir_jax.run import models, trainers
+from hir_jax.training.batch import make_batch
+
+MANY = 1 << 30  # prompts: so many that rows are bounded by memory alone
+DECODING = "T5.decode_step"  # the scope of a decode step's work
+ENCODING = "T5.encode"
+FILLING = "T5.project_cross"
+
+
+@dataclasses.dataclass(frozen=True)
+class Compiled:
+    """A compiled program, or why there is none.
+
+    Attributes:
+        memory: bytes on one device by kind, whatever is there while the program runs.
+        fault: the compiler's reason for giving none; empty where it gave one.
+        program: what it does.
+        accessed: bytes that its instructions read and write by the compiler's own analysis, which
+            counts each loop once.
+        seconds: that compiling took.
+        notes: what it was compiled for, beyond the config.
+    """
+
+    memory: dict[str, float]
+    fault: str = ""
+    program: hlo.Program | None = None
+    accessed: float = 0.0
+    seconds: float = 0.0
+    notes: str = ""
+
+    @property
+    def total(self) -> float:
+        """Bytes on one device; what is known of them, where there is no program."""
+        return sum(self.memory.values())
+
+    def fits(self, kind: Kind) -> bool:
+        """Whether it compiled and its memory suffices."""
+        return not self.fault and self.total <= kind.memory
+
+
+def abstract_model(config: ml_collections.ConfigDict, shape: T5Config, mesh: Mesh) -> models.Model:
+    """A model without weights: its parameters have a shape, a type and a place."""
+    params = jax.eval_shape(lambda: t5.init_params(shape, jax.random.key(0)))
+    shape = models.for_training(config, shape)
+    codec = Codec(None, shape.eos_token_id)
+    return models.Model(shape, sharding.abstract(params, mesh), codec, {}, mesh)
+
+
+def state_memory(config: ml_collections.ConfigDict, model: models.Model) -> dict[str, float]:
+    """What training keeps between steps."""
+    state = trainers.make_training(config, model).abstract_state(model.params)
+    kept = {
+        "parameters": sharding.device_bytes(state.params),
+        "optimizer state": sharding.device_bytes(state.opt_state),
+    }
+    if config.loss.kl_weight:
+        kept["starting model"] = kept["parameters"]
+    return kept
+
+
+def lengths(config: ml_collections.ConfigDict) -> tuple[int, int]:
+    """Source and target tokens of the longest bucket for whole prompts."""
+    longest = (config.data.max_source_tokens, config.sample.max_new_tokens)
+    return tuple(int(batching.round_up(length, batching.MULTIPLE)) for length in longest)
+
+
+def training(config: ml_collections.ConfigDict, model: models.Model) -> Compiled:
+    """The optimizer step."""
+    made = trainers.make_training(config, model)
+    mesh = model.mesh
+    batch = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding.batch_sharding(mesh)),
+        make_batch([], config.train.batch_size, lengths(config)),
+    )
+    reference = model.params if config.loss.kl_weight else None
+    lower = functools.partial(
+        made.step.lower, made.abstract_state(model.params), batch, _key(mesh), reference
+    )
+    return _compile(lower, state_memory(config, model), {})
+
+
+def sampling(config: ml_collections.ConfigDict, model: models.Model, kind: Kind) -> Compiled:
+    """The decoding of one pool of prompts, beside what training keeps."""
+    mesh = model.mesh
+    source_length, _ = lengths(config)
+    made = models.make_sampler(config, model, (source_length,))
+    kept = state_memory(config, model)
+    copy = decoding_copy(model.params, made.config, mesh)
+    if copy is not model.params:
+        named = {"decoding copy": sharding.device_bytes(copy)}
+    else:  # decoding reads the parameters themselves
+        named = {"parameters": kept.pop("parameters")}
+    free = kind.memory - sum((kept | named).values()) if device_memory_is_told(mesh) else None
+    shape = made.shape(MANY, config.sample.samples, source_length, free)
+    state = abstract_states(mesh, made.config, shape, source_length)
+    named["caches"] = sharding.device_bytes(state.cache)
+    scalars = [_scalar(mesh, dtype) for dtype in (jnp.float32, jnp.int32, jnp.bool)]
+    lower = functools.partial(
+        programs(mesh, made.config, shape).decode_pool.lower,
+        copy,
+        state,
+        abstract_pool(shape, source_length, mesh),
+        _key(mesh),
+        *scalars,
+    )
+    notes = f"{shape.rows} rows, {shape.places} places, pools of {shape.pool} prompts on each shard"
+    return dataclasses.replace(_compile(lower, named, kept), notes=notes)
+
+
+def device_memory_is_told(mesh: Mesh) -> bool:
+    """Whether a run chooses its rows by the memory of a device: not on a CPU."""
+    return mesh.devices.flat[0].platform != "cpu"
+
+
+def decoding_copy(params: Params, config: T5Config, mesh: Mesh) -> Params:
+    """`programs.decoding_copy` of abstract parameters: `params` itself where it makes no copy."""
+    cast = jax.eval_shape(functools.partial(t5.cast_weights, dtype=config.dtype), params)
+    places = sharding.tree_shardings(mesh, params, axes=sharding.DECODING_AXES)
+    if decodes_as_is(params, config, places):
+        return params
+    return jax.tree.map(_placed, cast, places)
+
+
+def abstract_pool(shape: engine.Shape, source_length: int, mesh: Mesh) -> engine.Pool:
+    """What the sampler hands to the shards of a mesh."""
+    size = (sharding.batch_multiple(mesh), shape.pool)
+
+    def array(shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding.batch_sharding(mesh))
+
+    return engine.Pool(
+        source_PxS=array((*size, source_length), np.int32),
+        source_mask_PxS=array((*size, source_length), bool),
+        uid_P=array(size, np.uint32),
+        questions=array(size[:1], np.int32),
+        first=array(size[:1], np.int32),
+    )
+
+
+def _compile(
+    lower: Callable[[], Any], named: dict[str, float], resident: dict[str, float]
+) -> Compiled:
+    """Compiles, and splits the memory: `named` are arguments, `resident` is there besides."""
+    started = time.perf_counter()
+    lowered = lower()
+    try:
+        compiled = lowered.compile()
+    except jax.errors.JaxRuntimeError as e:
+        memory = resident | named | _asked_for(str(e))
+        return Compiled(memory, _reason(str(e)), seconds=time.perf_counter() - started)
+    seconds = time.perf_counter() - started
+    stats = compiled.memory_analysis()
+    memory = resident | named
+    memory |= {
+        "other arguments": max(0.0, stats.argument_size_in_bytes - sum(named.values())),
+        "temporaries": stats.temp_size_in_bytes,
+        "outputs": stats.output_size_in_bytes - stats.alias_size_in_bytes,
+        "code": stats.generated_code_size_in_bytes,
+    }
+    accessed = (compiled.cost_analysis() or {}).get("bytes accessed", 0.0)
+    return Compiled(memory, "", hlo.parse(compiled.as_text()), accessed, seconds)
+
+
+def _asked_for(message: str) -> dict[str, float]:
+    """The temporaries for which memory did not suffice, where the compiler says how large."""
+    found = re.search(r"HLO temporaries \(([\d.]+)G\)", message)
+    return {"temporaries": float(found[1]) * 2**30} if found else {}
+
+
+def _reason(message: str) -> str:
+    """The line of a compiler's message that says what is missing."""
+    found = re.search(r"Used [\d.]+\w+ of [\d.]+\w+ hbm[^\n]*", message)
+    if found:
+        return f"the compiler ran out of memory: {found[0]}"
+    lines = [line for line in message.splitlines() if "emory" in line] or message.splitlines()
+    return f"the compiler refused: {lines[0][:300]}"
+
+
+def _placed(tree: Any, place: NamedSharding) -> Any:
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), tree)
+
+
+def _key(mesh: Mesh) -> Any:
+    return _placed(jax.eval_shape(lambda: jax.random.key(0)), sharding.replicated(mesh))
+
+
+def _scalar(mesh: Mesh, dtype: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct((), dtype, sharding=sharding.replicated(mesh))

@@ -1,0 +1,1 @@
+"""One run: its settings, what they ask for made ready, its files, and the loop."""

@@ -1,0 +1,364 @@
+"""The HIR loop: sample, verify, relabel, train, evaluate, checkpoint, repeat.
+
+Every random draw is keyed by (seed, iteration, ...), so a run that was killed and resumed from its
+workdir ends bit-identical to one that never stopped.
+"""
+
+import itertools
+import json
+import pathlib
+import time
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Any, Self
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+from absl import logging
+
+from hir_jax.devices import processes, sharding
+from hir_jax.devices.interrupts import Interrupted, Interrupts
+from hir_jax.errors import UserError
+from hir_jax.hindsight import relabel, replay
+from hir_jax.hindsight.sample import Sample
+from hir_jax.run import (
+    checkpoint,
+    evaluate,
+    metrics,
+    models,
+    settings,
+    trainers,
+    workdirs,
+)
+from hir_jax.run.judging import judge
+from hir_jax.run.progress import Progress
+from hir_jax.run.questions import load_questions
+from hir_jax.training.batch import Batch, TrainingExample, make_batch, plan_batches
+
+# Folded into the run's key first, so that draws for different purposes never meet.
+SAMPLING, DROPOUT, ORDER = 0, 1, 2
+
+
+def run(config: ml_collections.ConfigDict, workdir: str) -> dict[str, evaluate.Evaluation]:
+    """Runs or resumes HIR in `workdir`; gives the test evaluations before and after.
+
+    Raises:
+        UserError: the config, the data or the workdir is at fault.
+        Interrupted: a signal asked to stop; the same call resumes the run.
+    """
+    settings.check(config)
+    workdirs.claim(workdir, config)
+    with Interrupts() as interrupts, Job(config, workdir, interrupts) as job:
+        if not job.progress.iteration:
+            job.begin()
+        while job.progress.iteration <= config.iterations:
+            if not job.progress.sampled:
+                job.online()
+            job.offline()
+            job.close_iteration()
+        return job.finish()
+
+
+class Job:
+    """One run: what is fixed for all of it, the train state, and the progress."""
+
+    def __init__(
+        self, config: ml_collections.ConfigDict, workdir: str, interrupts: Interrupts
+    ) -> None:
+        """Loads model and questions, takes up the newest whole checkpoint; compiles no step."""
+        self.config = config
+        self.workdir = pathlib.Path(workdir)
+        self.interrupts = interrupts
+        self.key = jax.random.key(config.seed)
+        model = models.load_model(config)
+        self.codec, self.mesh = model.codec, model.mesh
+        self.questions = load_questions(config, self.codec)
+        self._check_splits()
+        self.sampler = models.make_sampler(config, model, self.questions.buckets.source)
+        self.training = trainers.make_training(config, model)
+        # The state takes the parameters over and donates them at each step, so the KL term's
+        # reference must be a copy.
+        self.reference = jax.tree.map(jnp.copy, model.params) if config.loss.kl_weight else None
+        self.checkpoints = checkpoint.Checkpoints(
+            workdirs.checkpoint_folder(workdir), config.checkpoint.keep
+        )
+        restored = self.checkpoints.restore_latest(self.training.abstract_state(model.params))
+        if restored is None:
+            self.state = self.training.init_state(model.params)
+            self.progress = Progress()
+        else:
+            _, self.state, fields = restored
+            self.progress = Progress.from_json(fields)
+            logging.info(
+                "resuming at iteration %d, step %d", self.progress.iteration, self.progress.steps
+            )
+            self._check_length()
+        self.writer = metrics.writer(workdir, self.progress.metrics_bytes)
+
+    # Phases ---------------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Measures the starting model."""
+        self.progress.before = self._evaluate("test", self.state.params).to_json()
+        self._measure()
+        self.progress.iteration = 1
+        self._save()
+
+    def online(self) -> None:
+        """Samples outputs for every training question, verifies them, fills the buffer."""
+        config, progress = self.config, self.progress
+        if config.algorithm != "sft":
+            samples = self._draw_samples()
+            instructions = self.questions.instructions
+            by_id = self.questions.by_id
+            if processes.is_first():
+                folder, iteration = self.workdir, progress.iteration
+                workdirs.write_samples(folder, iteration, samples, by_id, instructions)
+            progress.buffer = replay.add(
+                progress.buffer,
+                samples,
+                keep_iterations=config.replay.keep_iterations,
+                dedup=config.replay.dedup,
+            )
+            progress.drawn += len(samples)
+            self._write("sample", replay.summary(samples) | {"buffer": len(progress.buffer)})
+        progress.sampled, progress.batches = True, 0
+        self._save()
+
+    def offline(self) -> None:
+        """Trains on the buffer, relabeled in hindsight, from batch `progress.batches` on."""
+        config, progress = self.config, self.progress
+        pairs = [self._pairs(epoch) for epoch in range(config.train.epochs)]
+        total = sum(-(-len(p) // config.train.batch_size) for p in pairs)
+        if not total:
+            logging.warning("iteration %d has nothing to train on", progress.iteration)
+        started, first = time.monotonic(), progress.batches
+        unread: tuple[int, dict[str, jax.Array]] | None = None
+        with metrics.progress(total, f"iteration {progress.iteration}: training", "step") as bar:
+            bar.update(first)
+            for batch in itertools.islice(self._batches(pairs), first, None):
+                values = self._step(batch)
+                bar.update(1)
+                # A step's metrics are read while the next step runs.
+                self._write_step(unread)
+                logged = progress.steps % config.train.log_every == 0
+                unread = (progress.steps, values) if logged else None
+                stop = self.interrupts.due(progress.steps, config.train.log_every)
+                if stop or progress.batches % config.checkpoint.every_steps == 0:
+                    self._write_step(unread)
+                    unread = None
+                    self._save()
+                if stop:
+                    self.interrupts.check()
+            self._write_step(unread)
+            jax.block_until_ready(self.state)
+        self._time("train", started, {"steps": progress.batches - first})
+
+    def close_iteration(self) -> None:
+        """Evaluates on the development questions, keeps the best parameters, checkpoints."""
+        progress = self.progress
+        last = progress.iteration == self.config.iterations
+        if last or progress.iteration % self.config.evaluate.every == 0:
+            self._measure()
+        progress.iteration += 1
+        progress.sampled = False
+        self._save()
+
+    def finish(self) -> dict[str, evaluate.Evaluation]:
+        """Scores the best checkpoint on the test questions, once for a given length of run."""
+        self.checkpoints.wait()
+        file = self.workdir / "eval.json"
+        known = processes.on_first(lambda: json.loads(file.read_text()) if file.exists() else {})
+        if known.get("iterations") == self.config.iterations:
+            logging.info("this run is finished; --workdir begins another")
+        else:
+            step, params, _ = self.checkpoints.restore_best(
+                sharding.abstract(self.state.params, self.mesh)
+            )
+            known = {
+                "iterations": self.config.iterations,
+                "samples": self.progress.drawn,
+                "best_step": step,
+                "before": self.progress.before,
+                "after": self._evaluate("test", params).to_json(),
+            }
+            if processes.is_first():
+                workdirs.write_json(file, known)
+        return {name: evaluate.Evaluation.from_json(known[name]) for name in ("before", "after")}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        """Waits for checkpoints that are being written; closes the files.
+
+        A checkpoint is whole once all processes have written their share, so where a fault stops
+        one of many it cannot be waited for.
+        """
+        if error is None or isinstance(error, Interrupted) or not processes.many():
+            self.checkpoints.close()
+        self.writer.close()
+
+    # Parts of phases ------------------------------------------------------------------------------
+
+    def _draw_samples(self) -> list[Sample]:
+        config, iteration = self.config, self.progress.iteration
+        examples = self.questions.splits.train
+        key = jax.random.fold_in(jax.random.fold_in(self.key, SAMPLING), iteration)
+        count = config.sample.samples
+        started = time.monotonic()
+        total = len(examples) * count
+        with metrics.progress(total, f"iteration {iteration}: sampling", "sample") as bar:
+            outputs = self.sampler(
+                self.state.params,
+                self.questions.prompts.prompts(examples, correct=True),
+                key,
+                config.sample.temperature,
+                count,
+                progress=lambda n: (bar.update(n), self.interrupts.check()),
+            )
+        texts = [[self.codec.decode(output.tokens) for output in drawn] for drawn in outputs]
+        verdicts = judge(self.questions.verifier, examples, texts)
+        samples = [
+            Sample(
+                example_id=example.id,
+                index=index,
+                tokens=output.tokens,
+                text=text,
+                correct=verdict.correct,
+                parsed=verdict.parsed,
+                logprob=output.logprob,
+                iteration=iteration,
+            )
+            for example, *parts in zip(examples, outputs, texts, verdicts, strict=True)
+            for index, (output, text, verdict) in enumerate(zip(*parts, strict=True))
+        ]
+        tokens = sum(len(sample.tokens) for sample in samples)
+        self._time("sample", started, {"samples": len(samples), "tokens": tokens})
+        return samples
+
+    def _pairs(self, epoch: int) -> list[relabel.Pair]:
+        config, codec, questions = self.config, self.codec, self.questions
+        if config.algorithm == "sft":
+            encode = lambda text: codec.encode([text])[0]  # noqa: E731
+            return relabel.answer_pairs(questions.splits.train, encode, codec.eos_id)
+        samples = replay.view(
+            self.progress.buffer, max_size=config.replay.max_size, seed=config.seed
+        )
+        if config.algorithm == "farl":
+            samples = relabel.correct_only(samples)
+        return relabel.hindsight_pairs(
+            samples,
+            mode=config.sub_output.mode,
+            prob=config.sub_output.prob,
+            seed=config.seed,
+            iteration=self.progress.iteration,
+            epoch=epoch,
+            eos_id=codec.eos_id,
+            decode=codec.decode,
+            answers={name: example.targets[0] for name, example in questions.by_id.items()},
+        )
+
+    def _batches(self, epochs: list[list[relabel.Pair]]) -> Iterator[Batch]:
+        config, prompts = self.config, self.questions.prompts
+        for epoch, pairs in enumerate(epochs):
+            examples = [
+                TrainingExample(
+                    positive=prompts.source(pair.example_id, pair.correct, pair.prefix),
+                    negative=prompts.source(pair.example_id, not pair.correct, pair.prefix),
+                    target=pair.target,
+                    correct=pair.correct,
+                )
+                for pair in pairs
+            ]
+            lengths = [(max(len(e.positive), len(e.negative)), len(e.target)) for e in examples]
+            rng = np.random.default_rng([config.seed, ORDER, self.progress.iteration, epoch])
+            plan = plan_batches(lengths, config.train.batch_size, self.questions.buckets, rng)
+            for indices, shape in plan:
+                chosen = [examples[i] for i in indices]
+                yield make_batch(chosen, config.train.batch_size, shape)
+
+    def _step(self, batch: Batch) -> dict[str, jax.Array]:
+        batch = processes.place(batch, sharding.batch_sharding(self.mesh))
+        key = jax.random.fold_in(jax.random.fold_in(self.key, DROPOUT), self.progress.steps)
+        self.state, values = self.training.step(self.state, batch, key, self.reference)
+        self.progress.steps += 1
+        self.progress.batches += 1
+        return values
+
+    def _measure(self) -> None:
+        """Evaluates on the development questions (without any, on the test ones: the paper's way).
+
+        Without development questions the newest parameters count as the best.
+        """
+        split = "dev" if self.questions.splits.dev else "test"
+        evaluation = self._evaluate(split, self.state.params)
+        self._write("evaluate", evaluation.scalars() | {"split": split})
+        quality = [evaluation.asked_correct.accuracy, evaluation.gap]
+        if self.progress.best is None or split == "test" or quality > self.progress.best:
+            self.progress.best = quality
+            self.checkpoints.save_best(self.progress.steps, self.state.params, evaluation.to_json())
+
+    def _evaluate(self, split: str, params: Any) -> evaluate.Evaluation:
+        examples = getattr(self.questions.splits, split)
+        final = self.progress.iteration > self.config.iterations
+        when = "at the end" if final else f"iteration {self.progress.iteration}"
+        title = f"{when}: evaluating on {split}"
+        with metrics.progress(2 * len(examples), title, "question") as bar:
+            return evaluate.evaluate(
+                self.sampler,
+                params,
+                examples,
+                self.questions.prompts,
+                self.codec,
+                self.questions.verifier,
+                progress=lambda n: (bar.update(n), self.interrupts.check()),
+            )
+
+    # Checks ---------------------------------------------------------------------------------------
+
+    def _check_splits(self) -> None:
+        sizes = {name: len(split) for name, split in self.questions.splits._asdict().items()}
+        if not sizes["train"] or not sizes["test"]:
+            raise UserError(
+                f"Expected questions to train on and to test on; the splits' sizes are {sizes}. "
+                "Look at config.data: its paths, test_fraction, max_source_tokens with too_long."
+            )
+
+    def _check_length(self) -> None:
+        begun = self.progress.iteration - (not self.progress.sampled)
+        if begun > self.config.iterations:
+            raise UserError(
+                f"config.iterations: expected at least {begun}, since the run in {self.workdir} "
+                f"has begun so many; found {self.config.iterations}."
+            )
+
+    # Records --------------------------------------------------------------------------------------
+
+    def _save(self) -> None:
+        self.progress.saves += 1
+        self.progress.metrics_bytes = self.writer.position
+        self.checkpoints.save(self.progress.saves, self.state, self.progress.to_json())
+
+    def _write_step(self, unread: tuple[int, dict[str, jax.Array]] | None) -> None:
+        if unread is not None:
+            step, values = unread
+            self._write("train", {k: float(v) for k, v in jax.device_get(values).items()}, step)
+
+    def _write(self, phase: str, values: dict[str, Any], step: int | None = None) -> None:
+        progress = self.progress
+        place = {"phase": phase, "iteration": progress.iteration, "samples_drawn": progress.drawn}
+        self.writer.write(progress.steps if step is None else step, place | values)
+
+    def _time(self, phase: str, started: float, counts: dict[str, int]) -> None:
+        seconds = time.monotonic() - started
+        rates = {f"{name}_per_second": count / seconds for name, count in counts.items()}
+        place = {"phase": phase, "iteration": self.progress.iteration, "seconds": seconds}
+        self.writer.timing(self.progress.steps, place | counts | rates)

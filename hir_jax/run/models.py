@@ -1,0 +1,73 @@
+"""The model that a config asks for, on its devices, and what samples from it."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+from jax.sharding import Mesh
+
+from hir_jax.decoding.sampler import Sampler
+from hir_jax.devices import processes, sharding
+from hir_jax.model import hf
+from hir_jax.model.codec import Codec
+from hir_jax.model.config import Params, T5Config
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """A T5 on a mesh.
+
+    Attributes:
+        config: its shape.
+        params: float32, laid out by `sharding.RULES`.
+        codec: its tokenizer.
+        raw_config: the config.json it came with.
+        mesh: where it lives.
+    """
+
+    config: T5Config
+    params: Params
+    codec: Codec
+    raw_config: dict[str, Any]
+    mesh: Mesh
+
+
+def load_model(config: ml_collections.ConfigDict) -> Model:
+    """The model at `config.model.path`, each weight put on its devices as it is read."""
+    mesh = sharding.make_mesh(config.mesh)
+    folder = hf.find(config.model.path)
+    model = hf.read_config(folder, config.model.dtype)
+    model = for_training(config, model)
+
+    def place(path: hf.Path, array: np.ndarray) -> jax.Array:
+        spec = sharding.leaf_spec(mesh, "/".join(path), array.shape)
+        return processes.place(array, jax.sharding.NamedSharding(mesh, spec))
+
+    params = hf.load_params(folder, model, place)
+    codec = Codec(hf.load_tokenizer(folder, model), model.eos_token_id)
+    return Model(model, params, codec, hf.read_raw_config(folder), mesh)
+
+
+def for_training(config: ml_collections.ConfigDict, model: T5Config) -> T5Config:
+    """The model's shape with what `config.train` says of it."""
+    train = config.train
+    return dataclasses.replace(model, dropout_rate=train.dropout_rate, remat=train.remat)
+
+
+def make_sampler(
+    config: ml_collections.ConfigDict, model: Model, buckets: tuple[int, ...]
+) -> Sampler:
+    """A sampler by `config.sample` for prompts of at most the longest bucket."""
+    sample = config.sample
+    return Sampler(
+        config=dataclasses.replace(model.config, dtype=sample.dtype or config.model.dtype),
+        mesh=model.mesh,
+        buckets=buckets,
+        rows=sample.rows,
+        max_new_tokens=sample.max_new_tokens,
+        eos_id=model.codec.eos_id,
+        top_k=sample.top_k,
+        top_p=sample.top_p,
+    )

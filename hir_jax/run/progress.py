@@ -1,0 +1,45 @@
+"""Where a run is: what a checkpoint holds besides arrays."""
+
+import dataclasses
+from typing import Any
+
+from hir_jax.hindsight.sample import Sample
+
+
+@dataclasses.dataclass
+class Progress:
+    """Where a run is, besides the arrays of its train state; part of every checkpoint.
+
+    Attributes:
+        iteration: the one at work, from 1; 0 before the first.
+        sampled: this iteration's samples are in the buffer.
+        batches: batches of this iteration trained on.
+        steps: optimizer steps in all.
+        buffer: the replay buffer.
+        drawn: samples drawn in all.
+        before: the test evaluation of the starting model.
+        best: (accuracy, gap) of the best checkpoint on the development questions.
+        metrics_bytes: length of metrics.jsonl.
+        saves: checkpoints written.
+    """
+
+    iteration: int = 0
+    sampled: bool = False
+    batches: int = 0
+    steps: int = 0
+    buffer: tuple[Sample, ...] = ()
+    drawn: int = 0
+    before: dict[str, Any] | None = None
+    best: list[float] | None = None
+    metrics_bytes: int = 0
+    saves: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """For the checkpoint."""
+        return vars(self) | {"buffer": [sample.to_json() for sample in self.buffer]}
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> "Progress":
+        """The inverse of `to_json`."""
+        buffer = tuple(Sample.from_json(record) for record in fields["buffer"])
+        return cls(**fields | {"buffer": buffer})

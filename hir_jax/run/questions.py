@@ -1,0 +1,92 @@
+"""The questions that a config asks for, as the model reads them."""
+
+import dataclasses
+import zlib
+from collections.abc import Sequence
+
+import ml_collections
+from absl import logging
+
+from hir_jax import data
+from hir_jax.devices import processes
+from hir_jax.errors import UserError
+from hir_jax.hindsight import verify
+from hir_jax.hindsight.relabel import Instructions
+from hir_jax.model import batching
+from hir_jax.model.codec import Codec
+from hir_jax.run import prompts
+from hir_jax.run.prompts import PromptTable
+
+
+@dataclasses.dataclass(frozen=True)
+class Questions:
+    """The questions of all splits as the model reads them.
+
+    Attributes:
+        splits: train, dev and test, without prompts that are too long.
+        by_id: every example.
+        instructions: p_correct and p_wrong.
+        prompts: their tokens under both instructions.
+        buckets: lengths to pad to.
+        verifier: what judges outputs.
+    """
+
+    splits: data.Splits
+    by_id: dict[str, data.Example]
+    instructions: Instructions
+    prompts: PromptTable
+    buckets: batching.Buckets
+    verifier: verify.Verifier
+
+
+def load_questions(config: ml_collections.ConfigDict, codec: Codec) -> Questions:
+    """The questions of `config.data`, checked and encoded.
+
+    Raises:
+        UserError: the data is at fault, or a prompt or (for sft) an answer is too long.
+    """
+    verifier = verify.resolve(config.verifier)
+    splits = data.load(config.data)
+    instructions = Instructions(config.instruction.correct, config.instruction.wrong)
+    every = [example for split in splits for example in split]
+    table = PromptTable.build(codec, every, instructions)
+    lengths = {example.id: table.length(example.id) for example in every}
+    dropped = prompts.check_lengths(lengths, config.data.max_source_tokens, config.data.too_long)
+    splits = data.Splits(*(tuple(e for e in split if e.id not in dropped) for split in splits))
+    if config.verifier in verify.BUILT_IN:
+        for example in every:
+            verifier("", example)  # one that does not suit the questions says so now
+    _check_answers(config, codec, splits.train)
+    buckets = batching.make_buckets(
+        [length for name, length in lengths.items() if name not in dropped],
+        config.sample.max_new_tokens,
+        config.buckets.source,
+        config.buckets.target,
+    )
+    by_id = {example.id: example for example in every}
+    _check_same(splits, table)
+    return Questions(splits, by_id, instructions, table, buckets, verifier)
+
+
+def _check_same(splits: data.Splits, table: PromptTable) -> None:
+    """Processes that read other questions would train on other batches, each on its own."""
+    if processes.many():
+        tokens = [[table.source(e.id, True, ()) for e in split] for split in splits]
+        processes.check_same("questions", zlib.crc32(repr((splits, tokens)).encode()))
+
+
+def _check_answers(
+    config: ml_collections.ConfigDict, codec: Codec, examples: Sequence[data.Example]
+) -> None:
+    limit = config.sample.max_new_tokens
+    lengths = [len(tokens) + 1 for tokens in codec.encode([e.targets[0] for e in examples])]
+    over = [length for length in lengths if length > limit]
+    if not over:
+        return
+    report = (
+        f"{len(over)} of {len(lengths)} training answers are longer than "
+        f"config.sample.max_new_tokens={limit}, the longest {max(over)} tokens"
+    )
+    if config.algorithm == "sft":
+        raise UserError(f"{report}; raise it, since sft trains on whole answers.")
+    logging.warning("%s: the model cannot give them in full.", report)

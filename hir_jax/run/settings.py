@@ -1,0 +1,87 @@
+"""What values the fields of a config may take, checked before anything is loaded or written."""
+
+import operator
+from typing import Any
+
+import ml_collections
+
+from hir_jax.errors import UserError
+from hir_jax.hindsight import relabel, replay
+
+DTYPES = ("float32", "bfloat16")
+
+CHOICES: dict[str, tuple[str, ...]] = {
+    "algorithm": ("hir", "farl", "sft"),
+    "model.dtype": DTYPES,
+    "sample.dtype": (*DTYPES, None),
+    "data.too_long": ("error", "drop"),
+    "replay.dedup": replay.DEDUP_MODES,
+    "sub_output.mode": relabel.MODES,
+    "loss.contrastive": ("pairwise", "in_batch"),
+    "train.optimizer": ("adamw", "adafactor"),
+    "evaluate.split": ("train", "dev", "test"),
+}
+REASONS = dict.fromkeys(("model.dtype", "sample.dtype"), " (T5 overflows in float16)")
+
+AT_LEAST_1 = (
+    "data.max_source_tokens",
+    "sample.samples",
+    "sample.max_new_tokens",
+    "train.batch_size",
+    "train.logits_mib",
+    "train.log_every",
+    "buckets.source",
+    "buckets.target",
+    "evaluate.every",
+    "checkpoint.every_steps",
+    "checkpoint.keep",
+)
+AT_LEAST_0 = (
+    "seed",
+    "iterations",
+    "sample.temperature",
+    "sample.rows",
+    "sample.top_k",
+    "replay.keep_iterations",
+    "replay.max_size",
+    "loss.contrastive_weight",
+    "loss.kl_weight",
+    "train.epochs",
+    "train.accumulation",
+    "train.learning_rate",
+    "train.warmup_steps",
+    "train.weight_decay",
+    "train.clip_norm",
+)
+FROM_0_TO_1 = (
+    "sample.top_p",
+    "sub_output.prob",
+    "loss.smoothing",
+    "loss.contrastive_smoothing",
+    "train.dropout_rate",
+)
+
+
+def check(config: ml_collections.ConfigDict) -> None:
+    """Raises UserError with every field whose value no run could use."""
+    faults = []
+
+    def expect(name: str, value: Any, fits: bool, expected: str) -> None:
+        if not fits:
+            faults.append(f"config.{name}: expected {expected}; found {value!r}")
+
+    for name, allowed in CHOICES.items():
+        value = operator.attrgetter(name)(config)
+        expected = f"one of {', '.join(map(str, allowed))}{REASONS.get(name, '')}"
+        expect(name, value, value in allowed, expected)
+    for names, low, high, expected in (
+        (AT_LEAST_1, 1, float("inf"), "1 or more"),
+        (AT_LEAST_0, 0, float("inf"), "0 or more"),
+        (FROM_0_TO_1, 0, 1, "0 to 1"),
+    ):
+        for name in names:
+            value = operator.attrgetter(name)(config)
+            # None stands for a default that another field gives; NaN fits no bounds.
+            expect(name, value, value is None or low <= value <= high, expected)
+    if faults:
+        raise UserError("Faulty config:\n  " + "\n  ".join(faults))

@@ -1,0 +1,89 @@
+"""The training that a config asks for: the step, and the state it works on."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import ml_collections
+import optax
+from jax.sharding import Mesh
+
+from hir_jax.devices import sharding
+from hir_jax.errors import UserError
+from hir_jax.model.config import Params
+from hir_jax.run.models import Model
+from hir_jax.training.objective import LossSettings
+from hir_jax.training.optimizer import make_optimizer
+from hir_jax.training.state import TrainState, init_state, new_state, state_shardings
+from hir_jax.training.step import Step, make_step
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """The optimizer step and the state it works on.
+
+    Attributes:
+        step: from `make_step`.
+        optimizer: from `make_optimizer`.
+        mesh: where the state lives.
+    """
+
+    step: Step
+    optimizer: optax.GradientTransformation
+    mesh: Mesh
+
+    def init_state(self, params: Params) -> TrainState:
+        """The state before the first step; it takes `params` over."""
+        return init_state(params, self.optimizer, self.mesh)
+
+    def abstract_state(self, params: Params) -> Any:
+        """Shape, type and place of each leaf of the state."""
+        state = jax.eval_shape(lambda p: new_state(p, self.optimizer), params)
+        return sharding.abstract(state, self.mesh)
+
+
+def make_training(config: ml_collections.ConfigDict, model: Model) -> Training:
+    """The step that `config.train`, `config.loss` and `config.algorithm` ask for.
+
+    Raises:
+        UserError: settings that do not go together.
+    """
+    train, loss = config.train, config.loss
+    parts = batch_multiple(config, model.mesh)
+    if train.batch_size % parts:
+        raise UserError(
+            f"config.train.batch_size: expected a multiple of {parts} (accumulation x data x fsdp),"
+            f" found {train.batch_size}."
+        )
+    same = loss.contrastive_smoothing is None
+    settings = LossSettings(
+        smoothing=loss.smoothing,
+        contrastive=loss.contrastive,
+        # The baselines imitate; they have no instruction to tell from another.
+        contrastive_weight=loss.contrastive_weight if config.algorithm == "hir" else 0.0,
+        contrastive_smoothing=loss.smoothing if same else loss.contrastive_smoothing,
+        entropy_weight=loss.entropy_weight,
+        kl_weight=loss.kl_weight,
+        logits_at_once=train.logits_mib * 2**20 // 4 * model.mesh.size,
+    )
+    optimizer = make_optimizer(
+        train.optimizer,
+        train.learning_rate,
+        warmup_steps=train.warmup_steps,
+        weight_decay=train.weight_decay,
+        clip_norm=train.clip_norm,
+    )
+    step = make_step(
+        model.config,
+        settings,
+        optimizer,
+        state_shardings(model.params, optimizer, model.mesh),
+        accumulation=train.accumulation,
+        use_dropout=train.dropout_rate > 0,
+    )
+    return Training(step, optimizer, model.mesh)
+
+
+def batch_multiple(config: ml_collections.ConfigDict, mesh: Mesh) -> int:
+    """`train.batch_size` must be a multiple of this: devices share each part of a batch evenly."""
+    return (config.train.accumulation or 1) * sharding.batch_multiple(mesh)

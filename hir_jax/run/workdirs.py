@@ -1,0 +1,144 @@
+"""The files of a run: config.json, samples/, eval.json; each whole or not there."""
+
+import json
+import os
+import pathlib
+import time
+import zlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import ml_collections
+
+from hir_jax.data.example import Example
+from hir_jax.devices import processes
+from hir_jax.errors import UserError
+from hir_jax.hindsight.relabel import Instructions, relabel
+from hir_jax.hindsight.sample import Sample
+
+# A run may be resumed with these changed: they do not change what it computes up to there.
+FREE = ("iterations", "evaluate.split", "checkpoint.", "mesh.", "data.tfds_dir")
+
+# A network's file system may show a new file late.
+SEEN_SECONDS = 60
+
+
+def checkpoint_folder(workdir: str) -> str:
+    """The folder of a workdir's checkpoints."""
+    return str(pathlib.Path(workdir) / "checkpoints")
+
+
+def claim(workdir: str, config: ml_collections.ConfigDict) -> None:
+    """Makes the workdir this config's, or checks that it is.
+
+    Raises:
+        UserError: it holds a run of another config; the fields that differ are listed. Or other
+            processes have another config, or do not see the folder.
+    """
+    folder = pathlib.Path(workdir)
+    ours = json.loads(config.to_json_best_effort())
+    processes.check_same("config", zlib.crc32(json.dumps(ours).encode()))
+
+    def write() -> None:
+        try:
+            _check_same(folder, ours)
+            folder.mkdir(parents=True, exist_ok=True)
+            write_json(folder / "config.json", ours)
+        except OSError as e:
+            raise UserError(f"--workdir: cannot write to {folder}: {e.strerror}.") from e
+
+    processes.on_first(write)
+    _check_shared(folder / "config.json")
+
+
+def _check_shared(file: pathlib.Path) -> None:
+    """Raises UserError on all processes if one does not see what process 0 has written."""
+    if not processes.many():
+        return
+    until = time.monotonic() + SEEN_SECONDS
+    while not (seen := file.exists()) and time.monotonic() < until:
+        time.sleep(1)
+    blind = [i for i, each in enumerate(processes.gather(seen)) if not each]
+    if blind:
+        raise UserError(
+            f"--workdir: expected a folder that all processes share; {file}, which process 0 "
+            f"wrote, is not seen by {blind}. Give a path on a file system that all of them mount."
+        )
+
+
+def _check_same(folder: pathlib.Path, ours: dict[str, Any]) -> None:
+    file = folder / "config.json"
+    has_checkpoints = (folder / "checkpoints").exists()
+    if not file.exists():
+        if has_checkpoints:
+            raise UserError(f"{folder} has checkpoints but no config.json; give another --workdir.")
+        return
+    try:
+        theirs = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as e:
+        raise UserError(f"{file}: expected the run's config in JSON, found a fault: {e}.") from e
+    if not isinstance(theirs, dict) or not ours.keys() & theirs.keys():
+        raise UserError(
+            f"{file}: expected the config of a run, found something else; give another --workdir."
+        )
+    old, new = _flatten(theirs), _flatten(ours)
+    differing = [
+        f"{name}: {old.get(name, 'absent')!r} in the workdir, {new.get(name, 'absent')!r} now"
+        for name in sorted(old | new)
+        if old.get(name) != new.get(name) and not name.startswith(FREE)
+    ]
+    # A run that failed before its first checkpoint, by a wrong path for example, is begun anew.
+    if differing and has_checkpoints:
+        raise UserError(
+            f"The workdir {folder} belongs to a run with another config:\n  "
+            + "\n  ".join(differing)
+            + "\nGive the same flags to resume it, or another --workdir to start anew."
+        )
+
+
+def write_json(file: pathlib.Path, content: Any) -> None:
+    """Writes JSON so that a reader finds the old content or the new, never a part."""
+    _write(file, json.dumps(content, indent=2) + "\n")
+
+
+def write_samples(
+    workdir: pathlib.Path,
+    iteration: int,
+    samples: Iterable[Sample],
+    examples: Mapping[str, Example],
+    instructions: Instructions,
+) -> None:
+    """samples/iter_NNNN.jsonl: each output with its question, verdict and new instruction."""
+    lines = []
+    for sample in samples:
+        example = examples[sample.example_id]
+        relabeled, _ = relabel(instructions, sample.correct)
+        record = sample.to_json() | {
+            "question": example.question,
+            "options": example.options,
+            "targets": example.targets,
+            "relabeled_instruction": relabeled,
+        }
+        lines.append(json.dumps(record, ensure_ascii=False) + "\n")
+    folder = workdir / "samples"
+    folder.mkdir(exist_ok=True)
+    _write(folder / f"iter_{iteration:04}.jsonl", "".join(lines))
+
+
+def _write(file: pathlib.Path, text: str) -> None:
+    part = file.with_name(file.name + ".part")
+    with part.open("w", encoding="utf-8") as f:
+        f.write(text)
+        f.flush()
+        os.fsync(f.fileno())
+    part.replace(file)
+
+
+def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            flat |= _flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat

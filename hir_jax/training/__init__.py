@@ -1,0 +1,1 @@
+"""The offline phase: loss terms, optimizer, step, and scores of given outputs."""

@@ -1,0 +1,74 @@
+"""One step's arrays: what its fields are, and which examples share it.
+
+Letters in names: B examples, S source tokens, T target tokens; the axis of 2 is (p*, p⁻).
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from hir_jax.model.batching import Buckets, bucket_of, chunks, pad
+
+
+class TrainingExample(NamedTuple):
+    """A relabeled pair in tokens."""
+
+    positive: tuple[int, ...]  # source under p*, EOS included
+    negative: tuple[int, ...]  # source under p⁻
+    target: tuple[int, ...]
+    correct: bool  # p* is then the instruction that the output was sampled under
+
+
+class Batch(NamedTuple):
+    """Arrays of one training step; rows past the real examples have an empty target."""
+
+    sources_Bx2xS: np.ndarray
+    source_masks_Bx2xS: np.ndarray
+    targets_BxT: np.ndarray
+    target_mask_BxT: np.ndarray
+    correct_B: np.ndarray
+
+
+def plan_batches(
+    lengths: Sequence[tuple[int, int]], batch_size: int, buckets: Buckets, rng: np.random.Generator
+) -> list[tuple[np.ndarray, tuple[int, int]]]:
+    """One epoch: (indices, (source bucket, target bucket)) of each batch, in random order.
+
+    Examples are put in random order, then sorted by bucket and cut into batches, so neighbours are
+    alike in length, and only the last batch may be short of examples.
+
+    Args:
+        lengths: (source, target) tokens of each example.
+        batch_size: examples a batch.
+        buckets: the table of lengths.
+        rng: decides order and grouping.
+    """
+    shapes = [
+        (bucket_of(source, buckets.source), bucket_of(target, buckets.target))
+        for source, target in lengths
+    ]
+    order = sorted(rng.permutation(len(lengths)), key=lambda i: shapes[i][::-1])
+    plan = [
+        (np.array(indices), tuple(np.max([shapes[i] for i in indices], axis=0).tolist()))
+        for indices in chunks(order, batch_size)
+    ]
+    return [plan[i] for i in rng.permutation(len(plan))]
+
+
+def make_batch(
+    examples: Sequence[TrainingExample], batch_size: int, shape: tuple[int, int]
+) -> Batch:
+    """Pads examples to (source, target) lengths, and the batch to `batch_size` rows."""
+    source_length, target_length = shape
+    empty = [()] * (batch_size - len(examples))
+    positives = pad([*(e.positive for e in examples), *empty], source_length)
+    negatives = pad([*(e.negative for e in examples), *empty], source_length)
+    targets, target_mask = pad([*(e.target for e in examples), *empty], target_length)
+    return Batch(
+        sources_Bx2xS=np.stack([positives[0], negatives[0]], axis=1),
+        source_masks_Bx2xS=np.stack([positives[1], negatives[1]], axis=1),
+        targets_BxT=targets,
+        target_mask_BxT=target_mask,
+        correct_B=np.array([*(e.correct for e in examples), *(False for _ in empty)]),
+    )

@@ -1,0 +1,382 @@
+"""The command line: what goes wrong is one sentence and an exit code, never a traceback."""
+
+import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from hir_jax import cli
+from hir_jax.planning import plan
+from hir_jax.run import loop
+from tests import tiny
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache():
+    with tiny.compiled_once() as folder:
+        yield folder
+
+
+@pytest.fixture
+def call(monkeypatch, capsys, cache, tmp_path):
+    """Calls main.py's functions as its last lines do; gives exit code, stdout and stderr."""
+
+    def run(*arguments, config="tests/tiny.py", model=None):
+        argv = ["main.py", f"--config={config}", f"--compilation_cache={cache}"]
+        argv += [f"--config.model.path={model or tiny.folder()}"]
+        argv += [] if "--workdir" in str(arguments) else [f"--workdir={tmp_path / 'run'}"]
+        argv += arguments
+        reset_flags()
+        monkeypatch.setattr(sys, "argv", argv)  # where ml_collections looks for fields
+        monkeypatch.chdir(ROOT)
+        try:
+            cli.main(cli.parse_flags(argv))
+            code = 0
+        except SystemExit as e:
+            code = e.code
+        return code, *capsys.readouterr()
+
+    yield run
+    reset_flags()
+
+
+def reset_flags():
+    for name in list(cli.FLAGS):
+        if name.startswith("config."):
+            delattr(cli.FLAGS, name)
+    names = ("mode", "workdir", "input", "output", "config", "compilation_cache")
+    places = ("distributed", "coordinator", "processes", "process_id", "topology", "programs")
+    for name in (*names, *places):
+        cli.FLAGS[name].unparse()
+
+
+@pytest.fixture
+def refused(call):
+    """Calls, expects code 2 and a sentence that has these parts, on stderr alone."""
+
+    def run(*arguments, says, **changes):
+        code, out, err = call(*arguments, **changes)
+        assert code == 2, err
+        assert out == ""
+        assert "Traceback" not in err
+        sentence = err[err.index("error: ") :]
+        for part in [says] if isinstance(says, str) else says:
+            assert part in sentence
+        return sentence
+
+    return run
+
+
+@pytest.fixture
+def model(tmp_path):
+    return shutil.copytree(tiny.folder(), tmp_path / "model")
+
+
+def write(file, *records):
+    file.write_text("".join(json.dumps(record) + "\n" for record in records))
+    return file
+
+
+# A run that works ---------------------------------------------------------------------------------
+
+
+def test_train_prints_the_table_and_again_without_computing(call, monkeypatch):
+    code, table, _ = call("--config.iterations=0")
+    assert code == 0
+    assert [line.split()[0] for line in table.splitlines()[2:]] == ["before", "after"]
+    monkeypatch.setattr(loop.Job, "_evaluate", None)
+    assert call("--config.iterations=0")[:2] == (0, table)
+
+
+def test_sigterm_exits_143_and_says_how_to_go_on(call, monkeypatch):
+    measure = loop.Job._measure
+
+    def signalled(job):
+        signal.raise_signal(signal.SIGTERM)
+        return measure(job)
+
+    monkeypatch.setattr(loop.Job, "_measure", signalled)
+    code, out, err = call()
+    assert code == 143
+    assert out == ""
+    assert err.splitlines()[-1] == "stopped by SIGTERM; give the same command to go on"
+
+
+def test_a_process_in_training_stops_at_sigterm(tmp_path, cache):
+    command = [sys.executable, "main.py", "--config=tests/tiny.py", f"--workdir={tmp_path}"]
+    command += [f"--config.model.path={tiny.folder()}", f"--compilation_cache={cache}"]
+    command += ["--config.train.epochs=2000"]
+    environment = os.environ | {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    metrics = tmp_path / "metrics.jsonl"
+    with open(tmp_path / "stderr", "w+") as err:
+        process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=err)
+        try:
+            until = time.monotonic() + 240
+            while not (metrics.exists() and '"phase": "train"' in metrics.read_text()):
+                assert process.poll() is None
+                assert time.monotonic() < until
+                time.sleep(0.1)
+            process.terminate()
+            assert process.wait(60) == 143
+        finally:
+            process.kill()
+        err.seek(0)
+        said = err.read()
+    assert said.splitlines()[-1] == "stopped by SIGTERM; give the same command to go on"
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize(
+    ("flags", "search"), [((), True), (("--config.mesh.data=4", "--config.mesh.fsdp=2"), False)]
+)
+def test_plan_prints_what_it_finds_for_the_mesh_given_or_any(call, monkeypatch, flags, search):
+    asked = []
+    monkeypatch.setattr(plan, "run", lambda config, *rest: asked.append(rest) or "a plan")
+    call("--mode=plan", "--topology=v5e:2x4", "--programs=sampling", *flags)
+    assert asked == [("v5e:2x4", search, ["sampling"])]
+
+
+# Flags and config ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("argument", "says"),
+    [
+        ("--config.nonsense=1", "--config.nonsense: the config has no field 'nonsense'"),
+        ("--nonsense=1", "Unknown command line flag 'nonsense'"),
+        # Only before JAX has looked for devices can a process join others.
+        ("--distributed", "Expected to join the other processes by itself, found a fault: coord"),
+    ],
+)
+def test_flags_refused_in_a_process_of_its_own(argument, says):
+    done = subprocess.run(
+        [sys.executable, "main.py", argument], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith(f"error: {says}")
+    assert "Traceback" not in done.stderr
+
+
+def test_faulty_flags(refused):
+    refused("--config.data.taks=x", says=["--config.data.taks", "'taks'", "mean 'task'?"])
+    refused("--config.nomodel.x=1", says="--config.nomodel.x: the config has no field 'nomodel'")
+    refused("--config.seed=abc", says=["--config.seed=abc", "invalid literal for int()"])
+    refused("--config.loss.smoothing=much", says=["--config.loss.smoothing=much", "float"])
+    refused("--mode=fly", says="--mode=fly: value should be one of <train|eval|")
+    refused("--mode=plan", "--topology=v9:4x4", says=["--topology: expected", "'v9:4x4'"])
+    refused("--mode=plan", "--programs=tea", says=["--programs: expected", "'tea'"])
+    refused("--workdri=x", says="Unknown command line flag 'workdri'")
+    refused("train", says="Expected flags only, found ['train']")
+
+
+def test_config_files_that_do_not_load(refused):
+    refused(config="configs/none.py", says=["configs/none.py", "No such file"])
+    refused(config="configs/flan_t5.py:huge", says="expected a size of small, ")
+
+
+def test_fields_that_only_another_config_has_can_be_set(refused):
+    # Past the flags: the sentence is that of the mode.
+    changes = {"config": "configs/pretrain.py", "says": "--mode=sample needs --input and --output"}
+    refused("--mode=sample", "--config.pretrain.steps=3", **changes)
+
+
+def test_faulty_values_are_all_listed_before_anything_is_written(refused, tmp_path):
+    refused(
+        "--config.algorithm=ppo",
+        "--config.model.dtype=float16",
+        "--config.train.log_every=0",
+        says=["algorithm: expected one of hir,", "overflows in float16", "log_every: expected 1"],
+    )
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("mode", ["sample", "score", "export"])
+def test_modes_name_the_flags_they_need(refused, mode):
+    refused(f"--mode={mode}", says=f"--mode={mode} needs --")
+
+
+def test_flags_of_many_processes_go_together(refused):
+    says = "--coordinator, --processes and --process_id go together; found no --coordinator"
+    refused("--processes=2", "--process_id=0", says=says)
+    refused("--distributed", "--mode=export", "--output=out", says="--mode=export runs in one")
+    refused("--processes=0", says="--processes=0")
+
+
+def test_settings_that_do_not_go_together(refused):
+    refused(
+        "--config.train.batch_size=12", says=["train.batch_size: expected a multiple of 8", "12"]
+    )
+    refused("--config.mesh.data=3", says=["config.mesh", "the number of devices, 8", "data=3"])
+    refused(
+        "--config.loss.contrastive=in_batch",
+        "--config.train.accumulation=2",
+        "--config.train.batch_size=16",
+        says="in_batch",
+    )
+
+
+# Model --------------------------------------------------------------------------------------------
+
+
+def test_no_model_folder(refused):
+    refused(model="./nowhere", says=["model.path", "'./nowhere'"])
+
+
+def test_a_pickle_is_not_loaded(refused, model):
+    (model / "model.safetensors").rename(model / "pytorch_model.bin")
+    refused(model=model, says=["found only pytorch_model.bin", "Convert it"])
+
+
+def test_truncated_weights(refused, model):
+    weights = model / "model.safetensors"
+    os.truncate(weights, weights.stat().st_size // 2)
+    refused(model=model, says=["model.safetensors: expected a whole safetensors file", "damaged"])
+
+
+def test_weights_that_do_not_fit_are_all_listed(refused, model):
+    weights = safetensors.numpy.load_file(model / "model.safetensors")
+    del weights["encoder.final_layer_norm.weight"]
+    del weights["decoder.final_layer_norm.weight"]
+    weights["shared.weight"] = np.zeros((64, 8), np.float32)
+    weights["extra.weight"] = np.zeros(1, np.float32)
+    safetensors.numpy.save_file(weights, model / "model.safetensors")
+    faults = [
+        "4 faults",
+        "misshapen: shared.weight: expected (64, 16), found (64, 8)",
+        "missing: encoder.final_layer_norm.weight",
+        "missing: decoder.final_layer_norm.weight",
+        "unknown: extra.weight",
+    ]
+    refused(model=model, says=faults)
+
+
+def test_a_fault_of_the_model_can_be_mended_in_the_same_workdir(refused, call):
+    refused(model="./nowhere", says="model.path")
+    assert call("--config.iterations=0")[0] == 0
+
+
+# Data ---------------------------------------------------------------------------------------------
+
+JSONL = ("--config.data.source=jsonl", "--config.data.task=")
+
+
+def test_an_unknown_task(refused):
+    refused("--config.data.task=chess", says=["'chess'", "boolean_expressions"])
+
+
+def test_faulty_lines_of_questions(refused, tmp_path):
+    file = tmp_path / "questions.jsonl"
+    file.write_text('{"question": "a", "answer": "b"}\n{"question":\n{"question": "a"}\n')
+    faults = ["questions.jsonl: 2 faults", "line 2: malformed JSON", 'line 3: missing "answer"']
+    refused(*JSONL, f"--config.data.path={file}", says=faults)
+
+
+def test_a_question_whose_answer_is_no_option(refused, tmp_path):
+    question = {"question": "a", "options": ["b", "c"], "answer": "d"}
+    file = write(tmp_path / "questions.jsonl", question)
+    says = "line 1: the answer 'd' is not among the options"
+    refused(*JSONL, f"--config.data.path={file}", says=says)
+
+
+def test_no_training_questions(refused, tmp_path):
+    file = write(tmp_path / "test.jsonl", {"question": "a", "answer": "b"})
+    refused(*JSONL, f"--config.data.test_path={file}", says=["to train on", "'train': 0"])
+    (tmp_path / "empty.jsonl").touch()
+    refused(*JSONL, f"--config.data.path={tmp_path / 'empty.jsonl'}", says="has no examples")
+
+
+def test_prompts_that_are_too_long(refused):
+    report = ["6 of 19 prompts", "max_source_tokens=14", "the longest, 'boolean_expressions/2/1/"]
+    refused("--config.data.max_source_tokens=14", says=report)
+    drop = "--config.data.too_long=drop"
+    refused("--config.data.max_source_tokens=5", drop, says="19 of 19 prompts")
+    refused("--config.data.too_long=cut", says="data.too_long: expected one of error, drop")
+
+
+def test_answers_that_sft_cannot_train_on_whole(refused):
+    changes = ("--config.algorithm=sft", "--config.sample.max_new_tokens=1")
+    refused(*changes, says=["12 of 12 training answers", "max_new_tokens=1"])
+
+
+def test_verifiers(refused):
+    refused("--config.verifier=taste", says=["Unknown verifier 'taste'", "exact"])
+    refused("--config.verifier=no.module:f", says=["importing the module 'no.module' failed"])
+    refused("--config.verifier=tests.tiny:nothing", says="has no function 'nothing'")
+    refused("--config.verifier=choice", says="Verifier 'choice' expects options")
+
+
+# Workdir, input and output ------------------------------------------------------------------------
+
+
+def test_the_workdir_of_another_config(call, refused):
+    assert call("--config.iterations=0")[0] == 0
+    sentence = refused(
+        "--config.iterations=0",
+        "--config.seed=3",
+        "--config.train.batch_size=16",
+        says=["seed: 0 in the workdir, 3 now", "train.batch_size: 8 in the workdir, 16 now"],
+    )
+    assert len(sentence.splitlines()) == 4
+    # But where the questions are put to use no other is computed.
+    code, _, _ = call("--config.iterations=0", "--config.mesh.fsdp=2", "--config.checkpoint.keep=3")
+    assert code == 0
+
+
+def test_a_workdir_that_cannot_be_written(refused, tmp_path):
+    (tmp_path / "file").touch()
+    refused(f"--workdir={tmp_path / 'file' / 'run'}", says="--workdir: cannot write to")
+
+
+def test_a_workdir_without_a_run(refused):
+    for mode in (["--mode=eval"], ["--mode=export", "--output=out"]):
+        refused(*mode, says="expected the workdir of a run, found no checkpoint in")
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Flags for an input of a good question or pair each, and an output not yet there."""
+    record = {"prompt": "not True is", "output": "False"}
+    write(tmp_path / "score.jsonl", record)
+    write(tmp_path / "sample.jsonl", {"prompt": record["prompt"]})
+
+    def flags(mode, **changes):
+        names = {"input": tmp_path / f"{mode}.jsonl", "output": tmp_path / "out.jsonl"} | changes
+        return [f"--mode={mode}", "--workdir=", *(f"--{k}={v}" for k, v in names.items())]
+
+    return flags
+
+
+@pytest.mark.parametrize("mode", ["sample", "score"])
+def test_faulty_inputs(refused, files, tmp_path, mode):
+    refused(*files(mode, input=tmp_path / "none"), says=["none", "No such file"])
+    wanted = {"sample": "exactly one of question or prompt", "score": "prompt and output"}[mode]
+    file = write(tmp_path / "faulty", {"text": "a"}, {"prompt": 3})
+    lines = [f"line 1: expected {wanted}", f"line 2: expected {wanted}"]
+    refused(*files(mode, input=file), says=["2 faults", *lines])
+    too_long = "--config.data.max_source_tokens=3"
+    refused(*files(mode), too_long, says=["1 of 1 prompts", f"{mode}.jsonl:1', has 4"])
+    assert not (tmp_path / "out.jsonl").exists()
+
+
+@pytest.mark.parametrize("mode", ["sample", "score", "export"])
+def test_an_output_is_never_overwritten(refused, files, tmp_path, mode):
+    kept = tmp_path / "kept"
+    kept.write_text("precious")
+    refused(*files(mode, output=kept), says=str(kept))
+    assert kept.read_text() == "precious"
+
+
+def test_an_output_that_cannot_be_made(refused, files, tmp_path):
+    output = tmp_path / "none" / "out"
+    refused(*files("sample", output=output), says=["--output: cannot write", "there is no folder"])

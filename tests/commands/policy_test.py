@@ -1,0 +1,306 @@
+import json
+import pathlib
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from hir_jax import data
+from hir_jax.commands.eval import evaluate_policy
+from hir_jax.commands.export import export_policy
+from hir_jax.commands.lines import read_jsonl
+from hir_jax.commands.sample import sample_file
+from hir_jax.commands.score import score_file
+from hir_jax.decoding import sampler
+from hir_jax.decoding.prompt import Output
+from hir_jax.devices import sharding
+from hir_jax.errors import UserError
+from hir_jax.model import hf, t5
+from hir_jax.model.codec import Codec
+from hir_jax.run import checkpoint, loop, models, workdirs
+from hir_jax.run.questions import load_questions
+from tests import tiny
+
+QUESTIONS = [
+    {"question": "not True and ( False or True ) and not False is", "note": "kept"},
+    {"prompt": "correct answer Q : True is A :"},
+    {"question": "w1 or w2 is", "options": ["True", "False"]},
+    {"prompt": "w1 w2 w3 w4 w5 w6 w7 w8 w9 w10 w11 w12 w13 w14 w15 w16 w17 w18"},
+    *({"prompt": f"correct answer Q : not w{i} is A :"} for i in range(8)),
+]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled_once():
+    with tiny.compiled_once():
+        yield
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    """Of a run whose best checkpoint is not the starting model."""
+    folder = tmp_path_factory.mktemp("run")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        # Newest is best without development questions; the generated ones always have some.
+        monkeypatch.setattr(loop, "load_questions", without_dev)
+        loop.run(tiny.config(), str(folder))
+    return folder
+
+
+def without_dev(config, codec, load=load_questions):
+    questions = load(config, codec)
+    return type(questions)(**vars(questions) | {"splits": questions.splits._replace(dev=())})
+
+
+def write(file, records):
+    file.write_text("".join(json.dumps(record) + "\n" for record in records))
+    return str(file)
+
+
+def read(file):
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+
+
+def sample(folder, records=QUESTIONS, workdir=None, name="samples.jsonl", **changes):
+    source = write(folder / "questions.jsonl", records)
+    sample_file(tiny.config(**changes), workdir, source, str(folder / name))
+    return read(folder / name)
+
+
+def score(folder, records, **changes):
+    source = write(folder / "pairs.jsonl", records)
+    score_file(tiny.config(**changes), None, source, str(folder / "scores.jsonl"))
+    return read(folder / "scores.jsonl")
+
+
+# sample -------------------------------------------------------------------------------------------
+
+
+def test_sample_keeps_lines_in_order_and_their_fields(tmp_path):
+    found = sample(tmp_path)
+    assert len(found) == len(QUESTIONS)
+    for record, line in zip(QUESTIONS, found, strict=True):
+        assert record.items() <= line.items()
+        assert len(line["samples"]) == len(line["logprobs"]) == 2
+        assert all(isinstance(text, str) for text in line["samples"])
+        assert all(logprob < 0 for logprob in line["logprobs"])
+
+
+def test_sample_puts_questions_into_the_template_and_prompts_as_they_are(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        Codec, "encode", lambda codec, texts: asked.extend(texts) or [(5,)] * len(texts)
+    )
+    monkeypatch.setattr(
+        sampler.Sampler, "__call__", lambda *a, **k: [[Output((1,), -1.0)]] * len(a[2])
+    )
+    sample(tmp_path)
+    assert asked[0] == f"correct answer\n\nQ: {QUESTIONS[0]['question']}\nA:"
+    assert asked[1] == "correct answer Q : True is A :"
+    assert asked[2] == "correct answer\n\nQ: w1 or w2 is\nOptions:\n(A) True\n(B) False\nA:"
+
+
+def test_sample_repeats_itself_with_a_seed(tmp_path):
+    first = sample(tmp_path, name="first")
+    assert sample(tmp_path, name="again") == first
+    assert sample(tmp_path, name="other", seed=1) != first
+    # Draws belong to the line and the seed, not to the batch; and each line has draws of its own.
+    assert sample(tmp_path, QUESTIONS[:4], name="fewer") == first[:4]
+
+
+def test_sample_at_temperature_zero_gives_one_output(tmp_path):
+    found = sample(tmp_path, **{"sample.temperature": 0.0})
+    assert [len(line["samples"]) for line in found] == [1] * len(QUESTIONS)
+
+
+def test_sample_and_score_agree(tmp_path, monkeypatch):
+    drawn = []
+    call = sampler.Sampler.__call__
+
+    def recorded(*args, **kwargs):
+        outputs = call(*args, **kwargs)
+        drawn.extend(outputs)
+        return outputs
+
+    monkeypatch.setattr(sampler.Sampler, "__call__", recorded)
+    prompts_alone = [record for record in QUESTIONS if "prompt" in record]
+    found = sample(tmp_path, prompts_alone)
+    codec = Codec(tiny.tokenizer(), 1)
+    pairs, logprobs = [], []
+    for line, outputs in zip(found, drawn, strict=True):
+        for text, logprob, output in zip(line["samples"], line["logprobs"], outputs, strict=True):
+            if (*codec.encode([text])[0], 1) == output.tokens:
+                pairs.append({"prompt": line["prompt"], "output": text})
+                logprobs.append(logprob)
+    assert len(pairs) >= 5
+    scores = [line["logprob"] for line in score(tmp_path, pairs)]
+    assert scores == pytest.approx(logprobs, abs=1e-4)
+
+
+def test_sample_leaves_long_prompts_out_only_if_told_to(tmp_path, caplog):
+    limit = {"data.max_source_tokens": 20}
+    with pytest.raises(UserError, match=r"1 of 12 prompts.*questions\.jsonl:3', has 21"):
+        sample(tmp_path, **limit)
+    assert not (tmp_path / "samples.jsonl").exists()
+    found = sample(tmp_path, **limit, **{"data.too_long": "drop"})
+    assert "1 of 12 prompts" in caplog.text
+    whole = sample(tmp_path, name="whole.jsonl")
+    assert [line["samples"] for line in found] == [r["samples"] for r in whole[:2] + whole[3:]]
+
+
+# score --------------------------------------------------------------------------------------------
+
+PAIRS = [
+    {"prompt": QUESTIONS[3]["prompt"], "output": "True and False", "note": "kept"},
+    {"prompt": "w1", "output": ""},
+    {"prompt": " ".join(["w2"] * 17), "output": "w3"},
+    *({"prompt": f"correct answer Q : w{i}", "output": f"w{i}"} for i in range(8)),
+]
+
+
+def logprob_by_hand(pair):
+    codec = Codec(tiny.tokenizer(), 1)
+    (source,), (target,) = codec.encode([pair["prompt"]]), codec.encode([pair["output"]])
+    source, target = [*source, 1], [*target, 1]
+    logits = t5.forward(
+        tiny.params(),
+        tiny.shape(),
+        jnp.array([source]),
+        jnp.ones((1, len(source)), bool),
+        jnp.array([[0, *target[:-1]]]),  # begins with the pad token
+    )[0]
+    logprobs = np.asarray(logits) - np.log(np.exp(np.asarray(logits)).sum(-1, keepdims=True))
+    return logprobs[np.arange(len(target)), target].sum(), len(target)
+
+
+def test_score_sums_log_probabilities_with_the_eos_in_order(tmp_path):
+    found = score(tmp_path, PAIRS)
+    assert len(found) == len(PAIRS)
+    for pair, line in zip(PAIRS, found, strict=True):
+        assert pair.items() <= line.items()
+        assert line["tokens"] == len(pair["output"].split()) + 1
+    for i in (0, 1, 5):
+        logprob, tokens = logprob_by_hand(PAIRS[i])
+        assert (found[i]["logprob"], found[i]["tokens"]) == (
+            pytest.approx(logprob, abs=1e-4),
+            tokens,
+        )
+
+
+def test_score_leaves_long_prompts_out_only_if_told_to(tmp_path, caplog):
+    limit = {"data.max_source_tokens": 18}
+    with pytest.raises(UserError, match="1 of 11 prompts"):
+        score(tmp_path, PAIRS, **limit)
+    found = score(tmp_path, PAIRS, **limit, **{"data.too_long": "drop"})
+    assert "1 of 11 prompts" in caplog.text
+    assert [line["prompt"] for line in found] == [pair["prompt"] for pair in PAIRS[1:]]
+
+
+# export, eval -------------------------------------------------------------------------------------
+
+
+def best_params(workdir):
+    model = models.load_model(tiny.config())
+    folder = workdirs.checkpoint_folder(str(workdir))
+    wanted = sharding.abstract(model.params, model.mesh)
+    return checkpoint.Checkpoints(folder).restore_best(wanted)
+
+
+def assert_equal(tree, other):
+    assert jax.tree.structure(tree) == jax.tree.structure(other)
+    jax.tree.map(np.testing.assert_array_equal, tree, other)
+
+
+def test_export_gives_the_best_parameters_bit_for_bit(tmp_path, workdir):
+    export_policy(tiny.config(), str(workdir), str(tmp_path / "exported"))
+    step, best, _ = best_params(workdir)
+    assert step > 0
+    folder = hf.find(str(tmp_path / "exported"))
+    assert_equal(hf.load_params(folder, hf.read_config(folder)), best)
+    start = tiny.params()
+    assert not np.array_equal(best["shared"], start["shared"])
+    assert hf.load_tokenizer(folder, tiny.shape()).get_vocab() == tiny.tokenizer().get_vocab()
+
+
+def test_export_without_a_workdir_gives_the_model(tmp_path):
+    export_policy(tiny.config(), None, str(tmp_path / "exported"))
+    folder = tmp_path / "exported"
+    assert_equal(hf.load_params(folder, hf.read_config(folder)), tiny.params())
+
+
+def test_eval_scores_the_best_checkpoint_and_writes_the_split(workdir):
+    config = tiny.config()
+    (name, found), *rest = evaluate_policy(config, str(workdir)).items()
+    assert not rest
+    assert name == f"{workdir}, best checkpoint (step {best_params(workdir)[0]}): test"
+    after = json.loads((workdir / "eval.json").read_text())["after"]
+    assert found.to_json() == after
+    record = json.loads((workdir / "eval_test.json").read_text())
+    assert after.items() <= record.items()
+    assert (record["task"], record["split"]) == ("boolean_expressions", "test")
+    (found,) = evaluate_policy(tiny.config(**{"evaluate.split": "dev"}), str(workdir)).values()
+    assert found.asked_correct.n == 2
+    assert (workdir / "eval_dev.json").exists()
+
+
+def test_eval_of_test_questions_alone(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # without a workdir the record goes where one stands
+    question = f"{' and '.join(['True'] * 6)} is"
+    file = write(tmp_path / "test.jsonl", [{"question": question, "answer": "True"}])
+    changes = {"data.source": "jsonl", "data.test_path": file, "data.task": ""}
+    (found,) = evaluate_policy(tiny.config(**changes), None).values()
+    assert found.asked_correct.n == 1
+    assert pathlib.Path("eval_test.json").exists()
+    with pytest.raises(UserError, match="found 'train'; sizes are"):
+        evaluate_policy(tiny.config(**changes, **{"evaluate.split": "train"}), None)
+
+
+def test_a_workdir_without_a_run_is_refused(tmp_path):
+    with pytest.raises(UserError, match="expected the workdir of a run, found no checkpoint"):
+        evaluate_policy(tiny.config(), str(tmp_path))
+
+
+def test_the_models_eos_counts_and_not_the_tokenizers(tmp_path):
+    folder = shutil.copytree(tiny.folder(), tmp_path / "model")
+    eos = tiny.VOCABULARY.index("not")
+    (folder / "config.json").write_text(json.dumps(tiny.raw_config() | {"eos_token_id": eos}))
+    config = tiny.config(**{"model.path": str(folder)})
+    codec = models.load_model(config).codec
+    (prompt,) = load_questions(config, codec).prompts.prompts([example()], correct=True)
+    assert (codec.eos_id, prompt.tokens[-1]) == (eos, eos)
+    assert codec.decode((*codec.encode(["True"])[0], eos)) == "True"
+
+
+def example():
+    return data.load(tiny.config().data).train[0]
+
+
+# read_jsonl ---------------------------------------------------------------------------------------
+
+
+def test_all_faulty_lines_are_listed(tmp_path):
+    file = tmp_path / "in.jsonl"
+    lines = ['{"prompt": "a"}', "", "{", "[]", '{"prompt": 1}', '{"prompt": "a", "question": "b"}']
+    file.write_text("\n".join([*lines, '{"prompt": "\\ud800"}']))
+    with pytest.raises(UserError) as e:
+        read_jsonl(str(file), one_of=("question", "prompt"))
+    faults = str(e.value).splitlines()[1:]
+    assert [fault.split(":")[0].strip() for fault in faults] == [
+        f"line {n}" for n in (3, 4, 5, 6, 7)
+    ]
+    assert "5 faults" in str(e.value)
+
+
+def test_line_ends_inside_a_text_part_no_lines(tmp_path):
+    file = tmp_path / "in.jsonl"
+    record = {"prompt": "a\u2028b\x85c"}
+    file.write_text(json.dumps(record, ensure_ascii=False) + "\n", encoding="utf-8")
+    assert read_jsonl(str(file), one_of=("prompt",)) == [(1, record)]
+
+
+def test_an_empty_input_is_refused(tmp_path):
+    (tmp_path / "in.jsonl").write_text("\n\n")
+    with pytest.raises(UserError, match="found an empty file"):
+        read_jsonl(str(tmp_path / "in.jsonl"), all_of=("prompt",))

@@ -1,0 +1,325 @@
+"""The sampler, with a tiny T5."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from hir_jax.decoding import engine, programs, sampler
+from hir_jax.decoding.prompt import Prompt
+from hir_jax.decoding.rows import default_rows, engine_memory, free_memory
+from hir_jax.decoding.sampler import Sampler
+from hir_jax.devices import sharding
+from hir_jax.model import batching, t5
+from hir_jax.training import scoring
+from tests import tiny
+from tests.decoding import simple_decode
+
+EOS = 1
+CONFIG = tiny.EVEN
+KEY = jax.random.key(11)
+
+
+def random_prompts(count):
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(1, 16, count)
+    return [
+        Prompt((*rng.integers(2, 40, length - 1).tolist(), EOS), int(uid))
+        for length, uid in zip(lengths, rng.integers(0, 2**32, count), strict=True)
+    ]
+
+
+PROMPTS = random_prompts(13)
+
+
+SAMPLER = Sampler(
+    config=CONFIG,
+    mesh=tiny.one_device(),
+    buckets=(8, 16),
+    rows=8,
+    max_new_tokens=6,
+    eos_id=EOS,
+)
+
+
+@pytest.fixture(scope="module")
+def params():
+    """A tiny T5 that ends an output now and then."""
+    params = jax.jit(lambda: t5.init_params(CONFIG, jax.random.key(0)))()
+    params["lm_head"] *= 2
+    return place(params, tiny.one_device())
+
+
+@pytest.fixture(scope="module")
+def sampled(params):
+    """Two samples of each prompt at temperature 1, and the greedy output."""
+    return both(SAMPLER, params, PROMPTS)
+
+
+def place(params, mesh):
+    return jax.device_put(params, sharding.tree_shardings(mesh, params))
+
+
+def both(engine, params, prompts):
+    placed = place(params, engine.mesh)
+    return (
+        engine(placed, prompts, KEY, 1.0, samples=2),
+        engine(placed, prompts, KEY, 0.0, samples=2),
+    )
+
+
+def assert_same(got, expected):
+    for outputs, wanted in zip(got, expected, strict=True):
+        assert [output.tokens for output in outputs] == [output.tokens for output in wanted]
+        np.testing.assert_allclose(
+            [output.logprob for output in outputs],
+            [output.logprob for output in wanted],
+            rtol=1e-4,
+            atol=1e-5,
+        )
+
+
+def test_outputs_are_of_every_kind(sampled):
+    outputs = [output for outputs in sampled[0] for output in outputs]
+    assert len(sampled[0]) == len(PROMPTS) and len(outputs) == 2 * len(PROMPTS)
+    assert {len(output.tokens) for output in outputs} >= {6}
+    ended = [output for output in outputs if output.tokens[-1] == EOS]
+    assert ended and len(ended) < len(outputs)
+    assert all(EOS not in output.tokens[:-1] for output in outputs)
+    assert all(isinstance(t, int) for output in outputs for t in output.tokens)
+    assert all(isinstance(output.logprob, float) for output in outputs)
+    assert len({output.tokens for output in outputs}) > len(PROMPTS)
+
+
+def test_greedy_draws_no_lots(sampled):
+    assert all(first == second for first, second in sampled[1])
+    assert sampled[0] != sampled[1]
+
+
+@pytest.mark.parametrize("rows, buckets", [(1, (16,)), (3, (8, 16, 24)), (32, (8, 16))])
+def test_rows_buckets_and_order_change_nothing(params, sampled, rows, buckets):
+    engine = dataclasses.replace(SAMPLER, rows=rows, buckets=buckets)
+    order = np.random.default_rng(rows).permutation(len(PROMPTS))
+    shuffled = [PROMPTS[i] for i in order]
+    for got, expected in zip(both(engine, params, shuffled), sampled, strict=True):
+        assert_same(got, [expected[i] for i in order])
+
+
+@pytest.mark.parametrize("shape", [(8, 1, 1), (1, 8, 1), (2, 2, 2)], ids=str)
+def test_every_mesh_samples_as_one_device_does(params, sampled, shape):
+    mesh = sharding.make_mesh(dict(zip(sharding.AXES, shape, strict=True)))
+    engine = dataclasses.replace(SAMPLER, mesh=mesh, rows=3, buckets=(16,))
+    for got, expected in zip(both(engine, params, PROMPTS), sampled, strict=True):
+        assert_same(got, expected)
+
+
+@pytest.mark.parametrize("heads, on_a_device", [(2, 1), (3, 3)])
+def test_heads_of_the_caches_are_split_over_tensor(heads, on_a_device):
+    mesh = sharding.make_mesh({"data": 2, "fsdp": 2, "tensor": 2})
+    config = dataclasses.replace(CONFIG, num_heads=heads)
+    shape = engine.Shape(rows=4, places=3, samples=2, max_new_tokens=5)
+    new_state, lengthen, _ = programs.programs(mesh, config, shape)
+    for state, length in ((new_state(8), 8), (lengthen(new_state(8), 16), 16)):
+        local = jax.tree.map(lambda x: x.addressable_shards[0].data.shape, state)
+        kept = local.cache
+        layers = range(config.num_decoder_layers)
+        assert [kept.keys_NxHxTxK[i] for i in layers] == [(1, 4, on_a_device, 5, 4) for _ in layers]
+        assert kept.values_NxHxTxK == kept.keys_NxHxTxK
+        assert kept.cross_keys == tuple((1, 3, on_a_device, 4, length) for _ in layers)
+        assert kept.cross_values == kept.cross_keys
+        assert kept.source_mask_BxS == (1, 3, length)
+        assert local.token_N == (1, 4)
+
+
+def test_more_samples_begin_with_the_same(params, sampled):
+    engine = dataclasses.replace(SAMPLER, buckets=(16,))
+    four = engine(params, PROMPTS, KEY, 1.0, samples=4)
+    assert_same([outputs[:2] for outputs in four], sampled[0])
+    assert sum(len(set(outputs)) for outputs in four) > 3 * len(PROMPTS)
+
+
+def test_draws_change_with_the_iterations_key_and_the_prompts_uid(params, sampled):
+    other = SAMPLER(params, PROMPTS, jax.random.key(12), 1.0, samples=2)
+    renamed = [Prompt(prompt.tokens, prompt.uid ^ 1) for prompt in PROMPTS]
+    for changed in (other, SAMPLER(params, renamed, KEY, 1.0, samples=2)):
+        equal = sum(a == b for a, b in zip(changed, sampled[0], strict=True))
+        assert equal < len(PROMPTS) / 2
+    assert SAMPLER(params, PROMPTS, KEY, 1.0, samples=2) == sampled[0]
+
+
+def test_one_compilation_a_length_bucket(params, monkeypatch):
+    engine = dataclasses.replace(SAMPLER, max_new_tokens=3)  # a shape of this test's own
+    logged = []
+    monkeypatch.setattr(programs.logging, "info", lambda *args: logged.append(args[-1]))
+    engine(params, PROMPTS, KEY, 1.0, samples=2)
+    assert {len(p.tokens) <= 8 for p in PROMPTS} == {True, False}
+    assert logged == [8, 16]
+    # Temperature, key, EOS and the number of prompts are arguments: nothing new is compiled.
+    engine(params, PROMPTS[:5], jax.random.key(1), 0.0, samples=2)
+    dataclasses.replace(engine, eos_id=7)(params, random_prompts(30), KEY, 0.3, samples=2)
+    shape = engine.shape(len(PROMPTS), 2, 16)
+    assert programs.programs(engine.mesh, CONFIG, shape).decode_pool._cache_size() == 2
+    assert logged == [8, 16]
+
+
+def test_logprobs_are_the_scores_of_the_outputs(params, sampled):
+    pairs = [
+        (prompt.tokens, output.tokens)
+        for outputs_of in sampled
+        for prompt, outputs in zip(PROMPTS, outputs_of, strict=True)
+        for output in outputs
+    ]
+    scores = scoring.score(
+        params, CONFIG, tiny.one_device(), pairs, 8, batching.Buckets((16,), (8,))
+    )
+    logprobs = [output.logprob for outputs_of in sampled for o in outputs_of for output in o]
+    np.testing.assert_allclose(logprobs, scores, atol=1e-4)
+
+
+def test_truncated_draws_are_scored_by_the_whole_distribution(params):
+    engine = dataclasses.replace(SAMPLER, buckets=(16,), top_k=3, max_new_tokens=4)
+    outputs = [one for (one,) in engine(params, PROMPTS, KEY, 2.0)]
+    pairs = [(p.tokens, output.tokens) for p, output in zip(PROMPTS, outputs, strict=True)]
+    scores = scoring.score(
+        params, CONFIG, tiny.one_device(), pairs, 8, batching.Buckets((16,), (8,))
+    )
+    np.testing.assert_allclose([output.logprob for output in outputs], scores, atol=1e-4)
+
+
+def test_outputs_are_the_simple_loops(params, sampled):
+    source, mask = batching.pad([prompt.tokens for prompt in PROMPTS], 16)
+    uid = np.array([prompt.uid for prompt in PROMPTS], np.uint32)
+    for temperature, outputs_of in zip((1.0, 0.0), sampled, strict=True):
+        tokens, lengths, logprobs = jax.device_get(
+            simple_decode.decode_batch(
+                params,
+                source,
+                mask,
+                uid,
+                KEY,
+                jnp.float32(temperature),
+                jnp.int32(EOS),
+                config=CONFIG,
+                samples=2,
+                max_new_tokens=6,
+            )
+        )
+        outputs = [output for outputs in outputs_of for output in outputs]
+        for output, row, length, logprob in zip(outputs, tokens, lengths, logprobs, strict=True):
+            assert output.tokens == tuple(row[:length].tolist())
+            assert output.logprob == pytest.approx(float(logprob), abs=1e-4)
+
+
+def test_bfloat16_is_a_copy_of_half_the_size_and_samples_alike(params, sampled):
+    config = dataclasses.replace(CONFIG, dtype="bfloat16")
+    copy = programs.decoding_copy(params, config, tiny.one_device())
+    assert copy["lm_head"].dtype == copy["shared"].dtype == jnp.bfloat16
+    assert copy["decoder"]["final_norm"]["scale"].dtype == jnp.float32
+    assert programs.decoding_copy(params, CONFIG, tiny.one_device()) is params
+    engine = dataclasses.replace(SAMPLER, config=config, buckets=(16,))
+    greedy = engine(params, PROMPTS, KEY, 0.0, samples=2)
+    same = sum(a == b for a, b in zip(tokens_of(greedy), tokens_of(sampled[1]), strict=True))
+    assert same > len(PROMPTS) / 2
+
+
+def tokens_of(outputs_of):
+    return [[output.tokens for output in outputs] for outputs in outputs_of]
+
+
+def test_a_decoding_copy_is_split_over_tensor_alone(params):
+    mesh = sharding.make_mesh({"data": 1, "fsdp": 4, "tensor": 2})
+    copy = programs.decoding_copy(place(params, mesh), CONFIG, mesh)
+    axes = {axis for leaf in jax.tree.leaves(copy) for axis in leaf.sharding.spec}
+    assert axes == {None, "tensor"}
+    jax.tree.map(np.testing.assert_array_equal, copy, params)
+
+
+def test_statistics_add_up(params):
+    engine = dataclasses.replace(SAMPLER, rows=32)
+    outputs_of, cost = engine.run(params, PROMPTS, KEY, 1.0, samples=8)
+    assert cost.outputs == 8 * len(PROMPTS)
+    assert cost.tokens == sum(len(o.tokens) for outputs in outputs_of for o in outputs)
+    assert cost.source_tokens == sum(len(prompt.tokens) for prompt in PROMPTS)
+    short = sum(len(prompt.tokens) <= 8 for prompt in PROMPTS)
+    whole = 8 * (short + short % 2) + 16 * (len(PROMPTS) - short + (len(PROMPTS) - short) % 2)
+    assert cost.padded_tokens == whole - cost.source_tokens  # two prompts are encoded at once
+    assert cost.tokens / 32 <= cost.steps <= cost.tokens / 32 + 6
+    assert 0.9 < cost.occupancy <= 1
+
+
+def test_no_more_rows_than_work_or_memory(params):
+    auto = dataclasses.replace(SAMPLER, rows=0)
+    assert auto.shape(1, 1, 16).rows == 8
+    assert auto.shape(5, 4, 16).rows == 32
+    assert auto.shape(10**6, 4, 16).rows == 64  # on a CPU
+    assert dataclasses.replace(SAMPLER, rows=128).shape(10**6, 4, 16).rows == 128
+
+
+class Accelerator:
+    platform = "gpu"
+
+    def memory_stats(self):
+        return {"bytes_limit": 10**6 + 100, "bytes_in_use": 100}
+
+
+def test_free_memory():
+    class OneOf:
+        local_devices = (Accelerator(),)
+
+    assert free_memory(OneOf()) == 10**6
+    assert free_memory(tiny.one_device()) is None  # a CPU
+
+
+def test_devices_are_not_asked_where_rows_are_given(monkeypatch):
+    def ask(mesh):
+        raise AssertionError("processes would wait for one another")
+
+    monkeypatch.setattr(sampler, "free_memory", ask)
+    assert dataclasses.replace(SAMPLER, rows=16).shape(10**6, 4, 16).rows == 16
+    with pytest.raises(AssertionError, match="wait"):
+        dataclasses.replace(SAMPLER, rows=0).shape(10**6, 4, 16)
+
+
+def test_rows_use_two_thirds_of_the_free_memory():
+    make = functools.partial(engine.Shape.make, samples=4, max_new_tokens=6)
+    mesh = sharding.make_mesh({"data": 4, "fsdp": 1, "tensor": 2})
+    needed = {}
+    for rows in (8, 16, 1024):
+        shape = make(rows)
+        cache = 2 * (rows * 6 + shape.places * 16) * 4 * 4  # one head of two on each device
+        encoded, logits = shape.pool * 16 * 16 * 4, 4 * rows * 40 * 4
+        needed[rows] = engine_memory(CONFIG, mesh, shape, 16)
+        small = needed[rows] - cache - encoded - logits  # tokens, keys, masks
+        assert 0 < small < 100 * rows
+    for free, rows in (
+        (0, 8),
+        (1.5 * needed[16] - 2, 8),
+        (1.5 * needed[16] + 2, 16),
+        (1.5 * needed[1024] + 2, 1024),
+        (1e15, 1024),
+    ):
+        assert default_rows(CONFIG, mesh, make, 16, free) == rows
+
+
+def test_progress_counts_outputs_and_may_stop_the_work(params):
+    told = []
+    SAMPLER(params, PROMPTS, KEY, 1.0, samples=2, progress=told.append)
+    assert sum(told) == 2 * len(PROMPTS) and len(told) >= 2
+
+    def stop(n):
+        raise KeyboardInterrupt(f"after {n}")
+
+    with pytest.raises(KeyboardInterrupt, match="after"):
+        SAMPLER(params, PROMPTS, KEY, 1.0, samples=2, progress=stop)
+
+
+def test_no_prompts_no_outputs(params):
+    assert SAMPLER(params, [], KEY, 1.0) == []
+
+
+def test_a_prompt_beyond_the_longest_bucket_is_refused(params):
+    with pytest.raises(ValueError, match="length 17 is beyond the longest bucket, 16"):
+        SAMPLER(params, [Prompt((5,) * 17, 0)], KEY, 1.0)

@@ -1,0 +1,120 @@
+import importlib.util
+import types
+
+import jax
+import pytest
+
+from hir_jax.devices import hardware
+from hir_jax.devices.hardware import GB
+from hir_jax.errors import UserError
+
+
+def device(kind, memory=None, platform="tpu"):
+    """One whose memory is told, or that is not here (None)."""
+
+    def memory_stats():
+        if memory is None:
+            raise jax.errors.JaxRuntimeError("INVALID_ARGUMENT: only for addressable devices")
+        return {"bytes_limit": memory} if memory else None
+
+    return types.SimpleNamespace(device_kind=kind, platform=platform, memory_stats=memory_stats)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "memory", "tflops"),
+    [
+        ("TPU v4", "v4", 32, 275),
+        ("TPU v5 lite", "v5e", 16, 197),
+        ("TPU v5", "v5p", 95, 459),
+        ("TPU v5p", "v5p", 95, 459),
+        ("TPU v6 lite", "v6e", 32, 918),
+        ("NVIDIA H100 80GB HBM3", "H100", 80, 989),
+        ("NVIDIA H200", "H200", 141, 989),
+    ],
+)
+def test_the_table_by_the_kinds_that_jax_names(kind, name, memory, tflops):
+    found = hardware.kind_of(device(kind))
+    assert (found.name, found.memory, found.flops) == (name, memory * GB, tflops * 1e12)
+
+
+def test_cores_share_what_a_chip_has():
+    core, chip = (hardware.kind_of(device("TPU v4"), cores) for cores in (2, 1))
+    assert core.memory == chip.memory / 2 and core.flops == chip.flops / 2
+    assert core.bandwidth == chip.bandwidth / 2 and core.clock == chip.clock
+
+
+def test_a_clock_times_the_operations_of_a_cycle_is_the_peak():
+    for kind, operations in (("TPU v5 lite", 2**17), ("TPU v4", 2**18), ("TPU v5p", 2**18)):
+        found = hardware.kind_of(device(kind))
+        assert found.clock * operations == pytest.approx(found.flops, rel=0.005)
+
+
+def test_a_devices_own_word_goes_before_the_table():
+    assert hardware.kind_of(device("NVIDIA H200", 100 * GB)).memory == 100 * GB
+    assert hardware.kind_of(device("Abacus", 7, "gpu")) == hardware.Kind("Abacus", 7)
+
+
+def test_a_device_whose_memory_nobody_knows():
+    with pytest.raises(UserError, match=r"whose memory is known \(v4, .*found 'Abacus'. Give"):
+        hardware.kind_of(device("Abacus", 0))
+
+
+def test_devices_of_a_cpu_share_the_machines_memory():
+    kind = hardware.kind_of(jax.devices()[0])
+    with open("/proc/meminfo") as file:
+        kilobytes = int(file.readline().split()[1])
+    assert kind.memory * jax.device_count() == pytest.approx(kilobytes * 1024, rel=1e-3)
+    assert kind.flops == 0
+
+
+@pytest.mark.parametrize("name", ["v9:4x4", "v5e", "v5e:4", "v5e:axb", "4x4", "v5e:4x4 "])
+def test_names_that_are_no_topology(name):
+    with pytest.raises(UserError, match=f"--topology: expected .* v5e:4x4 .*found '{name}'"):
+        hardware.topology(name)
+
+
+def test_without_the_compiler_it_says_how_to_get_it(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(
+        UserError, match=r"found none\. Install it with `pip install libtpu`, and set"
+    ):
+        hardware.topology("v5e:4x4")
+
+
+@pytest.fixture
+def refusing(monkeypatch):
+    """What the sentence is when the compiler refuses with a message."""
+
+    def sentence(message):
+        from jax.experimental import topologies
+
+        def refuse(**_):
+            raise jax.errors.JaxRuntimeError(message)
+
+        monkeypatch.setattr(importlib.util, "find_spec", lambda name: "found")
+        monkeypatch.setattr(topologies, "get_topology_desc", refuse)
+        with pytest.raises(UserError) as e:
+            hardware.topology("v5e:3x5")
+        return str(e.value)
+
+    return sentence
+
+
+def test_a_slice_that_is_not_offered(refusing):
+    said = refusing("INVALID_ARGUMENT: not divisible by 2x2x1\nmore")
+    assert said.startswith("--topology=v5e:3x5: the TPU compiler refuses it (INVALID_ARGUMENT: not")
+    assert said.endswith("Give the shape of a slice that is offered, such as v5e:4x4.")
+    assert "more" not in said
+
+
+def test_a_compiler_that_another_process_holds(refusing):
+    said = refusing("ABORTED: Internal error when accessing libtpu multi-process lockfile.")
+    assert "Another process uses libtpu" in said and "ALLOW_MULTIPLE_LIBTPU_LOAD=1" in said
+
+
+def test_a_slice_of_tpus(monkeypatch):
+    pytest.importorskip("libtpu", reason="the TPU compiler is an optional extra")
+    monkeypatch.setenv("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
+    devices, kind = hardware.topology("v5e:2x4")
+    assert len(devices) == 8 and kind == hardware.kind_of(device("TPU v5 lite"))
+    assert kind.name == "v5e"

@@ -1,0 +1,402 @@
+"""Two processes of four devices each do what one process of eight does, and end together."""
+
+import contextlib
+import json
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import zlib
+
+import numpy as np
+import pytest
+
+from hir_jax.commands.eval import evaluate_policy
+from hir_jax.commands.lines import open_output
+from hir_jax.commands.sample import sample_file
+from hir_jax.commands.score import score_file
+from hir_jax.decoding.rows import free_memory
+from hir_jax.devices import leaving, processes, sharding
+from hir_jax.devices.interrupts import Interrupted, Interrupts
+from hir_jax.errors import UserError
+from hir_jax.hindsight import verify
+from hir_jax.run import loop, metrics, workdirs
+from hir_jax.run.judging import judge
+from tests import tiny
+
+ROOT = pathlib.Path(__file__).parents[2]
+# Parameters and optimizer state are split over both processes, and so is every batch.
+MESH = {"mesh.data": 1, "mesh.fsdp": 8}
+CHANGES = {"iterations": 1, "train.log_every": 2, "checkpoint.every_steps": 4, **MESH}
+
+
+@pytest.fixture(scope="module")
+def cache():
+    with tiny.compiled_once() as folder:
+        yield folder
+
+
+# Two processes ------------------------------------------------------------------------------------
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("localhost", 0))
+        return s.getsockname()[1]
+
+
+def pair(program, folder, *arguments):
+    """Runs a program in two processes that know of each other; (exit code, stdout, stderr) of each.
+
+    `program` is what stands between "python" and the flags.
+    """
+    together = [f"--coordinator=localhost:{free_port()}", "--processes=2"]
+    flags = os.environ["XLA_FLAGS"].replace("device_count=8", "device_count=4")
+    environment = os.environ | {
+        "XLA_FLAGS": flags,
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as stack:
+        running = []
+        for i in range(2):
+            out, err = (
+                stack.enter_context(open(folder / f"{name}{i}", "w+")) for name in ("out", "err")
+            )
+            command = [sys.executable, *program, *together, f"--process_id={i}", *arguments]
+            process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=out, stderr=err)
+            stack.callback(process.kill)
+            running.append((process, out, err))
+        ended = []
+        for process, out, err in running:
+            process.wait(600)
+            out.seek(0)
+            err.seek(0)
+            ended.append((process.returncode, out.read(), err.read()))
+    return ended
+
+
+# main.py, but a machine that pauses is not to spoil a test.
+PATIENT = """
+from absl import app
+from hir_jax import cli
+from hir_jax import processes
+
+processes.HEARTBEAT_SECONDS = 600
+app.run(cli.main, flags_parser=cli.parse_flags)
+"""
+
+SCENES = """
+import os, signal
+from absl import app
+from hir_jax import cli
+from hir_jax import loop, processes
+from hir_jax.interrupts import Interrupted
+from tests.devices.processes_test import use_modes
+
+processes.HEARTBEAT_SECONDS = 600
+steps = []
+
+def signalled(number, process, signal_number, original=loop.Job._step):
+    def step(job, batch):
+        steps.append(job)
+        if len(steps) == number and processes.index() == process:
+            os.kill(os.getpid(), signal_number)
+        return original(job, batch)
+    return step
+
+def scenes(config, workdir, run=loop.run):
+    run(config, workdir + "/straight")
+    use_modes(config, workdir + "/straight")
+    loop.Job._step = signalled(3, 1, signal.SIGTERM)
+    try:
+        run(config, workdir + "/broken")
+        raise AssertionError("went on after SIGTERM")
+    except Interrupted as e:
+        assert (e.exit_code, len(steps)) == (143, 4)
+    steps.clear()
+    loop.Job._step = signalled(2, 0, signal.SIGKILL)
+    run(config, workdir + "/broken")
+
+loop.run = scenes
+app.run(cli.main, flags_parser=cli.parse_flags)
+"""
+
+
+PROMPTS = ("not True is", "True and False is", "False or not True is")
+
+
+def use_modes(config, workdir):
+    """--mode=eval, sample and score, of a finished run; their inputs stand beside its workdir."""
+    evaluate_policy(config, workdir)
+    for name, mode in {"sample": sample_file, "score": score_file}.items():
+        mode(config, workdir, f"{workdir}/../{name}.jsonl", f"{workdir}/{name}d.jsonl")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Where the workdirs of both processes are, and the one of a process of eight devices."""
+    made = tmp_path_factory.mktemp("pair")
+    for name, record in {"sample": {}, "score": {"output": "True False"}}.items():
+        given = [json.dumps({"prompt": prompt, **record}) for prompt in PROMPTS]
+        (made / f"{name}.jsonl").write_text("\n".join(given))
+    return made
+
+
+@pytest.fixture(scope="module")
+def flags(cache):
+    changes = CHANGES | {"model.path": tiny.folder()}
+    given = [f"--config.{name}={value}" for name, value in changes.items()]
+    return ["--config=tests/tiny.py", f"--compilation_cache={cache}", *given]
+
+
+@pytest.fixture(scope="module")
+def ended(folder, flags):
+    """How two processes ended that ran `SCENES`."""
+    return pair(["-c", SCENES], folder / "first", f"--workdir={folder}", *flags)
+
+
+def records(workdir):
+    files = [workdir / "metrics.jsonl", workdir / "eval.json", *workdir.glob("samples/*")]
+    return {str(file.relative_to(workdir)): file.read_text() for file in files}
+
+
+def lines(text):
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_two_processes_do_what_one_does(ended, folder):
+    config, alone = tiny.config(**CHANGES), folder / "alone"
+    loop.run(config, str(alone))
+    use_modes(config, str(alone))
+    ours, theirs = records(folder / "straight"), records(alone)
+    assert ours.keys() == theirs.keys()
+    assert ours.pop("eval.json") == theirs.pop("eval.json")
+    for name in ("sampled.jsonl", "scored.jsonl"):
+        ours[name], theirs[name] = (
+            (run / name).read_text() for run in (folder / "straight", alone)
+        )
+    for name in theirs:
+        for line, other in zip(lines(ours[name]), lines(theirs[name]), strict=True):
+            assert line == {key: rounded(value) for key, value in other.items()}
+    scores = [
+        json.loads((folder / run / "eval_test.json").read_text()) for run in ("straight", "alone")
+    ]
+    assert scores[0] | {"model": ""} == scores[1] | {"model": ""}
+
+
+def rounded(value):
+    """Equal to floats that differ by the order in which devices' shares were summed."""
+    numbers = value if isinstance(value, list) else [value]
+    is_float = numbers and all(isinstance(number, float) for number in numbers)
+    return pytest.approx(value, rel=1e-5, abs=1e-5) if is_float else value
+
+
+def test_one_stopped_then_one_killed_and_the_same_command_goes_on(ended, folder, flags):
+    # SIGTERM to process 1 before the third step stopped both after the fourth, where they agree.
+    # SIGKILL to process 0 before the sixth takes the coordination service away with it.
+    (killed, _, _), (code, _, err) = ended
+    assert (killed, code) == (-signal.SIGKILL, leaving.LOST), err
+    assert err.splitlines()[-1] == leaving.LOST_SENTENCE
+    assert "Traceback" not in err
+    assert not (folder / "broken" / "eval.json").exists()
+    workdir = f"--workdir={folder / 'broken'}"
+    (code, out, err), (other_code, other_out, other_err) = pair(
+        ["-c", PATIENT], folder / "second", workdir, *flags
+    )
+    assert (code, other_code) == (0, 0), err + other_err
+    assert "resuming at iteration 1, step 4" in err
+    assert records(folder / "broken") == records(folder / "straight")
+    # Process 0 alone talks.
+    assert "before " in out
+    assert "before " not in other_out
+    assert other_err == ""
+
+
+def test_a_fault_of_all_is_told_once(ended, folder, flags):
+    workdir = f"--workdir={folder / 'straight'}"
+    (code, _, err), (other_code, _, other_err) = pair(
+        ["-c", PATIENT], folder / "third", workdir, *flags, "--config.seed=3"
+    )
+    assert (code, other_code) == (2, 2), err + other_err
+    assert "seed: 0 in the workdir, 3 now" in err
+    assert other_err == ""
+
+
+ENDINGS = """
+import os, signal
+from absl import app
+import jax
+import numpy as np
+from hir_jax import cli
+from hir_jax import leaving, processes
+from hir_jax.errors import UserError
+
+leaving.GRACE, leaving.FAREWELL = 1, 3
+processes.HEARTBEAT_SECONDS = 10 if HOW == "SIGKILL" else 600
+
+def run(mode):
+    cli.join()
+    mesh = jax.make_mesh((8,), ("data",))
+    split = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
+    array = processes.place({"a": np.arange(16)}, split)
+    assert not array["a"].is_fully_addressable
+    assert processes.fetch(array, mesh)["a"].tolist() == list(range(16))
+    own = processes.index()
+    assert processes.gather((own, "a")) == [[0, "a"], [1, "a"]]
+    assert processes.on_first(lambda: own) == 0
+    assert processes.shared_out(list("abc"), lambda item: item + str(own)) == ["a0", "b1", "c0"]
+    for fault in (UserError("told"), ZeroDivisionError("told")):
+        try:
+            processes.on_first(lambda: raise_(fault))
+            raise AssertionError("no fault")
+        except (UserError, RuntimeError, ZeroDivisionError) as e:
+            assert str(e) == "told"
+            assert isinstance(e, UserError) == isinstance(fault, UserError)
+    try:
+        processes.shared_out([0, 1], lambda item: raise_(UserError("mine")) if item else item)
+        raise AssertionError("no fault")
+    except UserError as e:
+        assert str(e) == "mine"
+    try:
+        processes.check_same("questions", own)
+        raise AssertionError("no fault")
+    except UserError as e:
+        assert "the same questions on every process, found others than process 0's on [1]" in str(e)
+    if HOW == "UserError" and own == 1:
+        raise UserError("its disk is full")
+    if HOW == "SIGKILL" and own == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    processes.gather(None)
+
+def raise_(error):
+    raise error
+
+cli.run = run
+app.run(cli.main, flags_parser=cli.parse_flags)
+"""
+
+
+def test_a_fault_of_one_ends_the_other(tmp_path):
+    program = ENDINGS.replace("HOW", "'UserError'")
+    (code, _, err), (other_code, _, other_err) = pair(["-c", program], tmp_path)
+    assert (code, other_code) == (2, 2), err + other_err
+    said = "error: its disk is full"
+    assert other_err.splitlines()[-1] == said
+    assert err.splitlines()[-1] == f"error: process 1 has stopped, and so has this one: {said}"
+
+
+def test_one_killed_is_missed_by_its_heartbeat(tmp_path):
+    program = ENDINGS.replace("HOW", "'SIGKILL'")
+    (code, _, err), (killed, _, _) = pair(["-c", program], tmp_path)
+    assert (killed, code) == (-signal.SIGKILL, leaving.LOST), err
+    assert leaving.LOST_SENTENCE in err
+    assert "Traceback" not in err
+
+
+# One process --------------------------------------------------------------------------------------
+
+
+def test_alone_nothing_is_sent_or_copied():
+    assert not processes.many()
+    assert (processes.count(), processes.index(), processes.is_first()) == (1, 0, True)
+    record = (1, object())
+    assert processes.gather(record)[0] is record
+    assert processes.on_first(lambda: record) is record
+    assert processes.shared_out([1, 2], lambda item: -item) == [-1, -2]
+    mesh = sharding.make_mesh({"data": 8, "fsdp": 1, "tensor": 1})
+    placed = processes.place(np.arange(8), sharding.batch_sharding(mesh))
+    assert placed.sharding == sharding.batch_sharding(mesh)
+    assert processes.replicate(placed, mesh) is placed
+    assert processes.fetch(placed, mesh).tolist() == list(range(8))
+    processes.check_same("questions", 1)
+
+
+@pytest.fixture
+def second_of_three(monkeypatch):
+    """This process as one of three; sets what `gather` gives, and collects what it is given."""
+    for name, value in {"many": True, "count": 3, "index": 1}.items():
+        monkeypatch.setattr(processes, name, lambda value=value: value)
+    given = []
+
+    def answer(*answers):
+        left = list(answers)
+
+        def gather(record, seconds=0.0):
+            given.append(record)
+            found = left.pop(0)
+            return [found[0], record, found[1]]
+
+        monkeypatch.setattr(processes, "gather", gather)
+        return given
+
+    return answer
+
+
+def test_a_share_is_every_third_verdict(second_of_three):
+    given = second_of_three(
+        [
+            {"done": [[True, True], [True, True]], "fault": None},
+            {"done": [[False, False]], "fault": None},
+        ]
+    )
+    judged = []
+
+    def verifier(text, example):
+        judged.append((text, example))
+        return verify.Verdict(False, True)
+
+    verdicts = judge(verifier, ["x", "y"], [["a", "b"], ["c", "d"]])
+    assert judged == [("b", "x")]
+    assert given == [{"done": [(False, True)], "fault": None}]
+    yes, no = verify.Verdict(True, True), verify.Verdict(False, False)
+    assert verdicts == [[yes, verify.Verdict(False, True)], [no, yes]]
+
+
+def test_a_signal_to_another_stops_this_one_where_they_agree(second_of_three):
+    given = second_of_three([None, None], [None, signal.SIGTERM], [None, signal.SIGTERM])
+    interrupts = Interrupts()
+    assert not interrupts.due(4, every=4)
+    assert not interrupts.due(5, every=4)  # does not ask
+    assert interrupts.due(8, every=4)
+    with pytest.raises(Interrupted, match="stopped by SIGTERM"):
+        interrupts.check()
+    assert given == [None, None, None]
+
+
+def test_only_the_first_shows_progress_and_writes(second_of_three, tmp_path, capsys):
+    with metrics.progress(3, "work", "thing") as bar:
+        bar.update(3)
+    writer = metrics.writer(tmp_path / "run", 0)
+    writer.write(1, {"loss": 1.0})
+    writer.timing(1, {"seconds": 1.0})
+    writer.close()
+    with open_output(str(tmp_path / "out")) as out:
+        out.write("text")
+    assert list(tmp_path.iterdir()) == []
+    assert capsys.readouterr().err == ""
+
+
+def test_a_workdir_that_others_do_not_see(second_of_three, tmp_path, monkeypatch):
+    monkeypatch.setattr(workdirs, "SEEN_SECONDS", 0)
+    config = tiny.config()
+    digest = zlib.crc32(json.dumps(json.loads(config.to_json_best_effort())).encode())
+    second_of_three([digest, digest], [{"value": None}, {}], [True, True])
+    with pytest.raises(UserError, match=r"config\.json, .* is not seen by \[1\]"):
+        workdirs.claim(str(tmp_path / "run"), config)
+
+
+def test_free_memory_is_that_of_the_process_with_the_least(second_of_three):
+    class Device:
+        platform = "gpu"
+
+        def memory_stats(self):
+            return {"bytes_limit": 10**11, "bytes_in_use": 0}
+
+    class Mesh:
+        local_devices = (Device(),)
+
+    second_of_three([10**11, 10**6], [10**11, 10**11])
+    assert [free_memory(Mesh()) for _ in range(2)] == [10**6, 10**11]

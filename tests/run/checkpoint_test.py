@@ -1,0 +1,395 @@
+import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.sharding import NamedSharding, SingleDeviceSharding
+from jax.sharding import PartitionSpec as P
+
+from hir_jax.errors import UserError
+from hir_jax.run.checkpoint import Checkpoints, _checksum, _probe, _seal, restore_params
+
+# Orbax abandons the other reads of a checkpoint when one fails, and they complain of it.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+
+def make_state(fill: float = 0.1, sharding: jax.sharding.Sharding | None = None):
+    params = {
+        "encoder": {"embedding": jax.random.normal(jax.random.key(0), (64, 16)) * fill},
+        "head": jnp.full((16,), fill, jnp.bfloat16),
+    }
+    optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(5e-4))
+    _, opt_state = optimizer.update(params, optimizer.init(params), params)
+    state = {
+        "params": params,
+        "opt_state": opt_state,
+        "key": jax.random.key(7),
+        "step": jnp.int32(3),
+    }
+    return jax.device_put(state, sharding or SingleDeviceSharding(jax.devices()[0]))
+
+
+def abstract(tree):
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), tree
+    )
+
+
+def bits(tree):
+    def of(leaf):
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            leaf = jax.random.key_data(leaf)
+        return str(leaf.dtype), leaf.shape, np.asarray(leaf).tobytes()
+
+    return [of(leaf) for leaf in jax.tree.leaves(tree)]
+
+
+def assert_same(restored, state):
+    assert jax.tree.structure(restored) == jax.tree.structure(state)
+    assert bits(restored) == bits(state)
+
+
+def array_file(folder: pathlib.Path) -> pathlib.Path:
+    # Random numbers hardly compress, so the largest file is one of arrays, not of an index.
+    return max(folder.glob("state/**/d/*"), key=lambda path: path.stat().st_size)
+
+
+def truncate(folder: pathlib.Path):
+    # All of them: which file holds what varies with the timing of the writing threads.
+    for path in folder.glob("state/**/d/*"):
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def change_a_byte(folder: pathlib.Path):
+    path = array_file(folder)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.fixture
+def checkpoints(tmp_path):
+    opened = Checkpoints(str(tmp_path / "checkpoints"))
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def two_saved(checkpoints, tmp_path):
+    for step in (4, 6):
+        checkpoints.save(step, make_state(step), {"iteration": step})
+    checkpoints.wait()
+    return checkpoints, tmp_path / "checkpoints"
+
+
+def test_round_trip_is_bit_identical(checkpoints):
+    state = make_state()
+    progress = {
+        "position": 12,
+        "best": 0.1 + 0.2,
+        "worst": float("nan"),
+        "buffer": [{"text": "é\n", "ids": [1, 2]}],
+    }
+    checkpoints.save(3, state, progress)
+    checkpoints.wait()
+    step, restored, found = checkpoints.restore_latest(abstract(state))
+    assert step == 3
+    assert_same(restored, state)
+    assert restored["opt_state"][1][0].count.dtype == jnp.int32
+    assert jax.random.key_impl(restored["key"]) == jax.random.key_impl(state["key"])
+    assert json.dumps(found) == json.dumps(progress)
+
+
+def test_no_checkpoint_is_none_and_writes_nothing(checkpoints, tmp_path):
+    assert checkpoints.restore_latest(abstract(make_state())) is None
+    assert checkpoints.restore_best(abstract(make_state()["params"])) is None
+    checkpoints.wait()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_relative_directory_of_any_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    checkpoints = Checkpoints("run 1%20#/checkpoints")
+    checkpoints.save(1, make_state(), {})
+    checkpoints.close()
+    assert (tmp_path / "run 1%20#/checkpoints/1").is_dir()
+    assert checkpoints.restore_latest(abstract(make_state()))[0] == 1
+
+
+def test_keeps_the_newest(checkpoints, tmp_path):
+    for step in (1, 2, 3):
+        checkpoints.save(step, make_state(step), {})
+    checkpoints.wait()
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["2", "3"]
+
+
+def test_restores_onto_another_mesh(checkpoints):
+    eight = jax.make_mesh((8,), ("data",))
+    state = make_state()
+    state["params"]["encoder"]["embedding"] = jax.device_put(
+        state["params"]["encoder"]["embedding"], NamedSharding(eight, P("data"))
+    )
+    checkpoints.save(1, state, {})
+    checkpoints.wait()
+
+    mesh = jax.make_mesh((2, 2), ("fsdp", "tensor"), devices=jax.devices()[:4])
+    wanted = abstract(make_state(sharding=NamedSharding(mesh, P())))
+    leaf = wanted["params"]["encoder"]["embedding"]
+    sharding = NamedSharding(mesh, P("fsdp", "tensor"))
+    wanted["params"]["encoder"]["embedding"] = jax.ShapeDtypeStruct(
+        leaf.shape, leaf.dtype, sharding=sharding
+    )
+    _, restored, _ = checkpoints.restore_latest(wanted)
+    assert_same(restored, state)
+    assert restored["params"]["encoder"]["embedding"].sharding == sharding
+    assert restored["key"].sharding.is_equivalent_to(NamedSharding(mesh, P()), 0)
+
+
+def test_a_leaf_without_sharding_goes_to_the_default_device(checkpoints):
+    state = make_state(sharding=NamedSharding(jax.make_mesh((8,), ("data",)), P()))
+    checkpoints.save(1, state, {})
+    checkpoints.wait()
+    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), state)
+    _, restored, _ = checkpoints.restore_latest(shapes)
+    assert_same(restored, state)
+    assert restored["step"].devices() == {jax.devices()[0]}
+
+
+def test_a_sharding_that_does_not_fit_is_not_taken_for_damage(two_saved):
+    checkpoints, _ = two_saved
+    wanted = abstract(make_state())
+    odd = NamedSharding(jax.make_mesh((3,), ("data",), devices=jax.devices()[:3]), P("data"))
+    wanted["params"]["head"] = jax.ShapeDtypeStruct((16,), jnp.bfloat16, sharding=odd)
+    with pytest.raises(ValueError, match="divi"):
+        checkpoints.restore_latest(wanted)
+
+
+@pytest.mark.parametrize("spec", [P(), P("data")])
+def test_buffers_may_be_donated_while_saving(checkpoints, spec):
+    sharding = NamedSharding(jax.make_mesh((8,), ("data",)), spec)
+    overwrite = jax.jit(lambda tree: jax.tree.map(lambda x: x * 0 - 1, tree), donate_argnums=0)
+    for step in (1, 2, 3):
+        state = jax.device_put(
+            {str(i): jnp.arange(100_000, dtype=jnp.float32) + i for i in range(20)}, sharding
+        )
+        wanted, expected = abstract(state), bits(jax.tree.map(jnp.copy, state))
+        checkpoints.save(step, state, {})
+        jax.block_until_ready(overwrite(overwrite(state)))
+        checkpoints.wait()
+        _, restored, _ = checkpoints.restore_latest(wanted)
+        assert bits(restored) == expected
+
+
+def test_progress_may_be_changed_while_saving():
+    progress = {"buffer": [1]}
+    sealed = _seal(progress)
+    progress["buffer"].append(2)
+    assert sealed["content"] == {"buffer": [1]}
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        truncate,
+        change_a_byte,
+        lambda folder: shutil.rmtree(folder / "progress"),
+        lambda folder: shutil.rmtree(folder / "leaves"),
+        lambda folder: shutil.rmtree(folder / "state"),
+        lambda folder: (folder / "state" / "_METADATA").write_text("{"),
+        lambda folder: (folder / "progress" / "metadata").write_text('{"content": {}, "crc32": 1}'),
+    ],
+    ids=["truncated", "byte", "progress", "leaves", "state", "metadata", "crc32"],
+)
+def test_damaged_newest_is_reported_and_replaced(two_saved, damage, caplog):
+    checkpoints, directory = two_saved
+    damage(directory / "6")
+    step, restored, progress = checkpoints.restore_latest(abstract(make_state()))
+    assert (step, progress) == (4, {"iteration": 4})
+    assert_same(restored, make_state(4))
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert any(str(directory / "6") in warning for warning in warnings)
+
+    checkpoints.save(6, make_state(60), {"iteration": 60})
+    checkpoints.wait()
+    step, restored, progress = checkpoints.restore_latest(abstract(make_state()))
+    assert (step, progress) == (6, {"iteration": 60})
+    assert_same(restored, make_state(60))
+
+
+def test_probe_finds_a_cut_file(two_saved):
+    _, directory = two_saved
+    _probe(directory / "6/state")
+    path = array_file(directory / "6")
+    os.truncate(path, path.stat().st_size // 2)
+    with pytest.raises(ValueError, match="not valid for value of size"):
+        _probe(directory / "6/state")
+
+
+def test_damaged_newest_gives_way_to_an_earlier_step(two_saved):
+    checkpoints, directory = two_saved
+    truncate(directory / "6")
+    checkpoints.restore_latest(abstract(make_state()))
+    checkpoints.save(5, make_state(5), {})
+    checkpoints.wait()
+    assert checkpoints.restore_latest(abstract(make_state()))[0] == 5
+    assert not (directory / "6").exists()
+
+
+def test_a_step_saved_again_is_replaced_and_an_earlier_one_not_skipped(two_saved):
+    _, directory = two_saved
+    (directory / "6" / "_CHECKPOINT_METADATA").write_text("{")
+    writer = Checkpoints(str(directory))
+    writer.save(6, make_state(60), {})
+    writer.save(5, make_state(50), {})
+    writer.close()
+    wanted = abstract(make_state()["params"])
+    assert_same(restore_params(str(directory), 6, wanted)[1], make_state(60)["params"])
+    assert_same(restore_params(str(directory), 5, wanted)[1], make_state(50)["params"])
+
+
+def test_all_damaged_is_a_user_error(two_saved):
+    checkpoints, directory = two_saved
+    truncate(directory / "4")
+    change_a_byte(directory / "6")
+    with pytest.raises(UserError, match="found only damaged ones") as raised:
+        checkpoints.restore_latest(abstract(make_state()))
+    for step in ("4", "6"):
+        assert str(directory / step) in str(raised.value)
+
+
+def test_another_model_is_a_user_error_not_damage(two_saved, caplog):
+    checkpoints, directory = two_saved
+    other = make_state()
+    other["params"]["encoder"]["embedding"] = jnp.zeros((64, 32))
+    other["params"]["head"] = jnp.zeros((16,), jnp.float32)
+    other["params"]["extra"] = jnp.zeros(2)
+    del other["step"]
+    with pytest.raises(UserError) as raised:
+        checkpoints.restore_latest(abstract(other))
+    message = str(raised.value)
+    assert str(directory / "6") in message
+    assert "4 of 10 leaves differ" in message
+    assert "params/encoder/embedding: expected float32[64, 32], found float32[64, 16]" in message
+    assert "params/head: expected float32[16], found bfloat16[16]" in message
+    assert "params/extra: expected float32[2], found nothing" in message
+    assert "step: expected nothing, found int32[]" in message
+    assert not caplog.records
+
+
+def test_a_mismatch_lists_ten_leaves_at_most(checkpoints):
+    checkpoints.save(1, {f"w{i:02}": jnp.zeros(2) for i in range(30)}, {})
+    checkpoints.wait()
+    with pytest.raises(UserError, match="30 of 30 leaves differ") as raised:
+        checkpoints.restore_latest(abstract({f"w{i:02}": jnp.zeros(3) for i in range(30)}))
+    assert str(raised.value).count("expected") == 10
+
+
+def test_best_is_one_and_may_be_saved_again(checkpoints, tmp_path):
+    first, second = make_state(1)["params"], make_state(2)["params"]
+    checkpoints.save_best(10, first, {"accuracy": 0.5})
+    checkpoints.save_best(20, second, {"accuracy": 0.75})
+    checkpoints.save(20, make_state(), {})
+    step, params, metrics = checkpoints.restore_best(abstract(first))
+    assert (step, metrics) == (20, {"accuracy": 0.75})
+    assert_same(params, second)
+    checkpoints.close()
+
+    resumed = Checkpoints(str(tmp_path / "checkpoints"))
+    assert resumed.restore_latest(abstract(make_state()))[0] == 20
+    for step in (20, 15):
+        resumed.save_best(step, first, {"accuracy": 0.8})
+        resumed.wait()
+        assert resumed.restore_best(abstract(first))[0] == step
+    resumed.close()
+    assert len(list((tmp_path / "checkpoints/best").iterdir())) == 1
+
+
+def test_restore_params_reads_them_alone(two_saved):
+    _, directory = two_saved
+    wanted = abstract(make_state()["params"])
+    step, params = restore_params(str(directory), None, wanted)
+    assert step == 6
+    assert_same(params, make_state(6)["params"])
+    step, params = restore_params(str(directory), 4, wanted)
+    assert step == 4
+    assert_same(params, make_state(4)["params"])
+    with pytest.raises(UserError, match=r"step 5 in .*found \[6, 4\]"):
+        restore_params(str(directory), 5, wanted)
+    with pytest.raises(UserError, match="found none"):
+        restore_params(str(directory / "absent"), None, wanted)
+    with pytest.raises(UserError, match="params/head: expected nothing"):
+        restore_params(str(directory), None, {"encoder": wanted["encoder"]})
+
+
+def test_reading_leaves_the_writer_s_temporary_folders(two_saved):
+    _, directory = two_saved
+    unfinished = directory / "8.orbax-checkpoint-tmp"
+    unfinished.mkdir()
+    reader = Checkpoints(str(directory))
+    assert reader.restore_latest(abstract(make_state()))[0] == 6
+    restore_params(str(directory), None, abstract(make_state()["params"]))
+    assert unfinished.exists()
+    writer = Checkpoints(str(directory))
+    writer.save(10, make_state(), {})
+    writer.close()
+    assert not unfinished.exists()
+
+
+_SAVE_FOREVER = """
+import sys
+import jax, jax.numpy as jnp
+from hir_jax.checkpoint import Checkpoints
+
+checkpoints = Checkpoints(sys.argv[1])
+wanted = {str(i): jax.ShapeDtypeStruct((200_000,), jnp.float32) for i in range(5)}
+found = checkpoints.restore_latest(wanted)
+step = found[0] if found else 0
+while True:
+    step += 1
+    state = {name: jnp.full((200_000,), step, jnp.float32) for name in wanted}
+    checkpoints.save(step, state, {"step": step})
+    print(step, flush=True)
+"""
+
+
+def test_killed_while_saving_stays_restorable(tmp_path):
+    directory = tmp_path / "checkpoints"
+    wanted = {str(i): jax.ShapeDtypeStruct((200_000,), jnp.float32) for i in range(5)}
+    last = 0
+    for delay in (0.0, 0.013, 0.029):
+        process = subprocess.Popen(
+            [sys.executable, "-c", _SAVE_FOREVER, str(directory)],
+            stdout=subprocess.PIPE,
+            cwd=pathlib.Path(__file__).parents[2],
+        )
+        reached = [int(process.stdout.readline()) for _ in range(2)][-1]
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(timeout=delay)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+
+        step, state, progress = Checkpoints(str(directory)).restore_latest(wanted)
+        assert last < reached - 1 <= step
+        assert progress == {"step": step}
+        assert all((np.asarray(leaf) == step).all() for leaf in state.values())
+        last = step
+
+
+def test_checksum_by_hand_and_on_any_mesh():
+    # Words 5, 6, 7 with weights 1, 3, 5.
+    assert int(_checksum(jnp.array([5, 6, 7], jnp.uint32))) == 5 + 18 + 35
+    # 1.0 is 0x3F80 in bfloat16.
+    assert int(_checksum(jnp.ones(2, jnp.bfloat16))) == 4 * 0x3F80
+    array = jax.random.normal(jax.random.key(0), (16, 8))
+    mesh = jax.make_mesh((4, 2), ("data", "tensor"))
+    for spec in (P(), P("data"), P("tensor", "data")):
+        assert _checksum(jax.device_put(array, NamedSharding(mesh, spec))) == _checksum(array)
+    assert _checksum(array[::-1]) != _checksum(array)

@@ -1,0 +1,98 @@
+import logging
+
+import pytest
+
+from hir_jax.data import Example
+from hir_jax.decoding.prompt import uid
+from hir_jax.errors import UserError
+from hir_jax.hindsight.relabel import Instructions
+from hir_jax.model.codec import Codec
+from hir_jax.run.prompts import PromptTable, check_lengths
+from tests import tiny
+
+EOS = 1
+
+
+@pytest.fixture(scope="module")
+def codec():
+    return Codec(tiny.tokenizer(), EOS)
+
+
+def ids(text):
+    return tuple(tiny.VOCABULARY.index(word) for word in text.split())
+
+
+def example(name, question):
+    return Example(name, question, (), ("True",), "boolean_expressions", question)
+
+
+def test_encode_adds_no_eos(codec):
+    assert codec.encode(["not True", "False"]) == [ids("not True"), ids("False")]
+    assert codec.encode([]) == []
+
+
+def test_encode_ignores_truncation_and_padding_of_the_tokenizer_file():
+    tokenizer = tiny.tokenizer()
+    tokenizer.backend_tokenizer.enable_truncation(2)
+    tokenizer.backend_tokenizer.enable_padding(length=8)
+    codec = Codec(tokenizer, EOS)
+    assert codec.encode(["not True and False", "False"]) == [
+        ids("not True and False"),
+        ids("False"),
+    ]
+
+
+def test_decode_leaves_special_tokens_out(codec):
+    assert codec.decode((*ids("not True"), 0, EOS)) == "not True"
+    assert codec.decode((EOS,)) == ""
+
+
+def test_decode_leaves_out_a_model_eos_that_the_tokenizer_does_not_know_as_special():
+    (eos,) = ids("w9")
+    codec = Codec(tiny.tokenizer(), eos)
+    assert codec.decode((*ids("not True"), eos)) == "not True"
+
+
+def test_prompts_under_both_instructions(codec):
+    one = example("t/1", "not True is")
+    table = PromptTable.build(codec, [one], Instructions("correct answer", "wrong"))
+    correct = ids("correct answer Q : not True is A :")
+    wrong = ids("wrong Q : not True is A :")
+    assert table.prompts([one], correct=True) == [((*correct, EOS), uid("t/1"))]
+    assert table.prompts([one], correct=False) == [((*wrong, EOS), uid("t/1"))]
+    # Trained on: what was given of the output stands between the prompt and the EOS.
+    assert table.source("t/1", True, ids("False and")) == (*correct, *ids("False and"), EOS)
+    assert table.source("t/1", False, ()) == (*wrong, EOS)
+    assert table.length("t/1") == len(correct) + 1
+
+
+def test_uids_belong_to_the_id_alone():
+    # Draws of a run are keyed by them; CRC-32's published check value.
+    assert uid("123456789") == 0xCBF43926
+    assert len({uid(f"task/{i}") for i in range(1000)}) == 1000
+
+
+def test_prompts_within_the_limit_pass():
+    assert check_lengths({"a": 5, "b": 6}, 6, "error") == set()
+
+
+def test_longer_prompts_are_refused_with_count_and_longest():
+    lengths = {"short": 6, "long": 7, "longest": 9}
+    with pytest.raises(UserError) as e:
+        check_lengths(lengths, 6, "error")
+    message = str(e.value)
+    assert "2 of 3 prompts are longer than config.data.max_source_tokens=6" in message
+    assert "'longest', has 9" in message
+    assert "--config.data.too_long=drop" in message
+
+
+def test_drop_leaves_longer_prompts_out_and_logs_how_many(caplog):
+    with caplog.at_level(logging.WARNING):
+        over = check_lengths({"short": 6, "long": 7, "longest": 9}, 6, "drop")
+    assert over == {"long", "longest"}
+    assert "2 of 3 prompts" in caplog.text
+
+
+def test_drop_does_not_leave_everything_out():
+    with pytest.raises(UserError, match="2 of 2"):
+        check_lengths({"a": 7, "b": 8}, 6, "drop")
