@@ -1,10 +1,16 @@
 """Checkpoints that are whole or not there: atomic, checksummed, restorable onto another mesh.
 
-A checkpoint is one folder, `<directory>/<step>/`, of three Orbax items: `state`, the arrays under
-their flat names ("params/decoder/..."); `leaves`, the shape, dtype and checksum of each of them;
-and `progress`, JSON. Orbax writes into a temporary folder and renames it, so a killed save leaves
-no checkpoint. Orbax does not notice a changed byte within an array; the checksums do. Only the
-methods that save write anything, so anyone may open a run's checkpoints to read.
+A checkpoint is one folder:
+
+    <directory>/<step>/state/                   the arrays, by Orbax, under their flat names
+                                                ("params/decoder/...")
+    <directory>/<step>/leaves/leaves.json       shape, dtype and checksum of each array
+    <directory>/<step>/progress/progress.json   where the run is
+
+Orbax writes all into a temporary folder and renames it, so a killed save leaves no checkpoint. It
+does not notice a changed byte within an array; the checksums do. Each JSON file says its format,
+the hir_jax that wrote it, and its own checksum. Only the methods that save write anything, so
+anyone may open a run's checkpoints to read.
 
 Where many processes share a run, all call each method. Each writes and reads its shards, in a
 folder that all see; what is small is read by process 0 for all, which so take the same checkpoint.
@@ -23,13 +29,20 @@ import tensorstore as ts
 from absl import logging
 from etils import epath
 
+import hir_jax
 from hir_jax.devices import processes
 from hir_jax.errors import UserError
 
 PyTree = Any
 
+# Of what a checkpoint holds. To be raised where an older hir_jax could not read it, or this one
+# could not read an older one's; absent fields alone have defaults.
+FORMAT = 1
+
 # For all processes to have read their share once the first has.
 READ_SECONDS = 1800
+
+_JSON_ITEMS = ("leaves", "progress")
 
 
 class Checkpoints:
@@ -113,7 +126,11 @@ class Checkpoints:
                 cleanup_tmp_directories=True,
                 save_root_metadata=False,
             )
-            self._managers[directory] = ocp.CheckpointManager(directory, options=options)
+            handlers = {name: ocp.JsonCheckpointHandler(f"{name}.json") for name in _JSON_ITEMS}
+            handlers["state"] = ocp.PyTreeCheckpointHandler()
+            self._managers[directory] = ocp.CheckpointManager(
+                directory, options=options, item_handlers=handlers
+            )
         return self._managers[directory]
 
 
@@ -210,13 +227,34 @@ def _read_json(folder: epath.Path, item: str) -> Any:
     """The content of a JSON item. Raises ValueError where it is not what was written."""
 
     def read() -> Any:
-        # As Orbax wrote it; its reader would have all processes meet, and wait for one that failed.
-        sealed = json.loads((folder / item / "metadata").read_text())
+        # Not by Orbax: it would have all processes meet, and wait for one that failed.
+        file = folder / item / f"{item}.json"
+        if not file.exists() and (folder / item / "metadata").exists():
+            raise _of_another_version(folder, "no format", "earlier than 0.2.0")
+        sealed = json.loads(file.read_text())
+        if sealed["format"] != FORMAT:
+            raise _of_another_version(folder, f"format {sealed['format']}", sealed["hir_jax"])
         if sealed["crc32"] != _crc32(sealed["content"]):
             raise ValueError(f"{item} does not match its checksum")
+        if item == "progress" and sealed["hir_jax"] != hir_jax.__version__:
+            logging.warning(
+                "The checkpoint %s was written by hir_jax %s; this is %s. What it does not say has "
+                "its default.",
+                folder,
+                sealed["hir_jax"],
+                hir_jax.__version__,
+            )
         return sealed["content"]
 
     return processes.on_first(read)
+
+
+def _of_another_version(folder: epath.Path, found: str, version: str) -> UserError:
+    return UserError(
+        f"The checkpoint {folder} has {found}, as hir_jax {version} writes it; this is hir_jax "
+        f"{hir_jax.__version__}, which reads format {FORMAT}. Go on with the hir_jax that wrote "
+        "it, or give another workdir."
+    )
 
 
 def _read_arrays(folder: epath.Path, abstract: PyTree, scope: str) -> PyTree:
@@ -288,7 +326,12 @@ def _describe(leaf: Any) -> str:
 
 def _seal(content: Any) -> dict[str, Any]:
     """`content` with a checksum, copied: Orbax writes it later, when the caller may change it."""
-    return {"content": json.loads(json.dumps(content)), "crc32": _crc32(content)}
+    return {
+        "format": FORMAT,
+        "hir_jax": hir_jax.__version__,
+        "content": json.loads(json.dumps(content)),
+        "crc32": _crc32(content),
+    }
 
 
 def _crc32(content: Any) -> int:

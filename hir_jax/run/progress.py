@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Any
 
+from hir_jax.errors import UserError
 from hir_jax.hindsight.sample import Sample
 
 
@@ -40,6 +41,16 @@ class Progress:
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> "Progress":
-        """The inverse of `to_json`."""
-        buffer = tuple(Sample.from_json(record) for record in fields["buffer"])
+        """The inverse of `to_json`; absent fields have their defaults.
+
+        Raises:
+            UserError: there are fields that this hir_jax does not know.
+        """
+        unknown = fields.keys() - {field.name for field in dataclasses.fields(cls)}
+        if unknown:
+            raise UserError(
+                f"The run's progress has fields unknown to this hir_jax: {sorted(unknown)}. A "
+                "later one wrote it; go on with that, or give another workdir."
+            )
+        buffer = tuple(Sample.from_json(record) for record in fields.get("buffer", ()))
         return cls(**fields | {"buffer": buffer})

@@ -82,7 +82,7 @@ def pair(program, folder, *arguments):
 PATIENT = """
 from absl import app
 from hir_jax import cli
-from hir_jax import processes
+from hir_jax.devices import processes
 
 processes.HEARTBEAT_SECONDS = 600
 app.run(cli.main, flags_parser=cli.parse_flags)
@@ -92,7 +92,8 @@ SCENES = """
 import os, signal
 from absl import app
 from hir_jax import cli
-from hir_jax import loop, processes
+from hir_jax.devices import processes
+from hir_jax.run import loop
 from hir_jax.interrupts import Interrupted
 from tests.devices.processes_test import use_modes
 

@@ -195,6 +195,11 @@ def test_progress_may_be_changed_while_saving():
     assert sealed["content"] == {"buffer": [1]}
 
 
+def change_json(folder, **fields):
+    file = folder / "progress" / "progress.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | fields))
+
+
 @pytest.mark.parametrize(
     "damage",
     [
@@ -204,7 +209,7 @@ def test_progress_may_be_changed_while_saving():
         lambda folder: shutil.rmtree(folder / "leaves"),
         lambda folder: shutil.rmtree(folder / "state"),
         lambda folder: (folder / "state" / "_METADATA").write_text("{"),
-        lambda folder: (folder / "progress" / "metadata").write_text('{"content": {}, "crc32": 1}'),
+        lambda folder: change_json(folder, crc32=1),
     ],
     ids=["truncated", "byte", "progress", "leaves", "state", "metadata", "crc32"],
 )
@@ -222,6 +227,25 @@ def test_damaged_newest_is_reported_and_replaced(two_saved, damage, caplog):
     step, restored, progress = checkpoints.restore_latest(abstract(make_state()))
     assert (step, progress) == (6, {"iteration": 60})
     assert_same(restored, make_state(60))
+
+
+def test_a_checkpoint_of_another_format_is_told_and_not_taken_for_damage(two_saved):
+    checkpoints, directory = two_saved
+    change_json(directory / "6", format=99, hir_jax="9.9")
+    with pytest.raises(UserError, match=r"has format 99, as hir_jax 9\.9 writes it; this is"):
+        checkpoints.restore_latest(abstract(make_state()))
+    file = directory / "6" / "progress" / "progress.json"
+    file.rename(file.with_name("metadata"))  # as they were before there was a format
+    with pytest.raises(UserError, match=r"has no format, as hir_jax earlier than 0\.2\.0"):
+        checkpoints.restore_latest(abstract(make_state()))
+
+
+def test_another_version_of_the_same_format_is_read_and_told(two_saved, caplog):
+    checkpoints, directory = two_saved
+    change_json(directory / "6", hir_jax="9.9")
+    assert checkpoints.restore_latest(abstract(make_state()))[0] == 6
+    told = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert len(told) == 1 and "was written by hir_jax 9.9; this is" in told[0]
 
 
 def test_probe_finds_a_cut_file(two_saved):
@@ -346,7 +370,7 @@ def test_reading_leaves_the_writer_s_temporary_folders(two_saved):
 _SAVE_FOREVER = """
 import sys
 import jax, jax.numpy as jnp
-from hir_jax.checkpoint import Checkpoints
+from hir_jax.run.checkpoint import Checkpoints
 
 checkpoints = Checkpoints(sys.argv[1])
 wanted = {str(i): jax.ShapeDtypeStruct((200_000,), jnp.float32) for i in range(5)}

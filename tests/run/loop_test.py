@@ -134,7 +134,7 @@ def test_a_damaged_newest_checkpoint_is_passed_over(straight, tmp_path, caplog):
 KILLED = """
 import os, signal, sys
 from absl import app
-from hir_jax import loop
+from hir_jax.run import loop
 from hir_jax import cli
 
 def step(job, batch, original=loop.Job._step):
