@@ -94,7 +94,7 @@ from absl import app
 from hir_jax import cli
 from hir_jax.devices import processes
 from hir_jax.run import loop
-from hir_jax.interrupts import Interrupted
+from hir_jax.devices.interrupts import Interrupted
 from tests.devices.processes_test import use_modes
 
 processes.HEARTBEAT_SECONDS = 600
@@ -232,7 +232,7 @@ from absl import app
 import jax
 import numpy as np
 from hir_jax import cli
-from hir_jax import leaving, processes
+from hir_jax.devices import leaving, processes
 from hir_jax.errors import UserError
 
 leaving.GRACE, leaving.FAREWELL = 1, 3
