@@ -34,6 +34,7 @@ NEEDED = {
     "pretrain": ("output",),
     "experiment": ("workdir",),
 }
+OF_A_RUN = ("eval", "sample", "score", "export")  # they begin with the config of the --workdir
 ALONE = ("export", "pretrain", "experiment", "plan")  # modes of one process
 DEFAULT_CONFIG = "configs/tiny.py"
 DEFAULT_WORKDIR = "runs/tiny"
@@ -63,6 +64,11 @@ flags.DEFINE_string(
     "topology",
     None,
     "plan: a TPU slice to compile for, such as v5e:4x4; needs libtpu (default: the devices here).",
+)
+flags.DEFINE_bool(
+    "transfer",
+    False,
+    "eval: judge a run by other questions, instructions or another verifier than its own.",
 )
 flags.DEFINE_list("programs", ["training", "sampling"], "plan: what to compile.")
 flags.DEFINE_string(
@@ -132,7 +138,7 @@ def run(mode: str) -> dict | None:
         case "train":
             return loop.run(config, FLAGS.workdir or DEFAULT_WORKDIR)
         case "eval":
-            return evaluate_policy(config, FLAGS.workdir)
+            return evaluate_policy(config, FLAGS.workdir, FLAGS.transfer)
         case "sample":
             sample_file(config, FLAGS.workdir, FLAGS.input, FLAGS.output)
         case "score":
@@ -183,7 +189,7 @@ def _mesh_given() -> bool:
 def parse_flags(argv: Sequence[str]) -> list[str]:
     """absl's own parser; a faulty flag or config is a sentence and exit code 2, as in `main`."""
     names = [_name_of(argument) for argument in argv]
-    default = [] if "config" in names else [f"--config={DEFAULT_CONFIG}"]
+    default = [] if "config" in names else [f"--config={_default_config(argv)}"]
     try:
         rest = FLAGS([argv[0], *map(_shipped_config, [*default, *argv[1:]])])
         CONFIG.value.keys()  # a file that cannot be read says so at the first access only
@@ -201,6 +207,17 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
         message = sentence.strip() if is_own else str(e)
     print(f"error: {message}", file=sys.stderr)
     sys.exit(2)
+
+
+def _default_config(argv: Sequence[str]) -> str:
+    """What stands for --config where it is not given: the run's own, where there is a run."""
+    said = "\n".join(argv)  # before absl reads it: "--mode=eval", or "--mode" and then "eval"
+    mode, workdir = (
+        re.search(rf"^--?{name}[=\n](.*)$", said, re.M) for name in ("mode", "workdir")
+    )
+    if mode and workdir and mode[1] in OF_A_RUN:
+        return f"configs/workdir.py:{os.path.abspath(os.path.expanduser(workdir[1]))}"
+    return DEFAULT_CONFIG
 
 
 def _shipped_config(argument: str) -> str:

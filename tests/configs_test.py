@@ -1,4 +1,5 @@
 import ast
+import json
 import pathlib
 import re
 
@@ -6,13 +7,13 @@ import pytest
 from absl import flags
 from ml_collections import config_dict, config_flags
 
-from configs import common, flan_t5, paper
+from configs import common, flan_t5, paper, workdir
 from hir_jax.devices import sharding
 from hir_jax.errors import UserError
 from hir_jax.run import settings
 
 ROOT = pathlib.Path(__file__).parents[1]
-FILES = sorted(path for path in (ROOT / "configs").glob("*.py") if path.name != "__init__.py")
+FILES = sorted(path for path in (ROOT / "configs").glob("*.py") if path.name != "workdir.py")
 SOURCE = (ROOT / "configs" / "common.py").read_text()
 
 
@@ -91,6 +92,25 @@ def test_flan_t5_sizes(size):
 def test_an_unknown_size_is_refused():
     with pytest.raises(ValueError, match=r"expected a size of small, .*; found 'huge'"):
         flan_t5.get_config("huge")
+
+
+def test_a_runs_own_config_is_read_from_its_workdir(tmp_path):
+    config = common.get_config()
+    config.data.seed = 7
+    config.loss.contrastive_smoothing = 0.1
+    (tmp_path / "config.json").write_text(config.to_json_best_effort())
+    assert workdir.get_config(str(tmp_path)) == config
+    # As an earlier version wrote it, without a field that there is now.
+    fields = json.loads(config.to_json_best_effort())
+    del fields["buckets"]
+    (tmp_path / "config.json").write_text(json.dumps(fields))
+    assert workdir.get_config(str(tmp_path)) == config
+    for content in ('{"seed": "x"}', '{"unheard": 1}', "[1]", "{"):
+        (tmp_path / "config.json").write_text(content)
+        with pytest.raises(ValueError, match=r"a run's config in .*config\.json, found a fault"):
+            workdir.get_config(str(tmp_path))
+    with pytest.raises(ValueError, match="found a fault"):
+        workdir.get_config(str(tmp_path / "absent"))
 
 
 def test_paper_hyperparameters():

@@ -7,16 +7,26 @@ import ml_collections
 from hir_jax.commands.policy import load_policy
 from hir_jax.devices import processes
 from hir_jax.errors import UserError
-from hir_jax.run import evaluate, metrics, models, workdirs
+from hir_jax.run import evaluate, identity, metrics, models, workdirs
 from hir_jax.run.questions import load_questions
 
 
 def evaluate_policy(
-    config: ml_collections.ConfigDict, workdir: str | None
+    config: ml_collections.ConfigDict, workdir: str | None, transfer: bool = False
 ) -> dict[str, evaluate.Evaluation]:
-    """Scores the policy on `config.evaluate.split`; writes eval_<split>.json into the workdir."""
+    """Scores the policy on `config.evaluate.split`; writes eval_<split>.json into the workdir.
+
+    Raises:
+        UserError: the split is empty; or, without `transfer`, the run in the workdir was asked
+            other questions, by other instructions, or judged otherwise: its "test" questions could
+            then be among those that it was trained on.
+    """
     model, name = load_policy(config, workdir)
     questions = load_questions(config, model.codec)
+    if workdir and not transfer:
+        ours = identity.of_questions(model.codec, questions, config.verifier)
+        mend = "Leave out the flags that change it, or judge the run by it with --transfer."
+        identity.check(pathlib.Path(workdir), ours, mend)
     split = config.evaluate.split
     examples = getattr(questions.splits, split)
     if not examples:

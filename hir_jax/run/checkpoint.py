@@ -193,8 +193,8 @@ def _restore_newest(
 
 
 def _write(manager: ocp.CheckpointManager, number: int, state: PyTree, progress: Any) -> None:
-    arrays = _flatten(state)
-    leaves = {name: [_describe(arrays[name]), value] for name, value in _checksums(arrays).items()}
+    arrays = flatten(state)
+    leaves = {name: [_describe(arrays[name]), value] for name, value in checksums(arrays).items()}
     manager.save(
         number,
         args=ocp.args.Composite(
@@ -263,7 +263,7 @@ def _read_arrays(folder: epath.Path, abstract: PyTree, scope: str) -> PyTree:
     Raises UserError where others are stored, ValueError where an array is not what was written.
     """
     leaves = _read_json(folder, "leaves")
-    wanted = _flatten(abstract)
+    wanted = flatten(abstract)
     _check_match(
         folder,
         {name: stored for name, (stored, _) in leaves.items() if name.startswith(scope)},
@@ -273,7 +273,7 @@ def _read_arrays(folder: epath.Path, abstract: PyTree, scope: str) -> PyTree:
     restore_args = ocp.checkpoint_utils.construct_restore_args(wanted)
     args = ocp.args.PyTreeRestore(wanted, restore_args=restore_args, partial_restore=True)
     arrays = _read_all(folder, args)
-    changed = [name for name, value in _checksums(arrays).items() if value != leaves[name][1]]
+    changed = [name for name, value in checksums(arrays).items() if value != leaves[name][1]]
     if changed:
         raise ValueError(f"{len(changed)} arrays do not match their checksums: {changed[:3]}")
     return jax.tree.unflatten(jax.tree.structure(abstract), [arrays[name] for name in wanted])
@@ -307,7 +307,7 @@ def _check_match(folder: epath.Path, stored: dict[str, str], wanted: dict[str, s
         )
 
 
-def _flatten(tree: PyTree) -> dict[str, Any]:
+def flatten(tree: PyTree) -> dict[str, Any]:
     """Leaves by name, "opt_state/0/count"; containers without leaves vanish."""
     leaves = jax.tree.leaves_with_path(tree)
     return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
@@ -338,7 +338,8 @@ def _crc32(content: Any) -> int:
     return zlib.crc32(json.dumps(content).encode())
 
 
-def _checksums(arrays: Mapping[str, jax.Array]) -> dict[str, int]:
+def checksums(arrays: Mapping[str, jax.Array]) -> dict[str, int]:
+    """Of each array's bits, the same on any mesh; see `_checksum`."""
     # One at a time: on CPU devices, many collectives in flight at once can wait for each other's
     # threads for ever.
     return {name: int(_checksum(array)) for name, array in arrays.items()}

@@ -26,6 +26,7 @@ from hir_jax.hindsight.sample import Sample
 from hir_jax.run import (
     checkpoint,
     evaluate,
+    identity,
     metrics,
     models,
     settings,
@@ -76,6 +77,8 @@ class Job:
         self.codec, self.mesh = model.codec, model.mesh
         self.questions = load_questions(config, self.codec)
         self._check_splits()
+        identity.claim(self.workdir, identity.of_run(model, self.questions, config.verifier))
+        workdirs.record(workdir, config)
         self.sampler = models.make_sampler(config, model, self.questions.buckets.source)
         self.training = trainers.make_training(config, model)
         # The state takes the parameters over and donates them at each step, so the KL term's

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import ml_collections
+from absl import logging
 
 from hir_jax.data.example import Example
 from hir_jax.devices import processes
@@ -16,8 +17,22 @@ from hir_jax.errors import UserError
 from hir_jax.hindsight.relabel import Instructions, relabel
 from hir_jax.hindsight.sample import Sample
 
-# A run may be resumed with these changed: they do not change what it computes up to there.
-FREE = ("iterations", "evaluate.split", "checkpoint.", "mesh.", "data.tfds_dir")
+# A run may be resumed with these changed. They do not change what it computes up to there: where
+# something lies is no matter, since `identity` holds what is read.
+FREE = (
+    "iterations",
+    "evaluate.split",
+    "checkpoint.",
+    "train.log_every",
+    "model.path",
+    "data.path",
+    "data.dev_path",
+    "data.test_path",
+    "data.bigbench_dir",
+    "data.tfds_dir",
+)
+# Nor do these, but sums are rounded otherwise.
+ROUNDING = ("mesh.", "sample.rows", "train.accumulation", "train.logits_mib", "train.remat")
 
 # A network's file system may show a new file late.
 SEEN_SECONDS = 60
@@ -29,7 +44,7 @@ def checkpoint_folder(workdir: str) -> str:
 
 
 def claim(workdir: str, config: ml_collections.ConfigDict) -> None:
-    """Makes the workdir this config's, or checks that it is.
+    """Makes the workdir this config's, or checks that it is; see `record`.
 
     Raises:
         UserError: it holds a run of another config; the fields that differ are listed. Or other
@@ -43,12 +58,19 @@ def claim(workdir: str, config: ml_collections.ConfigDict) -> None:
         try:
             _check_same(folder, ours)
             folder.mkdir(parents=True, exist_ok=True)
-            write_json(folder / "config.json", ours)
+            if not is_begun(folder):
+                write_json(folder / "config.json", ours)
         except OSError as e:
             raise UserError(f"--workdir: cannot write to {folder}: {e.strerror}.") from e
 
     processes.on_first(write)
     _check_shared(folder / "config.json")
+
+
+def record(workdir: str, config: ml_collections.ConfigDict) -> None:
+    """Writes the config of a run that goes on, with what it is free to change."""
+    ours = json.loads(config.to_json_best_effort())
+    processes.on_first(lambda: write_json(pathlib.Path(workdir) / "config.json", ours))
 
 
 def _check_shared(file: pathlib.Path) -> None:
@@ -66,11 +88,16 @@ def _check_shared(file: pathlib.Path) -> None:
         )
 
 
+def is_begun(workdir: pathlib.Path) -> bool:
+    """Whether a run has saved anything there."""
+    return (workdir / "checkpoints").exists()
+
+
 def _check_same(folder: pathlib.Path, ours: dict[str, Any]) -> None:
+    """Raises UserError where the folder is another run's."""
     file = folder / "config.json"
-    has_checkpoints = (folder / "checkpoints").exists()
     if not file.exists():
-        if has_checkpoints:
+        if is_begun(folder):
             raise UserError(f"{folder} has checkpoints but no config.json; give another --workdir.")
         return
     try:
@@ -81,19 +108,33 @@ def _check_same(folder: pathlib.Path, ours: dict[str, Any]) -> None:
         raise UserError(
             f"{file}: expected the config of a run, found something else; give another --workdir."
         )
-    old, new = _flatten(theirs), _flatten(ours)
-    differing = [
-        f"{name}: {old.get(name, 'absent')!r} in the workdir, {new.get(name, 'absent')!r} now"
-        for name in sorted(old | new)
-        if old.get(name) != new.get(name) and not name.startswith(FREE)
-    ]
     # A run that failed before its first checkpoint, by a wrong path for example, is begun anew.
-    if differing and has_checkpoints:
+    if not is_begun(folder):
+        return
+    changed = {
+        name: f"{name}: {old!r} in the workdir, {new!r} now"
+        for name, (old, new) in differences(theirs, ours).items()
+    }
+    differing = [text for name, text in changed.items() if not name.startswith(FREE + ROUNDING)]
+    if differing:
         raise UserError(
             f"The workdir {folder} belongs to a run with another config:\n  "
             + "\n  ".join(differing)
             + "\nGive the same flags to resume it, or another --workdir to start anew."
         )
+    rounding = [text for name, text in changed.items() if name.startswith(ROUNDING)]
+    if rounding:
+        logging.warning("from here on sums are rounded otherwise: %s", "; ".join(rounding))
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """The fields, "data.seed" and the like, in which two configs differ, with both values."""
+    old, new = _flatten(old), _flatten(new)
+    return {
+        name: (old.get(name, "absent"), new.get(name, "absent"))
+        for name in sorted(old | new)
+        if old.get(name, "absent") != new.get(name, "absent")
+    }
 
 
 def write_json(file: pathlib.Path, content: Any) -> None:

@@ -168,6 +168,20 @@ def test_flags_refused_in_a_process_of_its_own(argument, says):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--mode=eval", "--workdir=/runs/a"], "configs/workdir.py:/runs/a"),
+        (["--workdir", "/runs/a", "-mode", "score"], "configs/workdir.py:/runs/a"),
+        (["--mode=eval"], cli.DEFAULT_CONFIG),
+        (["--workdir=/runs/a"], cli.DEFAULT_CONFIG),
+        (["--mode=train", "--workdir=/runs/a"], cli.DEFAULT_CONFIG),
+    ],
+)
+def test_modes_of_a_run_begin_with_its_config(arguments, expected):
+    assert cli._default_config(["main.py", *arguments]) == expected
+
+
 def test_faulty_flags(refused):
     refused("--config.data.taks=x", says=["--config.data.taks", "'taks'", "mean 'task'?"])
     refused("--config.nomodel.x=1", says="--config.nomodel.x: the config has no field 'nomodel'")

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from hir_jax import data
+from hir_jax.commands import eval as eval_module
 from hir_jax.commands.eval import evaluate_policy
 from hir_jax.commands.export import export_policy
 from hir_jax.commands.lines import read_jsonl
@@ -52,6 +53,11 @@ def workdir(tmp_path_factory):
 def without_dev(config, codec, load=load_questions):
     questions = load(config, codec)
     return type(questions)(**vars(questions) | {"splits": questions.splits._replace(dev=())})
+
+
+@pytest.fixture(autouse=True)
+def questions_of_the_run(monkeypatch):
+    monkeypatch.setattr(eval_module, "load_questions", without_dev)
 
 
 def write(file, records):

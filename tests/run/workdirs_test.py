@@ -6,7 +6,7 @@ from hir_jax.data import Example
 from hir_jax.errors import UserError
 from hir_jax.hindsight.relabel import Instructions
 from hir_jax.hindsight.sample import Sample
-from hir_jax.run.workdirs import claim, write_json, write_samples
+from hir_jax.run.workdirs import claim, record, write_json, write_samples
 from tests import tiny
 
 
@@ -44,8 +44,25 @@ def test_fields_that_change_nothing_computed_so_far_are_free(tmp_path, config):
     config.checkpoint.every_steps = 9
     config.evaluate.split = "dev"
     config.data.tfds_dir = "elsewhere"
+    config.model.path = "moved"
+    config.data.path = "moved.jsonl"
+    config.train.log_every = 9
     claim(str(tmp_path), config)
+    assert json.loads((tmp_path / "config.json").read_text())["iterations"] == 2  # until all fits
+    record(str(tmp_path), config)
     assert json.loads((tmp_path / "config.json").read_text())["iterations"] == 7
+
+
+def test_fields_that_change_the_rounding_are_free_and_told(tmp_path, config, caplog):
+    begin_run(tmp_path, config)
+    config.sample.rows = 16
+    config.train.remat = True
+    claim(str(tmp_path), config)
+    (told,) = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+    assert told == (
+        "from here on sums are rounded otherwise: sample.rows: 8 in the workdir, 16 now; "
+        "train.remat: False in the workdir, True now"
+    )
 
 
 def test_all_differing_fields_are_listed_and_nothing_is_changed(tmp_path, config):

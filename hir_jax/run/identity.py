@@ -1,0 +1,98 @@
+"""What a run reads, as digests: a run is what it reads, not where that lies.
+
+They stand in the workdir's identity.json. A run that is resumed, or judged, must read the same; the
+folders that it reads from may have moved.
+"""
+
+import hashlib
+import inspect
+import json
+import pathlib
+import sys
+from typing import Any
+
+from hir_jax.devices import processes
+from hir_jax.errors import UserError
+from hir_jax.model.codec import Codec
+from hir_jax.run import checkpoint, workdirs
+from hir_jax.run.models import Model
+from hir_jax.run.questions import Questions
+
+FILE = "identity.json"
+
+# What a digest is of, for the message.
+MEANING = {
+    "weights": "the model's weights",
+    "tokenizer": "the tokenizer's pieces",
+    "train": "the training questions, in their order",
+    "dev": "the development questions, in their order",
+    "test": "the test questions, in their order",
+    "prompts": "the questions' tokens under both instructions",
+    "verifier": "the source of the verifier",
+}
+
+
+def of_run(model: Model, questions: Questions, verifier: str) -> dict[str, str]:
+    """The digests of all that decides what a run computes, besides its config."""
+    weights = checkpoint.checksums(checkpoint.flatten(model.params))
+    return {"weights": _digest(weights)} | of_questions(model.codec, questions, verifier)
+
+
+def of_questions(codec: Codec, questions: Questions, verifier: str) -> dict[str, str]:
+    """Of what is asked, and how it is judged; `verifier` is the name in the config."""
+    table = questions.prompts
+    return {
+        "tokenizer": _digest(sorted(codec.tokenizer.get_vocab().items())),
+        **{side: _digest(examples) for side, examples in questions.splits._asdict().items()},
+        "prompts": _digest([sorted(table.correct.items()), sorted(table.wrong.items())]),
+        "verifier": _digest(_source(verifier)),
+    }
+
+
+def _source(verifier: str) -> str:
+    """The user's module that a verifier is in, as text; of those built in, the name."""
+    module = sys.modules.get(verifier.partition(":")[0])
+    return inspect.getsource(module) if ":" in verifier and module else verifier
+
+
+def claim(workdir: pathlib.Path, ours: dict[str, str]) -> None:
+    """Makes the workdir this identity's, or checks that it is.
+
+    Raises:
+        UserError: the run in it has read something else; what differs is listed.
+    """
+
+    def write() -> None:
+        if workdirs.is_begun(workdir):
+            _check(workdir, ours, "Give it what it began with, or another --workdir to start anew.")
+        else:
+            workdirs.write_json(workdir / FILE, ours)
+
+    processes.on_first(write)
+
+
+def check(workdir: pathlib.Path, ours: dict[str, str], mend: str) -> None:
+    """Raises UserError where a run has read something else than `ours`, as far as that goes."""
+    processes.on_first(lambda: _check(workdir, ours, mend))
+
+
+def _check(workdir: pathlib.Path, ours: dict[str, str], mend: str) -> None:
+    file = workdir / FILE
+    try:
+        theirs = json.loads(file.read_text(encoding="utf-8"))
+        differing = [name for name in ours if theirs[name] != ours[name]]
+    except (OSError, ValueError, TypeError, KeyError) as e:
+        raise UserError(
+            f"{file}: expected the digests of what the run reads, found none ({e}). Put the file "
+            "back, or give another --workdir."
+        ) from e
+    if differing:
+        raise UserError(
+            f"The run in {workdir} read something else than what is here now:\n  "
+            + "\n  ".join(f"{name}: {MEANING[name]}" for name in differing)
+            + f"\n{mend}"
+        )
+
+
+def _digest(content: Any) -> str:
+    return hashlib.sha256(repr(content).encode("utf-8", "surrogatepass")).hexdigest()[:32]
