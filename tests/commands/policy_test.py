@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from hir_jax import data
-from hir_jax.commands import eval as eval_module
 from hir_jax.commands.eval import evaluate_policy
 from hir_jax.commands.export import export_policy
 from hir_jax.commands.lines import read_jsonl
@@ -53,11 +52,6 @@ def workdir(tmp_path_factory):
 def without_dev(config, codec, load=load_questions):
     questions = load(config, codec)
     return type(questions)(**vars(questions) | {"splits": questions.splits._replace(dev=())})
-
-
-@pytest.fixture(autouse=True)
-def questions_of_the_run(monkeypatch):
-    monkeypatch.setattr(eval_module, "load_questions", without_dev)
 
 
 def write(file, records):
@@ -237,8 +231,8 @@ def test_export_without_a_workdir_gives_the_model(tmp_path):
 
 
 def test_eval_scores_the_best_checkpoint_and_writes_the_split(workdir):
-    config = tiny.config()
-    (name, found), *rest = evaluate_policy(config, str(workdir)).items()
+    config = tiny.config()  # with development questions, which the run had none of
+    (name, found), *rest = evaluate_policy(config, str(workdir), transfer=True).items()
     assert not rest
     assert name == f"{workdir}, best checkpoint (step {best_params(workdir)[0]}): test"
     after = json.loads((workdir / "eval.json").read_text())["after"]
@@ -246,7 +240,8 @@ def test_eval_scores_the_best_checkpoint_and_writes_the_split(workdir):
     record = json.loads((workdir / "eval_test.json").read_text())
     assert after.items() <= record.items()
     assert (record["task"], record["split"]) == ("boolean_expressions", "test")
-    (found,) = evaluate_policy(tiny.config(**{"evaluate.split": "dev"}), str(workdir)).values()
+    config = tiny.config(**{"evaluate.split": "dev"})
+    (found,) = evaluate_policy(config, str(workdir), transfer=True).values()
     assert found.asked_correct.n == 2
     assert (workdir / "eval_dev.json").exists()
 
