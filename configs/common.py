@@ -40,6 +40,7 @@ def get_config() -> ml_collections.ConfigDict:
     data.difficulty = 3  # generated: things in a question; the range depends on the task
     data.max_source_tokens = 512  # longest prompt, EOS included
     data.too_long = "error"  # prompts beyond that: error | drop (counted in the log)
+    data.unwritable = "error"  # answers that the tokenizer cannot write: error | drop (counted)
 
     config.sample = sample = ml_collections.ConfigDict()
     sample.samples = 4  # R: outputs a question and iteration

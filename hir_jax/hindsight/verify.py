@@ -31,7 +31,7 @@ class Verdict:
 
 Verifier = Callable[[str, Example], Verdict]
 
-_UNREADABLE = Verdict(correct=False, parsed=False)
+UNREADABLE = Verdict(correct=False, parsed=False)
 
 # A leading full stop or comma is outer punctuation, but not where a number begins with it: ".5".
 _OUTER_START = re.compile(r"\A(?:[\s\"'`“‘«„(\[{¿¡]|[.,;:!?](?!\d))+")
@@ -85,7 +85,7 @@ def choice(output: str, example: Example) -> Verdict:
         )
     named = _named_options(output, example.options)
     if len(named) != 1:
-        return _UNREADABLE
+        return UNREADABLE
     return Verdict(example.options[named.pop()] in example.answers, parsed=True)
 
 
@@ -128,7 +128,7 @@ def number(output: str, example: Example) -> Verdict:
         )
     found = _numbers(output)
     if len(found) != 1:
-        return _UNREADABLE
+        return UNREADABLE
     return Verdict(found in values, parsed=True)
 
 

@@ -1,6 +1,9 @@
 """Between text and tokens."""
 
 import dataclasses
+import functools
+import itertools
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,14 +18,60 @@ class Codec:
     eos_id: int
 
     def encode(self, texts: Sequence[str]) -> list[Tokens]:
-        """The tokens of each text, without an EOS."""
+        """The tokens of each text, without an EOS.
+
+        What a text says is text: "</s>" in it is read as "< /s>", never as the token of that name.
+        """
         if not texts:
             return []
-        encoded = self.tokenizer(list(texts), add_special_tokens=False)
+        plain = [self._special_name.sub(_apart, text) for text in texts]
+        encoded = self.tokenizer(plain, add_special_tokens=False)
         return [tuple(ids) for ids in encoded["input_ids"]]
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """The text of tokens, special ones left out."""
+        """The text of tokens but the EOS, for people: those without a text by their names."""
         # The model's EOS need not be one of the tokenizer's special tokens.
         kept = [token for token in tokens if token != self.eos_id]
-        return self.tokenizer.decode(kept, skip_special_tokens=True).strip()
+        runs = itertools.groupby(kept, self._is_hidden)
+        return "".join(
+            "".join(map(self._name, run)) if hidden else self.tokenizer.decode(list(run))
+            for hidden, run in runs
+        ).strip()
+
+    def read(self, tokens: Sequence[int]) -> str | None:
+        """What an output says; None where some of its tokens, but the EOS, have no text.
+
+        Such are special tokens and ids beyond the tokenizer's, for which models have embeddings: an
+        output with a pad in it would otherwise pass for the same text without.
+        """
+        hidden = any(self._is_hidden(token) for token in tokens if token != self.eos_id)
+        return None if hidden else self.decode(tokens)
+
+    def lacks(self, tokens: Sequence[int]) -> bool:
+        """Whether the text that these tokens were made of has characters without a token."""
+        return self.tokenizer.unk_token_id in tokens
+
+    def _is_hidden(self, token: int) -> bool:
+        return token in self._special or token >= self._size
+
+    def _name(self, token: int) -> str:
+        return self.tokenizer.convert_ids_to_tokens(token) or f"<{token}>"
+
+    @functools.cached_property
+    def _size(self) -> int:
+        return len(self.tokenizer)
+
+    @functools.cached_property
+    def _special(self) -> frozenset[int]:
+        added = self.tokenizer.added_tokens_decoder
+        ids = {token for token, said in added.items() if said.special}
+        return frozenset(ids | set(self.tokenizer.all_special_ids))
+
+    @functools.cached_property
+    def _special_name(self) -> re.Pattern[str]:
+        names = sorted(map(self._name, self._special), key=len, reverse=True)
+        return re.compile("|".join(map(re.escape, names)))
+
+
+def _apart(name: re.Match[str]) -> str:
+    return f"{name[0][0]} {name[0][1:]}"

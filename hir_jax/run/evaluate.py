@@ -112,7 +112,7 @@ def evaluate(
     def score(correct: bool) -> Score:
         asked = prompts.prompts(examples, correct)
         outputs = sampler(params, asked, jax.random.key(0), temperature=0.0, progress=progress)
-        texts = [[codec.decode(output.tokens)] for (output,) in outputs]
+        texts = [[codec.read(output.tokens)] for (output,) in outputs]
         verdicts = [verdict for (verdict,) in judge(verifier, examples, texts)]
         return Score(
             correct=sum(v.correct for v in verdicts),

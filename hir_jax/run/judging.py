@@ -4,13 +4,13 @@ from collections.abc import Sequence
 
 from hir_jax.data.example import Example
 from hir_jax.devices import processes
-from hir_jax.hindsight.verify import Verdict, Verifier
+from hir_jax.hindsight.verify import UNREADABLE, Verdict, Verifier
 
 
 def judge(
-    verifier: Verifier, examples: Sequence[Example], texts: Sequence[Sequence[str]]
+    verifier: Verifier, examples: Sequence[Example], texts: Sequence[Sequence[str | None]]
 ) -> list[list[Verdict]]:
-    """The verdict of each output of each example.
+    """The verdict of each output of each example; one that has no text (None) is unreadable.
 
     Each process judges a share, since a user's verifier may be slow, and all get all verdicts. A
     verifier must therefore give the same verdict wherever it runs.
@@ -18,8 +18,9 @@ def judge(
     pairs = zip(examples, texts, strict=True)
     outputs = [(text, example) for example, own in pairs for text in own]
 
-    def verdict(output: tuple[str, Example]) -> tuple[bool, bool]:
-        found = verifier(*output)
+    def verdict(output: tuple[str | None, Example]) -> tuple[bool, bool]:
+        text, example = output
+        found = UNREADABLE if text is None else verifier(text, example)
         return bool(found.correct), bool(found.parsed)
 
     verdicts = iter(processes.shared_out(outputs, verdict))

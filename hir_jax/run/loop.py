@@ -228,7 +228,8 @@ class Job:
                 progress=lambda n: (bar.update(n), self.interrupts.check()),
             )
         texts = [[self.codec.decode(output.tokens) for output in drawn] for drawn in outputs]
-        verdicts = judge(self.questions.verifier, examples, texts)
+        read = [[self.codec.read(output.tokens) for output in drawn] for drawn in outputs]
+        verdicts = judge(self.questions.verifier, examples, read)
         samples = [
             Sample(
                 example_id=example.id,

@@ -14,7 +14,7 @@ from hir_jax.hindsight import verify
 from hir_jax.hindsight.relabel import Instructions
 from hir_jax.model import batching
 from hir_jax.model.codec import Codec
-from hir_jax.run import prompts
+from hir_jax.run import prompts, writing
 from hir_jax.run.prompts import PromptTable
 
 
@@ -43,19 +43,22 @@ def load_questions(config: ml_collections.ConfigDict, codec: Codec) -> Questions
     """The questions of `config.data`, checked and encoded.
 
     Raises:
-        UserError: the data is at fault, or a prompt or (for sft) an answer is too long.
+        UserError: the data is at fault, a prompt or (for sft) an answer is too long, or an answer
+            cannot be written.
     """
     verifier = verify.resolve(config.verifier)
     splits = data.load(config.data)
     instructions = Instructions(config.instruction.correct, config.instruction.wrong)
     every = [example for split in splits for example in split]
-    table = PromptTable.build(codec, every, instructions)
-    lengths = {example.id: table.length(example.id) for example in every}
-    dropped = prompts.check_lengths(lengths, config.data.max_source_tokens, config.data.too_long)
-    splits = data.Splits(*(tuple(e for e in split if e.id not in dropped) for split in splits))
     if config.verifier in verify.BUILT_IN:
         for example in every:
             verifier("", example)  # one that does not suit the questions says so now
+    table = PromptTable.build(codec, every, instructions)
+    lengths = {example.id: table.length(example.id) for example in every}
+    dropped = prompts.check_lengths(lengths, config.data.max_source_tokens, config.data.too_long)
+    dropped |= writing.check_answers(codec, every, verifier, config.data.unwritable)
+    writing.tell_unknown(codec, table.correct)
+    splits = data.Splits(*(tuple(e for e in split if e.id not in dropped) for split in splits))
     _check_answers(config, codec, splits.train)
     buckets = batching.make_buckets(
         [length for name, length in lengths.items() if name not in dropped],

@@ -15,6 +15,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "model.dtype": DTYPES,
     "sample.dtype": (*DTYPES, None),
     "data.too_long": ("error", "drop"),
+    "data.unwritable": ("error", "drop"),
     "replay.dedup": replay.DEDUP_MODES,
     "sub_output.mode": relabel.MODES,
     "loss.contrastive": ("pairwise", "in_batch"),

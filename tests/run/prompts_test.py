@@ -26,33 +26,6 @@ def example(name, question):
     return Example(name, question, (), ("True",), "boolean_expressions", question)
 
 
-def test_encode_adds_no_eos(codec):
-    assert codec.encode(["not True", "False"]) == [ids("not True"), ids("False")]
-    assert codec.encode([]) == []
-
-
-def test_encode_ignores_truncation_and_padding_of_the_tokenizer_file():
-    tokenizer = tiny.tokenizer()
-    tokenizer.backend_tokenizer.enable_truncation(2)
-    tokenizer.backend_tokenizer.enable_padding(length=8)
-    codec = Codec(tokenizer, EOS)
-    assert codec.encode(["not True and False", "False"]) == [
-        ids("not True and False"),
-        ids("False"),
-    ]
-
-
-def test_decode_leaves_special_tokens_out(codec):
-    assert codec.decode((*ids("not True"), 0, EOS)) == "not True"
-    assert codec.decode((EOS,)) == ""
-
-
-def test_decode_leaves_out_a_model_eos_that_the_tokenizer_does_not_know_as_special():
-    (eos,) = ids("w9")
-    codec = Codec(tiny.tokenizer(), eos)
-    assert codec.decode((*ids("not True"), eos)) == "not True"
-
-
 def test_prompts_under_both_instructions(codec):
     one = example("t/1", "not True is")
     table = PromptTable.build(codec, [one], Instructions("correct answer", "wrong"))
