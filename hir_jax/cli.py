@@ -88,12 +88,11 @@ def main(argv: Sequence[str]) -> None:
     from hir_jax.devices import leaving, processes
     from hir_jax.devices.interrupts import Interrupted
     from hir_jax.errors import UserError
-    from hir_jax.run import evaluate
 
     try:
         if len(argv) > 1:
             raise UserError(f"Expected flags only, found {argv[1:]}. Flags begin with two dashes.")
-        results = run(FLAGS.mode)
+        text = run(FLAGS.mode)
     except UserError as e:
         leaving.leave(f"error: {e}", 2)
     except Interrupted as e:
@@ -104,13 +103,13 @@ def main(argv: Sequence[str]) -> None:
         if processes.many():
             leaving.fail(e)
         raise
-    if results and processes.is_first():
-        print(evaluate.table(results))
+    if text and processes.is_first():
+        print(text)
     leaving.finish()
 
 
-def run(mode: str) -> dict | None:
-    """Calls the mode's function; evaluations to print, if it gives any."""
+def run(mode: str) -> str | None:
+    """Calls the mode's function; what to print, if there is anything."""
     from hir_jax.errors import UserError
 
     missing = [f"--{name}" for name in NEEDED.get(mode, ()) if not FLAGS[name].value]
@@ -130,23 +129,23 @@ def run(mode: str) -> dict | None:
     from hir_jax.commands.sample import sample_file
     from hir_jax.commands.score import score_file
     from hir_jax.planning import plan
-    from hir_jax.run import loop
+    from hir_jax.run import evaluate, loop
 
     config = CONFIG.value
     logging.info("devices: %s", jax.devices())
     match mode:
         case "train":
-            return loop.run(config, FLAGS.workdir or DEFAULT_WORKDIR)
+            return loop.run(config, FLAGS.workdir or DEFAULT_WORKDIR).table()
         case "eval":
-            return evaluate_policy(config, FLAGS.workdir, FLAGS.transfer)
+            return evaluate.table(evaluate_policy(config, FLAGS.workdir, FLAGS.transfer))
         case "sample":
             sample_file(config, FLAGS.workdir, FLAGS.input, FLAGS.output)
         case "score":
             score_file(config, FLAGS.workdir, FLAGS.input, FLAGS.output)
         case "experiment":
-            print(experiment.run(config, FLAGS.workdir))
+            return experiment.run(config, FLAGS.workdir)
         case "plan":
-            print(plan.run(config, FLAGS.topology, not _mesh_given(), FLAGS.programs))
+            return plan.run(config, FLAGS.topology, not _mesh_given(), FLAGS.programs)
         case "pretrain":
             pretrain.pretrain(config, FLAGS.output)
         case "export":

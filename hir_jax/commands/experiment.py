@@ -13,10 +13,12 @@ import numpy as np
 from absl import logging
 
 from hir_jax.errors import UserError
-from hir_jax.run import loop, metrics, workdirs
+from hir_jax.run import evaluate, loop, metrics, outcome, workdirs
 from hir_jax.run.evaluate import Evaluation
+from hir_jax.run.outcome import Outcome
+from hir_jax.run.statistics import Estimate
 
-BASE = "base"  # the row of the starting model
+BASE, CONSTANT = "base", "best constant"  # the rows of the starting model and of no model
 
 
 class Cell(NamedTuple):
@@ -30,9 +32,7 @@ class Cell(NamedTuple):
 class Result(NamedTuple):
     """What a run gave."""
 
-    before: Evaluation  # on the test questions
-    after: Evaluation
-    samples: int  # drawn in all
+    outcome: Outcome  # on the test questions
     curve: tuple[tuple[int, float, float], ...]  # (samples drawn, accuracy, gap), development
 
 
@@ -93,32 +93,102 @@ def read_result(folder: pathlib.Path) -> Result:
     lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     rows = [row for row in map(json.loads, lines) if row["phase"] == "evaluate"]
     return Result(
-        before=Evaluation.from_json(record["before"]),
-        after=Evaluation.from_json(record["after"]),
-        samples=record["samples"],
+        outcome=Outcome.from_json(record),
         curve=tuple((row["samples_drawn"], row["accuracy"], row["gap"]) for row in rows),
     )
 
 
 def table(results: Results) -> str:
-    """Mean ± standard deviation over seeds of the test accuracy, and of the gap, in points."""
+    """Test accuracy and gap of every variant and task, their differences, and what ± and [] are."""
     tasks = list(dict.fromkeys(cell.task for cell in results))
     variants = list(dict.fromkeys(cell.variant for cell in results))
 
-    def cells(variant: str, task: str) -> str:
-        chosen = [r for c, r in results.items() if c.task == task and variant in (c.variant, BASE)]
-        final = [r.before if variant == BASE else r.after for r in chosen]
-        accuracy = spread([100 * e.asked_correct.accuracy for e in final])
-        return f"{accuracy} (gap {spread([100 * e.gap for e in final])})"
+    def outcomes(variant: str, task: str) -> list[Outcome]:
+        return [r.outcome for c, r in results.items() if (c.variant, c.task) == (variant, task)]
 
-    rows = [(variant, *(cells(variant, task) for task in tasks)) for variant in (BASE, *variants)]
-    return metrics.format_markdown(("", *tasks), rows)
+    # Each starting model once: mostly it is the same for all.
+    starts = {
+        task: list(dict.fromkeys(o.before for v in variants for o in outcomes(v, task)))
+        for task in tasks
+    }
+    rows = [
+        (CONSTANT, *(_constants(starts[task]) for task in tasks)),
+        (BASE, *(_measures(starts[task]) for task in tasks)),
+        *((variant, *(_cell(outcomes(variant, task)) for task in tasks)) for variant in variants),
+    ]
+    parts = [metrics.format_markdown(("", *tasks), rows), _caption(starts)]
+    if len(variants) > 1:
+        first = "hir" if "hir" in variants else variants[0]
+        rows = [
+            (
+                f"{first} - {other}",
+                *(_differences(outcomes(first, task), outcomes(other, task)) for task in tasks),
+            )
+            for other in variants
+            if other != first
+        ]
+        parts += [metrics.format_markdown(("difference", *tasks), rows), DIFFERENCES]
+    return "\n\n".join(parts)
+
+
+DIFFERENCES = (
+    "Differences in points of the means over seeds, with 95% intervals over test questions: paired "
+    "by question, clustered by story."
+)
+
+
+def _caption(starts: Mapping[str, Sequence[Evaluation]]) -> str:
+    def size(evaluation: Evaluation) -> str:
+        return f"{evaluation.asked_correct.n} ({len(set(evaluation.stories))})"
+
+    sizes = {task: " or ".join(dict.fromkeys(map(size, found))) for task, found in starts.items()}
+    return (
+        "Test accuracy in % and gap in points: mean over seeds ± standard deviation over seeds "
+        "(what another training run would change), [95% interval of the mean over test questions, "
+        "clustered by story] (what other questions would change). Test questions (stories): "
+        + ", ".join(f"{task} {text}" for task, text in sizes.items())
+        + "."
+    )
+
+
+def _cell(outcomes: Sequence[Outcome]) -> str:
+    text = _measures([o.after for o in outcomes])
+    failed = sum(not o.beat_the_start for o in outcomes)
+    return f"{text}; {outcome.NOTHING}: {failed} of {len(outcomes)}" if failed else text
+
+
+def _measures(runs: Sequence[Evaluation]) -> str:
+    """Accuracy and gap: "89.6 ± 1.3 [84.0, 93.4] (gap 73.5 ± 4.0 [66.0, 79.8])"."""
+    found = evaluate.estimate(runs) if evaluate.same_questions(runs) else {}
+
+    def measure(name: str, values: Sequence[float]) -> str:
+        text = spread([100 * value for value in values])
+        return f"{text} {_interval(found[name])}" if found else text
+
+    accuracy = measure("asked_correct", [run.asked_correct.accuracy for run in runs])
+    return f"{accuracy} (gap {measure('gap', [run.gap for run in runs])})"
+
+
+def _differences(first: Sequence[Outcome], other: Sequence[Outcome]) -> str:
+    ours, theirs = [o.after for o in first], [o.after for o in other]
+    if not evaluate.same_questions([*ours, *theirs]):
+        return "other questions"
+    found = evaluate.compare(ours, theirs)
+    return f"{evaluate.points(found['asked_correct'])} (gap {evaluate.points(found['gap'])})"
+
+
+def _constants(runs: Sequence[Evaluation]) -> str:
+    return " or ".join(dict.fromkeys(evaluate.constant(run.constant) for run in runs))
+
+
+def _interval(found: Estimate) -> str:
+    return f"[{100 * found.low:.1f}, {100 * found.high:.1f}]"
 
 
 def spread(values: Sequence[float]) -> str:
-    """Mean ± sample standard deviation."""
-    deviation = np.std(values, ddof=1) if len(values) > 1 else 0.0
-    return f"{np.mean(values):.1f} ± {deviation:.1f}"
+    """Mean ± sample standard deviation; a single value has none."""
+    mean = f"{np.mean(values):.1f}"
+    return mean if len(values) == 1 else f"{mean} ± {np.std(values, ddof=1):.1f}"
 
 
 def figure(results: Results, file: pathlib.Path) -> None:
@@ -167,9 +237,4 @@ def _curve(axis: Any, drawn: np.ndarray, values: np.ndarray, color: str, label: 
 
 def to_json(cell: Cell, result: Result) -> Mapping[str, Any]:
     """One record of results.json."""
-    return cell._asdict() | {
-        "before": result.before.to_json(),
-        "after": result.after.to_json(),
-        "samples": result.samples,
-        "curve": result.curve,
-    }
+    return cell._asdict() | result.outcome.to_json() | {"curve": result.curve}

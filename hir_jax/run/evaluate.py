@@ -1,52 +1,47 @@
 """How well a policy follows both instructions, with what a reader needs to trust the figure."""
 
-import collections
 import dataclasses
+import hashlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-import scipy.stats
+import numpy as np
 
 from hir_jax.data.example import Example
 from hir_jax.decoding.sampler import Sampler
+from hir_jax.errors import UserError
 from hir_jax.hindsight.verify import Verifier
 from hir_jax.model.codec import Codec
 from hir_jax.model.config import Params
-from hir_jax.run import metrics
+from hir_jax.run import metrics, statistics
+from hir_jax.run.constant import Constant, best_constant
 from hir_jax.run.judging import judge
 from hir_jax.run.prompts import PromptTable
+from hir_jax.run.statistics import Estimate
 
 
 @dataclasses.dataclass(frozen=True)
 class Score:
-    """Verdicts on one answer to each question."""
+    """Verdicts on one answer to each question.
 
-    correct: int
+    Attributes:
+        right: the verdict of each question, in their order.
+        unparseable: answers that could not be read.
+    """
+
+    right: tuple[bool, ...]
     unparseable: int
-    n: int
+
+    @property
+    def n(self) -> int:
+        """Questions."""
+        return len(self.right)
 
     @property
     def accuracy(self) -> float:
         """Share of right answers."""
-        return self.correct / self.n
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """The 95% Wilson score interval (Wilson, 1927) of the accuracy."""
-        test = scipy.stats.binomtest(self.correct, self.n)
-        low, high = test.proportion_ci(0.95, method="wilson")
-        return float(low), float(high)
-
-    def to_json(self) -> dict[str, Any]:
-        """Counts and what follows from them."""
-        return {
-            "accuracy": self.accuracy,
-            "interval": list(self.interval),
-            "correct": self.correct,
-            "unparseable": self.unparseable,
-            "n": self.n,
-        }
+        return sum(self.right) / self.n
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,35 +51,75 @@ class Evaluation:
     Attributes:
         asked_correct: under p_correct.
         asked_wrong: under p_wrong; still counts *right* answers.
-        majority: accuracy of the best constant answer to these questions.
+        constant: the best constant answer to these questions.
+        stories: the number of each question's story, from 0.
+        digest: of the questions; evaluations that agree in it can be compared pair by pair.
     """
 
     asked_correct: Score
     asked_wrong: Score
-    majority: float
+    constant: Constant
+    stories: tuple[int, ...]
+    digest: str
 
     @property
     def gap(self) -> float:
         """Accuracy under p_correct minus accuracy under p_wrong."""
         return self.asked_correct.accuracy - self.asked_wrong.accuracy
 
+    @property
+    def quality(self) -> list[float]:
+        """What makes one policy better than another: accuracy, then the gap."""
+        return [self.asked_correct.accuracy, self.gap]
+
     def to_json(self) -> dict[str, Any]:
-        """What eval.json and checkpoints keep."""
+        """What eval.json and checkpoints keep; verdicts as a digit a question, in their order."""
+        estimates = estimate([self])
+
+        def fields(score: Score, name: str) -> dict[str, Any]:
+            return {
+                "accuracy": score.accuracy,
+                "interval": estimates[name].interval,
+                "unparseable": score.unparseable,
+                "right": "".join(str(int(right)) for right in score.right),
+            }
+
         return {
-            "asked_correct": self.asked_correct.to_json(),
-            "asked_wrong": self.asked_wrong.to_json(),
+            "n": self.asked_correct.n,
+            "n_stories": len(set(self.stories)),
+            "asked_correct": fields(self.asked_correct, "asked_correct"),
+            "asked_wrong": fields(self.asked_wrong, "asked_wrong"),
             "gap": self.gap,
-            "majority": self.majority,
+            "gap_interval": estimates["gap"].interval,
+            "best_constant": dataclasses.asdict(self.constant),
+            "stories": " ".join(map(str, self.stories)),
+            "questions": self.digest,
         }
 
     @classmethod
     def from_json(cls, record: dict[str, Any]) -> "Evaluation":
-        """The inverse of `to_json`."""
+        """The inverse of `to_json`.
+
+        Raises:
+            UserError: another version wrote the record.
+        """
 
         def score(fields: dict[str, Any]) -> Score:
-            return Score(fields["correct"], fields["unparseable"], fields["n"])
+            return Score(tuple(digit == "1" for digit in fields["right"]), fields["unparseable"])
 
-        return cls(score(record["asked_correct"]), score(record["asked_wrong"]), record["majority"])
+        try:
+            return cls(
+                score(record["asked_correct"]),
+                score(record["asked_wrong"]),
+                Constant(**record["best_constant"]),
+                tuple(map(int, record["stories"].split())),
+                record["questions"],
+            )
+        except KeyError as e:
+            raise UserError(
+                f"Expected an evaluation with the field {e}, found {', '.join(record)}: another "
+                "version of hir_jax wrote it. Begin the run anew, in another workdir."
+            ) from e
 
     def scalars(self) -> dict[str, float]:
         """What metrics.jsonl and curves show."""
@@ -114,41 +149,127 @@ def evaluate(
         outputs = sampler(params, asked, jax.random.key(0), temperature=0.0, progress=progress)
         texts = [[codec.read(output.tokens)] for (output,) in outputs]
         verdicts = [verdict for (verdict,) in judge(verifier, examples, texts)]
-        return Score(
-            correct=sum(v.correct for v in verdicts),
-            unparseable=sum(not v.parsed for v in verdicts),
-            n=len(verdicts),
-        )
+        return Score(tuple(v.correct for v in verdicts), sum(not v.parsed for v in verdicts))
 
-    return Evaluation(score(True), score(False), majority_baseline(examples))
-
-
-def majority_baseline(examples: Sequence[Example]) -> float:
-    """Accuracy of always giving the one answer that is right most often."""
-    counts = collections.Counter(target for e in examples for target in set(e.targets))
-    return counts.most_common(1)[0][1] / len(examples)
-
-
-def table(rows: dict[str, Evaluation]) -> str:
-    """A row an evaluation, for people to read."""
-
-    def cell(score: Score) -> str:
-        low, high = score.interval
-        return f"{score.accuracy:.1%} [{low:.1%}, {high:.1%}]"
-
-    headers = ("", "asked correct", "asked wrong", "gap", "unparseable", "majority", "n")
-    return metrics.format_table(
-        headers,
-        [
-            (
-                name,
-                cell(e.asked_correct),
-                cell(e.asked_wrong),
-                f"{100 * e.gap:+.1f}",
-                f"{e.asked_correct.unparseable / e.asked_correct.n:.1%}",
-                f"{e.majority:.1%}",
-                e.asked_correct.n,
-            )
-            for name, e in rows.items()
-        ],
+    asked = repr([(e.question, e.options, e.answers, e.premise) for e in examples])
+    return Evaluation(
+        asked_correct=score(True),
+        asked_wrong=score(False),
+        constant=best_constant(tuple(examples), verifier),
+        stories=statistics.number_stories(e.premise for e in examples),
+        digest=hashlib.sha256(asked.encode()).hexdigest()[:16],
     )
+
+
+# Estimates ----------------------------------------------------------------------------------------
+
+
+def estimate(runs: Sequence[Evaluation]) -> dict[str, Estimate]:
+    """Accuracy under each instruction and the gap, means over runs, with 95% intervals.
+
+    The intervals are of what other questions would give these same policies.
+
+    Raises:
+        UserError: the runs were evaluated on different questions.
+    """
+    means, stories = _means(runs)
+    return {
+        "asked_correct": statistics.accuracy(means["asked_correct"], stories),
+        "asked_wrong": statistics.accuracy(means["asked_wrong"], stories),
+        "gap": statistics.difference(means["gap"], stories),
+    }
+
+
+def compare(runs: Sequence[Evaluation], others: Sequence[Evaluation]) -> dict[str, Estimate]:
+    """How far the means of `runs` are above those of `others`, paired question by question.
+
+    Raises:
+        UserError: they were evaluated on different questions.
+    """
+    _means([*runs, *others])  # checks them
+    (ours, stories), (theirs, _) = _means(runs), _means(others)
+    return {
+        name: statistics.difference(ours[name] - theirs[name], stories, 2.0 if name == "gap" else 1)
+        for name in ours
+    }
+
+
+def same_questions(runs: Sequence[Evaluation]) -> bool:
+    """Whether all runs were evaluated on the same questions."""
+    return len({run.digest for run in runs}) == 1
+
+
+def _means(runs: Sequence[Evaluation]) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """The mean over runs of each question's verdicts and of their difference; its story."""
+    if not same_questions(runs):
+        raise UserError(
+            "Expected evaluations on the same questions, found different ones. Compare runs with "
+            "the same config.data."
+        )
+    correct, wrong = (
+        np.mean([getattr(run, name).right for run in runs], axis=0)
+        for name in ("asked_correct", "asked_wrong")
+    )
+    means = {"asked_correct": correct, "asked_wrong": wrong, "gap": correct - wrong}
+    return means, np.array(runs[0].stories)
+
+
+# For people ---------------------------------------------------------------------------------------
+
+HEADERS = (
+    "",
+    "asked correct",
+    "asked wrong",
+    "gap",
+    "unparseable",
+    "best constant",
+    "n",
+    "stories",
+)
+
+
+def table(rows: dict[str, Evaluation], change: dict[str, Estimate] | None = None) -> str:
+    """A row an evaluation, and one of paired differences if there are any, for people to read."""
+    lines = [
+        (
+            name,
+            *_cells(estimate([e])),
+            f"{e.asked_correct.unparseable / e.asked_correct.n:.1%}",
+            constant(e.constant),
+            e.asked_correct.n,
+            len(set(e.stories)),
+        )
+        for name, e in rows.items()
+    ]
+    if change:
+        lines.append(("change", *(points(cell) for cell in change.values()), *[""] * 4))
+    text = metrics.format_table(HEADERS, lines)
+    best = next(iter(rows.values())).constant
+    if best.tried < best.candidates:
+        text += (
+            f"\nbest constant: all {best.candidates:,} answers were tried on some questions, the "
+            f"{best.tried} most promising on all"
+        )
+    return text
+
+
+def percent(cell: Estimate) -> str:
+    """ "80.0% [49.0%, 94.3%]"."""
+    return f"{cell.value:.1%} [{cell.low:.1%}, {cell.high:.1%}]"
+
+
+def points(cell: Estimate) -> str:
+    """A difference in points: "+1.2 [-3.4, +5.8]"."""
+    return f"{100 * cell.value:+.1f} [{100 * cell.low:+.1f}, {100 * cell.high:+.1f}]"
+
+
+def constant(found: Constant) -> str:
+    """'21.6% "four"', a long text cut."""
+    text = " ".join(found.text.split())
+    shown = text if len(text) <= 16 else f"{text[:15]}…"
+    return f'{found.accuracy:.1%} "{shown}"'
+
+
+def _cells(estimates: dict[str, Estimate]) -> tuple[str, str, str]:
+    correct, wrong, gap = estimates.values()
+    return percent(correct), percent(wrong), points(gap)

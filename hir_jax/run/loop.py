@@ -34,6 +34,7 @@ from hir_jax.run import (
     workdirs,
 )
 from hir_jax.run.judging import judge
+from hir_jax.run.outcome import Outcome
 from hir_jax.run.progress import Progress
 from hir_jax.run.questions import load_questions
 from hir_jax.training.batch import Batch, TrainingExample, make_batch, plan_batches
@@ -42,7 +43,7 @@ from hir_jax.training.batch import Batch, TrainingExample, make_batch, plan_batc
 SAMPLING, DROPOUT, ORDER = 0, 1, 2
 
 
-def run(config: ml_collections.ConfigDict, workdir: str) -> dict[str, evaluate.Evaluation]:
+def run(config: ml_collections.ConfigDict, workdir: str) -> Outcome:
     """Runs or resumes HIR in `workdir`; gives the test evaluations before and after.
 
     Raises:
@@ -169,7 +170,7 @@ class Job:
         progress.sampled = False
         self._save()
 
-    def finish(self) -> dict[str, evaluate.Evaluation]:
+    def finish(self) -> Outcome:
         """Scores the best checkpoint on the test questions, once for a given length of run."""
         self.checkpoints.wait()
         file = self.workdir / "eval.json"
@@ -177,19 +178,21 @@ class Job:
         if known.get("iterations") == self.config.iterations:
             logging.info("this run is finished; --workdir begins another")
         else:
-            step, params, _ = self.checkpoints.restore_best(
+            step, params, best = self.checkpoints.restore_best(
                 sharding.abstract(self.state.params, self.mesh)
             )
-            known = {
-                "iterations": self.config.iterations,
-                "samples": self.progress.drawn,
-                "best_step": step,
-                "before": self.progress.before,
-                "after": self._evaluate("test", params).to_json(),
-            }
+            known = Outcome(
+                iterations=self.config.iterations,
+                samples=self.progress.drawn,
+                best_step=step,
+                best_iteration=best["iteration"],
+                chosen_on=self._judging_split,
+                before=evaluate.Evaluation.from_json(self.progress.before),
+                after=self._evaluate("test", params),
+            ).to_json()
             if processes.is_first():
                 workdirs.write_json(file, known)
-        return {name: evaluate.Evaluation.from_json(known[name]) for name in ("before", "after")}
+        return Outcome.from_json(known)
 
     def __enter__(self) -> Self:
         return self
@@ -302,13 +305,17 @@ class Job:
 
         Without development questions the newest parameters count as the best.
         """
-        split = "dev" if self.questions.splits.dev else "test"
+        split, progress = self._judging_split, self.progress
         evaluation = self._evaluate(split, self.state.params)
         self._write("evaluate", evaluation.scalars() | {"split": split})
-        quality = [evaluation.asked_correct.accuracy, evaluation.gap]
-        if self.progress.best is None or split == "test" or quality > self.progress.best:
-            self.progress.best = quality
-            self.checkpoints.save_best(self.progress.steps, self.state.params, evaluation.to_json())
+        if progress.best is None or split == "test" or evaluation.quality > progress.best:
+            progress.best = evaluation.quality
+            record = evaluation.to_json() | {"iteration": progress.iteration}
+            self.checkpoints.save_best(progress.steps, self.state.params, record)
+
+    @property
+    def _judging_split(self) -> str:
+        return "dev" if self.questions.splits.dev else "test"
 
     def _evaluate(self, split: str, params: Any) -> evaluate.Evaluation:
         examples = getattr(self.questions.splits, split)

@@ -93,7 +93,7 @@ def write(file, *records):
 def test_train_prints_the_table_and_again_without_computing(call, monkeypatch):
     code, table, _ = call("--config.iterations=0")
     assert code == 0
-    assert [line.split()[0] for line in table.splitlines()[2:]] == ["before", "after"]
+    assert [line.split()[0] for line in table.splitlines()[2:]] == ["before", "after", "after:"]
     monkeypatch.setattr(loop.Job, "_evaluate", None)
     assert call("--config.iterations=0")[:2] == (0, table)
 

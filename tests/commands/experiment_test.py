@@ -1,45 +1,97 @@
 """Grids: their cells, their table, their figure."""
 
+import dataclasses
 import json
 
 import ml_collections
+import numpy as np
 import pytest
 
 from configs import experiment as experiment_config
 from hir_jax.commands import experiment
 from hir_jax.commands.experiment import Cell, Result
 from hir_jax.errors import UserError
-from hir_jax.run.evaluate import Evaluation, Score
+from hir_jax.run import evaluate, statistics
+from hir_jax.run.outcome import Outcome
 from tests import tiny
+from tests.run.evaluate_test import evaluation
 
 
-def evaluation(correct, asked_wrong=0):
-    return Evaluation(Score(correct, 0, 10), Score(asked_wrong, 0, 10), majority=0.2)
+def result(before, after, samples=100, best=1, **changes):
+    """Of strings of digits: right or wrong under p_correct, before as after; none under p_wrong."""
+    first, last = evaluation(before, before), evaluation(after, "0" * len(after))
+    first, last = (dataclasses.replace(e, **changes) for e in (first, last))
+    outcome = Outcome(1, samples, best, best, "dev", first, last if best else first)
+    curve = ((0, first.asked_correct.accuracy, 0.0), (samples, last.asked_correct.accuracy, 0.5))
+    return Result(outcome, curve)
 
 
-def result(before, after, samples=100):
-    curve = ((0, before / 10, 0.0), (samples, after / 10, 0.5))
-    return Result(evaluation(before, before), evaluation(after), samples, curve)
-
-
+START = "1100000000"
 RESULTS = {
-    Cell("sft", "sorting", 0): result(2, 8, samples=0),
-    Cell("hir", "sorting", 0): result(2, 6),
-    Cell("hir", "sorting", 1): result(4, 8),
+    Cell("sft", "sorting", 0): result(START, "1111111100", samples=0),
+    Cell("hir", "sorting", 0): result(START, "1111110000"),
+    Cell("hir", "sorting", 1): result(START, "1111111010"),
 }
 
 
 def test_spread():
     assert experiment.spread([60.0, 80.0]) == "70.0 ± 14.1"  # deviations of 10, over n - 1 = 1
-    assert experiment.spread([5.0]) == "5.0 ± 0.0"
+    assert experiment.spread([100.0, 100.0]) == "100.0 ± 0.0"
+    assert experiment.spread([5.0]) == "5.0"  # one value says nothing of spread
+
+
+def cells(results):
+    """The only task's cell of each row of both tables; the rest of the text."""
+    lines = experiment.table(results).splitlines()
+    rows = [line.split("|")[1:3] for line in lines if line.startswith("|")]
+    text = "\n".join(line for line in lines if not line.startswith("|"))
+    return {name.strip(): value.strip() for name, value in rows}, text
 
 
 def test_table():
-    rows = [line.split("|")[1:3] for line in experiment.table(RESULTS).splitlines()]
-    cells = {name.strip(): value.strip() for name, value in rows}
-    assert cells["sft"] == "80.0 ± 0.0 (gap 80.0 ± 0.0)"
-    assert cells["hir"] == "70.0 ± 14.1 (gap 70.0 ± 14.1)"
-    assert cells["base"] == "26.7 ± 11.5 (gap 0.0 ± 0.0)"
+    found, caption = cells(RESULTS)
+    assert found["best constant"] == '60.0% "four"'
+    assert found["base"] == "20.0 [5.7, 51.0] (gap 0.0 [-23.1, 23.1])"
+    assert found["sft"].startswith("80.0 [49.0, 94.3] (gap 80.0 [")
+    # The interval is of the mean of both seeds: Wilson's of 7 in 10.
+    assert found["hir"].startswith("70.0 ± 14.1 [39.7, 89.2] (gap 70.0 ± 14.1 [")
+    assert "standard deviation over seeds" in caption
+    assert "Test questions (stories): sorting 10 (10)." in caption
+
+
+def test_differences_between_variants_are_paired():
+    found, caption = cells(RESULTS)
+    # Of ten questions one is lost, one lost in one seed of two, and one won in one.
+    change = np.array([0] * 6 + [-0.5, -1, 0.5, 0])
+    expected = statistics.difference(change, np.arange(10))
+    assert found["hir - sft"].startswith(f"{evaluate.points(expected)} (gap ")
+    assert expected.value == pytest.approx(-0.1)
+    assert "paired" in caption
+
+
+def test_the_size_counts_stories():
+    stories = (0,) * 5 + (1,) * 5
+    _, caption = cells({Cell("hir", "sorting", 0): result(START, START, stories=stories)})
+    assert "sorting 10 (2)" in caption
+
+
+def test_runs_that_nothing_improved_are_marked():
+    results = {
+        Cell("hir", "sorting", 0): result(START, "1111110000"),
+        Cell("hir", "sorting", 1): result(START, START, best=0),
+        Cell("farl", "sorting", 0): result(START, "1111110000"),
+    }
+    found, _ = cells(results)
+    assert found["hir"].endswith("; nothing beat the start: 1 of 2")
+    assert "nothing" not in found["farl"]
+
+
+def test_variants_on_other_questions_are_not_compared():
+    results = RESULTS | {Cell("farl", "sorting", 0): result(START, "1111110000", digest="other")}
+    found, _ = cells(results)
+    assert found["hir - farl"] == "other questions"
+    assert found["base"] == "20.0 ± 0.0 (gap 0.0 ± 0.0)"  # no interval: there is no one set
+    assert found["hir - sft"] != "other questions"
 
 
 def test_figure(tmp_path):

@@ -1,61 +1,33 @@
+import dataclasses
+import json
 import re
 
+import numpy as np
 import pytest
 
 from hir_jax.data import Example
 from hir_jax.decoding.prompt import Output
+from hir_jax.errors import UserError
 from hir_jax.hindsight import verify
 from hir_jax.hindsight.relabel import Instructions
 from hir_jax.model.codec import Codec
-from hir_jax.run.evaluate import Evaluation, Score, evaluate, majority_baseline, table
+from hir_jax.run import statistics
+from hir_jax.run.constant import Constant
+from hir_jax.run.evaluate import Evaluation, Score, compare, estimate, evaluate, table
 from hir_jax.run.prompts import PromptTable
 from tests import tiny
 
 
-# Wilson, 1927, with z = 1.959964, by hand: centre (p + z²/2n) / (1 + z²/n), half width
-# z/(1 + z²/n) * sqrt(p(1-p)/n + z²/4n²).
-@pytest.mark.parametrize(
-    ("correct", "n", "low", "high"),
-    [
-        (8, 10, 0.4902, 0.9433),
-        (0, 10, 0.0, 0.2775),
-        (10, 10, 0.7225, 1.0),
-        (50, 100, 0.4038, 0.5962),
-    ],
-)
-def test_wilson_interval(correct, n, low, high):
-    assert Score(correct, 0, n).interval == pytest.approx((low, high), abs=5e-5)
+def free(name, answer, premise=None):
+    return Example(name, "q", (), (answer,), "task", premise or name)
 
 
-def free(name, *answers):
-    return Example(name, "q", (), answers, "task", name)
-
-
-def choice(name, options, *answers):
-    return Example(name, "q", options, answers, "task", name)
-
-
-def test_majority_baseline_of_free_answers():
-    # "4" is right for three of four questions, though it is listed first for two only.
-    examples = [free("1", "four", "4"), free("2", "4"), free("3", "5"), free("4", "4", "four")]
-    assert majority_baseline(examples) == 0.75
-
-
-def test_majority_baseline_of_choices_is_a_letter():
-    # "(A)" is right twice, "(B)" twice (once beside "(A)"), "blue" never counts as a text.
-    examples = [
-        choice("1", ("blue", "red"), "blue"),
-        choice("2", ("red", "blue"), "blue"),
-        choice("3", ("red", "blue"), "red", "blue"),
-    ]
-    assert majority_baseline(examples) == pytest.approx(2 / 3)
-
-
-def test_majority_baseline_counts_an_answer_given_twice_once():
-    assert majority_baseline([free("1", "a", "a", "a"), free("2", "b"), free("3", "b")]) == 2 / 3
-
-
-EXAMPLES = [free("1", "True"), free("2", "False"), free("3", "True"), free("4", "True")]
+EXAMPLES = [
+    free("1", "True"),
+    free("2", "False", "story"),
+    free("3", "True"),
+    free("4", "True", "story"),
+]
 SCRIPT = {  # under p_correct, under p_wrong
     "1": ("True", "False"),
     "2": ("False", "False"),
@@ -96,9 +68,10 @@ def test_evaluation_of_scripted_answers():
         verify.resolve("auto"),
         progress=done.append,
     )
-    assert found.asked_correct == Score(correct=3, unparseable=1, n=4)
-    assert found.asked_wrong == Score(correct=1, unparseable=1, n=4)
-    assert found.majority == 0.75
+    assert found.asked_correct == Score((True, True, True, False), unparseable=1)
+    assert found.asked_wrong == Score((False, True, False, False), unparseable=1)
+    assert found.constant == Constant("True", 0.75, tried=2, candidates=2)
+    assert found.stories == (0, 1, 2, 1)
     assert found.gap == 0.5
     assert sum(done) == 8
     assert found.scalars() == {
@@ -109,24 +82,108 @@ def test_evaluation_of_scripted_answers():
     }
 
 
-FOUND = Evaluation(Score(8, 1, 10), Score(9, 0, 10), majority=0.6)
+def evaluation(correct, wrong, stories=None, digest="d", constant=None):
+    """Of strings of digits, as records have them."""
+    scores = [
+        Score(tuple(d == "1" for d in digits), digits.count("u")) for digits in (correct, wrong)
+    ]
+    constant = constant or Constant("four", 0.6, 3, 3)
+    return Evaluation(*scores, constant, stories or tuple(range(len(correct))), digest)
+
+
+FOUND = evaluation("11111111u0", "1111111110")
 
 
 def test_json_round_trip():
-    record = FOUND.to_json()
+    record = json.loads(json.dumps(FOUND.to_json()))
     assert Evaluation.from_json(record) == FOUND
-    assert record["gap"] == pytest.approx(-0.1)
+    assert record["asked_correct"]["right"] == "1111111100"
     assert record["asked_correct"]["interval"] == pytest.approx([0.4902, 0.9433], abs=5e-5)
+    assert record["gap"] == pytest.approx(-0.1)
+    assert record["gap_interval"][0] < -0.1 < record["gap_interval"][1]
+    assert (record["n"], record["n_stories"]) == (10, 10)
+
+
+def test_the_record_of_another_version_is_refused():
+    record = FOUND.to_json()
+    del record["best_constant"]
+    with pytest.raises(UserError, match=r"field 'best_constant', found n, .*another version"):
+        Evaluation.from_json(record)
+
+
+def test_estimates_of_one_run_are_paired():
+    # Right under p_correct where it is under p_wrong, but for one question.
+    few = estimate([evaluation("1010101010", "1010101000")])["gap"]
+    unpaired = estimate([evaluation("1010101010", "0101010100")])["gap"]
+    assert few.value == unpaired.value == pytest.approx(0.1)
+    assert few.high - few.low < (unpaired.high - unpaired.low) / 1.5
+
+
+def test_estimates_know_stories():
+    apart = evaluation("1111100000", "0000011111")
+    together = dataclasses.replace(apart, stories=(0,) * 5 + (1,) * 5)
+    for name, found in estimate([together]).items():
+        narrow = estimate([apart])[name]
+        assert found.value == narrow.value
+        assert found.high - found.low > narrow.high - narrow.low
+
+
+def test_estimates_of_several_runs_are_of_their_mean():
+    found = estimate([evaluation("1100", "0000"), evaluation("1010", "1000")])
+    assert found["asked_correct"].value == 0.5
+    assert found["gap"].value == 0.375
+    # The first question is right in both, the last in none.
+    expected = statistics.accuracy(np.array([1, 0.5, 0.5, 0]), np.arange(4))
+    assert found["asked_correct"] == expected
+
+
+def test_comparison_is_paired_by_question():
+    before, after = evaluation("1100110011", "1111111111"), evaluation("1100110111", "0000000000")
+    change = compare([after], [before])
+    expected = np.array([0] * 7 + [1] + [0] * 2)
+    assert change["asked_correct"] == statistics.difference(expected, np.arange(10))
+    assert change["asked_wrong"].value == -1
+    # A gap may change by as much as two.
+    assert change["gap"].value == pytest.approx(1.1)
+    assert change["gap"] == statistics.difference(expected + 1, np.arange(10), bound=2.0)
+
+
+def test_other_questions_are_not_compared():
+    with pytest.raises(UserError, match="same questions"):
+        compare([FOUND], [dataclasses.replace(FOUND, digest="other")])
+    with pytest.raises(UserError, match="same questions"):
+        estimate([FOUND, dataclasses.replace(FOUND, digest="other")])
 
 
 def test_table():
     header, rule, row = table({"after": FOUND}).splitlines()
-    names = ["asked correct", "asked wrong", "gap", "unparseable", "majority", "n"]
+    names = ["asked correct", "asked wrong", "gap", "unparseable", "best constant", "n", "stories"]
     assert re.split(r"\s{2,}", header.strip()) == names
     assert set(rule) == {"-", " "}
     assert row.split() == [
         "after",
         *("80.0%", "[49.0%,", "94.3%]"),
         *("90.0%", "[59.6%,", "98.2%]"),
-        *("-10.0", "10.0%", "60.0%", "10"),
+        # -1 of 10, and one of each extreme: (-1/12 ± 1.96 * sqrt((3/12 - 1/144) / 12))
+        *("-10.0", "[-36.2,", "+19.6]"),
+        *("10.0%", "60.0%", '"four"', "10", "10"),
     ]
+
+
+def test_table_counts_stories_and_shows_what_was_tried():
+    tried = Constant("a rather long answer,\nof two lines", 0.6, tried=20, candidates=3000)
+    found = evaluation("1100", "1100", stories=(0, 1, 1, 2), constant=tried)
+    *_, row, note = table({"after": found}).splitlines()
+    assert row.split()[-2:] == ["4", "3"]
+    assert '60.0% "a rather long a…"' in row
+    assert note == (
+        "best constant: all 3,000 answers were tried on some questions, "
+        "the 20 most promising on all"
+    )
+
+
+def test_table_with_a_change():
+    change = compare([FOUND], [FOUND])
+    *_, row = table({"before": FOUND, "after": FOUND}, change).splitlines()
+    # Nothing changed in ten questions: ± 1.96 * sqrt(2/12 / 12).
+    assert row.split()[:4] == ["change", "+0.0", "[-23.1,", "+23.1]"]

@@ -1,6 +1,5 @@
 """Whole runs of the tiny model; above all, that a run stopped anywhere ends as if it never was."""
 
-import dataclasses
 import itertools
 import json
 import os
@@ -20,7 +19,9 @@ from hir_jax.devices.interrupts import Interrupted
 from hir_jax.errors import UserError
 from hir_jax.hindsight import replay
 from hir_jax.run import checkpoint, evaluate, loop, models, trainers, workdirs
+from hir_jax.run.outcome import NOTHING, Outcome
 from tests import tiny
+from tests.run.evaluate_test import evaluation
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -110,7 +111,7 @@ def test_a_run_stopped_at_every_kind_of_point(straight, tmp_path):
         (loop.Job, "_step", 2),  # at the fourth,
         (loop.Job, "close_iteration", 1),  # between training and evaluation: acts in the latter
         (loop.Job, "_measure", 1),
-        (evaluate, "majority_baseline", 1),  # after evaluation: acts in the next sampling
+        (evaluate, "best_constant", 1),  # after evaluation: acts in the next sampling
         (loop.Job, "_step", 3),  # and in the second iteration
         (loop.Job, "finish", 1),  # in the closing evaluation
     ]
@@ -167,12 +168,7 @@ def test_a_finished_run_is_not_computed_again(straight, tmp_path, monkeypatch):
     monkeypatch.setattr(loop.Job, "_step", None)
     # Checkpoints restore onto any mesh.
     again = run(tiny.config(**{"mesh.data": 2, "mesh.fsdp": 4}), workdir)
-    assert evaluate.table(again) == evaluate.table(
-        {
-            name: evaluate.Evaluation.from_json(json.loads(records(straight)[EVAL])[name])
-            for name in ("before", "after")
-        }
-    )
+    assert again == Outcome.from_json(json.loads(records(straight)[EVAL]))
     assert records(workdir) == records(straight)
 
 
@@ -181,7 +177,8 @@ EVAL = pathlib.Path("eval.json")
 
 def test_more_iterations_go_on_where_fewer_ended(straight, tmp_path):
     shorter = run(tiny.config(iterations=0), tmp_path)
-    assert shorter["after"] == shorter["before"]
+    assert shorter.after == shorter.before
+    assert shorter.best_iteration == 0
     assert not (tmp_path / "samples").exists()
     run(tiny.config(iterations=1), tmp_path)
     run(tiny.config(iterations=2), tmp_path)
@@ -226,8 +223,8 @@ def test_samples_come_in_full_and_in_order(straight):
 
 def test_samples_do_not_depend_on_batches_and_padding(straight, tmp_path, monkeypatch):
     changes = {"sample.rows": 16, "buckets.source": 2, "iterations": 1, "train.epochs": 0}
-    zero = evaluate.Evaluation(evaluate.Score(0, 0, 1), evaluate.Score(0, 0, 1), 0.0)
-    monkeypatch.setattr(loop.Job, "_evaluate", lambda *_: zero)  # no other shapes to compile
+    # No other shapes to compile.
+    monkeypatch.setattr(loop.Job, "_evaluate", lambda *_: evaluation("0", "0"))
     run(tiny.config(**changes), tmp_path)
     for record, other in zip(samples(straight, 1), samples(tmp_path, 1), strict=True):
         assert record.pop("logprob") == pytest.approx(other.pop("logprob"), abs=1e-5)
@@ -332,7 +329,8 @@ def test_without_development_questions_the_newest_parameters_are_the_best(tmp_pa
     evaluated = lines(tmp_path / "run", "evaluate")
     assert [(line["iteration"], line["split"]) for line in evaluated] == [(0, "test"), (1, "test")]
     best = json.loads((tmp_path / "run" / "eval.json").read_text())
-    assert best["best_step"] == len(found)
+    assert (best["best_step"], best["best_iteration"]) == (len(found), 1)
+    assert best["chosen_on"] == "test"
     assert best["after"]["asked_correct"]["accuracy"] == evaluated[-1]["accuracy"]
 
 
@@ -344,19 +342,36 @@ def test_without_test_questions_a_run_is_refused(tmp_path):
         run(tiny.config(**changes), tmp_path / "run")
 
 
+def scripted_run(workdir, monkeypatch, scripted):
+    """A run whose evaluations of (iteration, split) are given; what it came to."""
+    monkeypatch.setattr(
+        loop.Job,
+        "_evaluate",
+        lambda job, split, params: evaluation(
+            *scripted.get((job.progress.iteration, split), ("0000", "0000"))
+        ),
+    )
+    return run(tiny.config(**{"iterations": 3, "train.epochs": 1}), workdir)
+
+
 def test_the_best_checkpoint_is_chosen_on_development_questions(tmp_path, monkeypatch):
-    scripted = {(0, "dev"): (2, 1), (1, "dev"): (3, 3), (2, "dev"): (3, 2), (3, "dev"): (3, 2)}
-
-    def fake(job, split, params):
-        right, wrong = scripted.get((job.progress.iteration, split), (0, 0))
-        score = evaluate.Score(right, 0, 4)
-        return evaluate.Evaluation(score, dataclasses.replace(score, correct=wrong), 0.5)
-
-    monkeypatch.setattr(loop.Job, "_evaluate", fake)
-    run(tiny.config(**{"iterations": 3, "train.epochs": 1}), tmp_path)
     # Iteration 2 is as accurate as 1 and has the larger gap; 3 is no better.
+    first, second, third = ("1110", "1110"), ("1110", "1100"), ("1011", "1100")
+    scripted = {(0, "dev"): ("1100", "1000")}
+    scripted |= {(1, "dev"): first, (2, "dev"): second, (3, "dev"): third}
+    outcome = scripted_run(tmp_path, monkeypatch, scripted)
+    assert (outcome.best_iteration, outcome.beat_the_start) == (2, True)
     steps = [line["step"] for line in lines(tmp_path, "evaluate")]
     assert json.loads((tmp_path / "eval.json").read_text())["best_step"] == steps[2]
+
+
+def test_a_run_that_nothing_improved_says_so(tmp_path, monkeypatch):
+    same, wider = ("1100", "1000"), ("1000", "0000")
+    scripted = {(0, "dev"): same, (1, "dev"): same, (2, "dev"): wider, (3, "dev"): wider}
+    outcome = scripted_run(tmp_path, monkeypatch, scripted)
+    assert (outcome.best_iteration, outcome.best_step) == (0, 0)
+    assert NOTHING in outcome.table()
+    assert json.loads((tmp_path / "eval.json").read_text())["beat_the_start"] is False
 
 
 def test_a_verifier_that_does_not_suit_the_questions_says_so_before_any_work(tmp_path):

@@ -1,0 +1,85 @@
+"""What a run came to: eval.json and the closing table."""
+
+import dataclasses
+from typing import Any
+
+from hir_jax.run import evaluate
+from hir_jax.run.evaluate import Evaluation
+
+NOTHING = "nothing beat the start"
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """The test evaluations of a run's starting model and of its best checkpoint.
+
+    Attributes:
+        iterations: how many the run had.
+        samples: drawn in all.
+        best_step: optimizer steps before the best checkpoint.
+        best_iteration: the one that ended with it; 0 is the starting model.
+        chosen_on: "dev", or "test" where there are no development questions and the newest
+            checkpoint counts as the best.
+        before: of the starting model.
+        after: of the best checkpoint.
+    """
+
+    iterations: int
+    samples: int
+    best_step: int
+    best_iteration: int
+    chosen_on: str
+    before: Evaluation
+    after: Evaluation
+
+    @property
+    def beat_the_start(self) -> bool:
+        """A checkpoint is better than the starting model on the questions it was chosen on."""
+        if self.chosen_on == "dev":
+            return self.best_iteration > 0
+        return self.after.quality > self.before.quality
+
+    def to_json(self) -> dict[str, Any]:
+        """What eval.json holds."""
+        change = evaluate.compare([self.after], [self.before])
+        return vars(self) | {
+            "beat_the_start": self.beat_the_start,
+            "change": {
+                name: {"value": found.value, "interval": found.interval}
+                for name, found in change.items()
+            },
+            "before": self.before.to_json(),
+            "after": self.after.to_json(),
+        }
+
+    @classmethod
+    def from_json(cls, record: dict[str, Any]) -> "Outcome":
+        """The inverse of `to_json`.
+
+        Raises:
+            UserError: another version wrote the record.
+        """
+        evaluations = {name: Evaluation.from_json(record[name]) for name in ("before", "after")}
+        rest = {field.name: record[field.name] for field in dataclasses.fields(cls)}
+        return cls(**rest | evaluations)
+
+    def table(self) -> str:
+        """Before, after and the change, and which checkpoint "after" is."""
+        rows = {"before": self.before, "after": self.after}
+        # Where both are one model, the paired interval would speak of chance that was not at work.
+        change = evaluate.compare([self.after], [self.before]) if self.best_iteration else None
+        return f"{evaluate.table(rows, change)}\n{self._note()}"
+
+    def _note(self) -> str:
+        if not self.iterations:
+            return "after: the starting model, since no iteration was asked for"
+        place = f"iteration {self.best_iteration} of {self.iterations}"
+        if self.chosen_on == "test":
+            newest = f"after: {place}, the newest, since there are no development questions"
+            return newest if self.beat_the_start else f"{newest}; {NOTHING}"
+        if self.beat_the_start:
+            return f"after: {place}, the best on the development questions"
+        return (
+            f"{NOTHING}: on the development questions no iteration of {self.iterations} is better "
+            "than the starting model, so that after is before"
+        )
