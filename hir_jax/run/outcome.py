@@ -5,6 +5,7 @@ from typing import Any
 
 from hir_jax.run import evaluate
 from hir_jax.run.evaluate import Evaluation
+from hir_jax.run.statistics import Estimate
 
 NOTHING = "nothing beat the start"
 
@@ -39,14 +40,18 @@ class Outcome:
             return self.best_iteration > 0
         return self.after.quality > self.before.quality
 
+    @property
+    def change(self) -> dict[str, Estimate]:
+        """After minus before, paired; empty where both are one model, which no chance parts."""
+        return evaluate.compare([self.after], [self.before]) if self.best_iteration else {}
+
     def to_json(self) -> dict[str, Any]:
         """What eval.json holds."""
-        change = evaluate.compare([self.after], [self.before])
         return vars(self) | {
             "beat_the_start": self.beat_the_start,
             "change": {
                 name: {"value": found.value, "interval": found.interval}
-                for name, found in change.items()
+                for name, found in self.change.items()
             },
             "before": self.before.to_json(),
             "after": self.after.to_json(),
@@ -65,10 +70,9 @@ class Outcome:
 
     def table(self) -> str:
         """Before, after and the change, and which checkpoint "after" is."""
-        rows = {"before": self.before, "after": self.after}
-        # Where both are one model, the paired interval would speak of chance that was not at work.
-        change = evaluate.compare([self.after], [self.before]) if self.best_iteration else None
-        return f"{evaluate.table(rows, change)}\n{self._note()}"
+        after = "after" if self.best_iteration else "after (the start)"
+        rows = {"before": self.before, after: self.after}
+        return f"{evaluate.table(rows, self.change)}\n{self._note()}"
 
     def _note(self) -> str:
         if not self.iterations:

@@ -19,7 +19,8 @@ def test_json_round_trip():
     assert record["change"]["asked_correct"]["value"] == 0.4
     low, high = record["change"]["asked_correct"]["interval"]
     assert -0.1 < low < 0.4 < high < 1
-    assert STUCK.to_json()["beat_the_start"] is False
+    stuck = STUCK.to_json()
+    assert (stuck["beat_the_start"], stuck["change"]) == (False, {})
 
 
 def test_the_record_of_another_version_is_refused():
@@ -39,6 +40,7 @@ def test_table_names_the_best_iteration():
 def test_table_of_a_run_that_nothing_improved():
     text = STUCK.table()
     assert "change" not in text
+    assert "after (the start)" in text
     assert text.splitlines()[-1].startswith(f"{NOTHING}: on the development questions no iteration")
     *_, note = dataclasses.replace(STUCK, iterations=0).table().splitlines()
     assert note == "after: the starting model, since no iteration was asked for"
