@@ -182,12 +182,12 @@ class Job:
                 sharding.abstract(self.state.params, self.mesh)
             )
             known = Outcome(
+                before=evaluate.Evaluation.from_json(self.progress.before),
                 iterations=self.config.iterations,
                 samples=self.progress.drawn,
                 best_step=step,
                 best_iteration=best["iteration"],
                 chosen_on=self._judging_split,
-                before=evaluate.Evaluation.from_json(self.progress.before),
                 after=self._evaluate("test", params),
             ).to_json()
             if processes.is_first():

@@ -62,9 +62,11 @@ def test_one_story_says_nothing_of_others(right):
 
 
 def test_a_large_story_among_small_ones_leaves_little():
-    sizes = [100, *[1] * 20]
-    found = accuracy(np.arange(120) % 4 > 0, np.repeat(np.arange(21), sizes))
-    assert found.high - found.low > 0.5
+    sizes = [40, *[2] * 20]  # as dependent as 80² / (40² + 20 * 2²) = 3.81 equally large ones
+    stories = np.repeat(np.arange(21), sizes)
+    values = np.arange(80) % 4 > 0
+    equal = effective_size(values, np.repeat(np.arange(20), 4))
+    assert effective_size(values, stories) < 0.1 * equal
 
 
 def test_differences_by_hand():
@@ -92,14 +94,14 @@ CORRELATIONS = (0.0, 0.1, 0.3, 0.5)  # of verdicts within a story
 DRAWS = 500
 
 
-def verdicts(p, correlation, of_stories, of_questions):
+def verdicts(p, correlation, of_stories, of_questions, stories=STORIES):
     """Verdicts on questions whose stories' accuracies have a beta distribution around p.
 
     Both are uniform numbers, so that two policies can share some.
     """
     a = 1 / correlation - 1 if correlation else 1e6
     levels = scipy.stats.beta.ppf(of_stories, p * a, (1 - p) * a)
-    return (of_questions < levels[..., STORIES]).astype(float)
+    return (of_questions < levels[..., stories]).astype(float)
 
 
 def coverage(interval, expected, draws):
@@ -113,6 +115,14 @@ def test_coverage_of_accuracies(p, correlation):
     rng = np.random.default_rng(0)
     draws = verdicts(p, correlation, rng.random((DRAWS, 20)), rng.random((DRAWS, 140)))
     assert coverage(lambda values: accuracy(values, STORIES), p, draws) >= 0.93
+
+
+@pytest.mark.parametrize("p", [0.5, 0.8, 0.95])
+def test_coverage_of_accuracies_over_stories_of_many_sizes(p):
+    rng = np.random.default_rng(2)
+    stories = np.repeat(np.arange(20), [1] * 4 + [2] * 4 + [4] * 4 + [7] * 4 + [10, 15, 25, 34])
+    draws = verdicts(p, 0.5, rng.random((DRAWS, 20)), rng.random((DRAWS, 140)), stories)
+    assert coverage(lambda values: accuracy(values, stories), p, draws) >= 0.93
 
 
 @pytest.mark.parametrize("correlation", CORRELATIONS)
