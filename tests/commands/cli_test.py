@@ -304,7 +304,7 @@ def test_a_question_whose_answer_is_no_option(refused, tmp_path):
 
 
 def test_no_training_questions(refused, tmp_path):
-    file = write(tmp_path / "test.jsonl", {"question": "a", "answer": "b"})
+    file = write(tmp_path / "test.jsonl", {"question": "a", "answer": "True"})
     refused(*JSONL, f"--config.data.test_path={file}", says=["to train on", "'train': 0"])
     (tmp_path / "empty.jsonl").touch()
     refused(*JSONL, f"--config.data.path={tmp_path / 'empty.jsonl'}", says="has no examples")
