@@ -10,7 +10,10 @@ def get_config() -> ml_collections.ConfigDict:
     config.seed = 0  # of every random draw of the run
     config.algorithm = "hir"  # hir | farl (imitate right outputs only) | sft (true answers)
     config.iterations = 10  # N: rounds of sampling and training
-    config.verifier = "auto"  # auto|exact|choice|number|list|reference, or package.module:function
+    # auto (choice where there are options, else exact) | exact | choice | number | list | math |
+    # reference | chrf:0.6 | bleu:0.3 (right from this likeness on) | package.module:function; final,
+    # or final: before another, as in final:number, for the answer that a longer text comes to
+    config.verifier = "auto"
 
     config.model = model = ml_collections.ConfigDict()
     model.path = ""  # Hugging Face folder, or hub name such as google/flan-t5-base

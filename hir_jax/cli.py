@@ -2,7 +2,7 @@
 
 python main.py                                            # the embedded default
 python main.py --config=configs/flan_t5.py:base --workdir=runs/mine --config.data.task=...
-python main.py --mode=eval|sample|score|export|pretrain|experiment|plan ...
+python main.py --mode=eval|sample|score|verify|export|pretrain|experiment|plan ...
 
 Installed, `hir-jax` stands for `python main.py`. A config or model that is not found from the
 folder it is called in is looked for among those that come with hir_jax.
@@ -26,16 +26,26 @@ from hir_jax import shipped
 
 std_logging.getLogger("jax").setLevel(std_logging.WARNING)  # it tells of backends it cannot find
 
-MODES = ("train", "eval", "sample", "score", "export", "pretrain", "experiment", "plan")
+MODES = (
+    *("train", "eval", "sample", "score", "verify"),
+    *("export", "pretrain", "experiment", "plan"),
+)
 NEEDED = {
     "sample": ("input", "output"),
     "score": ("input", "output"),
+    "verify": ("input", "output"),
     "export": ("output",),
     "pretrain": ("output",),
     "experiment": ("workdir",),
 }
-OF_A_RUN = ("eval", "sample", "score", "export")  # they begin with the config of the --workdir
-ALONE = ("export", "pretrain", "experiment", "plan")  # modes of one process
+OF_A_RUN = (
+    "eval",
+    "sample",
+    "score",
+    "verify",
+    "export",
+)  # they begin with the config of the --workdir
+ALONE = ("verify", "export", "pretrain", "experiment", "plan")  # modes of one process
 DEFAULT_CONFIG = "configs/tiny.py"
 DEFAULT_WORKDIR = "runs/tiny"
 
@@ -47,9 +57,9 @@ flags.DEFINE_string(
     "run whose best checkpoint is used (default: the model at config.model.path); experiment: the "
     "folder of all runs.",
 )
-flags.DEFINE_string("input", None, "sample, score: a JSONL file to read.")
+flags.DEFINE_string("input", None, "sample, score, verify: a JSONL file to read.")
 flags.DEFINE_string(
-    "output", None, "sample, score: a JSONL file to write. export, pretrain: a folder."
+    "output", None, "sample, score, verify: a JSONL file to write. export, pretrain: a folder."
 )
 flags.DEFINE_bool(
     "distributed",
@@ -128,10 +138,14 @@ def run(mode: str) -> str | None:
     from hir_jax.commands.export import export_policy
     from hir_jax.commands.sample import sample_file
     from hir_jax.commands.score import score_file
+    from hir_jax.commands.verify import verify_file
     from hir_jax.planning import plan
     from hir_jax.run import evaluate, loop
 
     config = CONFIG.value
+    if mode == "verify":  # asks no device
+        verify_file(config, FLAGS.input, FLAGS.output)
+        return None
     logging.info("devices: %s", jax.devices())
     match mode:
         case "train":

@@ -6,6 +6,7 @@ Fields: "question"; "answer" or "answers"; and, if wanted, "options", "premise" 
 import dataclasses
 import json
 import string
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,18 @@ def read(path: Path, task: str, part: str = "") -> list[Example]:
     return examples
 
 
+def read_question(line: str, name: str, also: Sequence[str]) -> tuple[Example, list[str]]:
+    """The question of one line, with this name for its id, and the line's faults.
+
+    Fields of `also` are known, but not read.
+    """
+    parser = _Line((*_FIELDS, *also))
+    fields = parser.parse(line)
+    premise = fields.premise or fields.question
+    example = Example(name, fields.question, fields.options, fields.answers, "", premise)
+    return example, parser.faults
+
+
 @dataclasses.dataclass(frozen=True)
 class _Fields:
     """A line's fields, each empty where the line has none or a faulty one."""
@@ -85,7 +98,8 @@ class _Fields:
 class _Line:
     """Parses a line and collects its faults."""
 
-    def __init__(self) -> None:
+    def __init__(self, known: Sequence[str] = _FIELDS) -> None:
+        self.known = known
         self.faults: list[str] = []
 
     def parse(self, line: str) -> _Fields:
@@ -99,10 +113,10 @@ class _Line:
         if not isinstance(record, dict):
             self.faults.append(f"expected a JSON object, found {_kind(record)}")
             return _Fields()
-        unknown = sorted(set(record) - set(_FIELDS))
+        unknown = sorted(set(record) - set(self.known))
         if unknown:
             self.faults.append(
-                f"unknown field {', '.join(map(repr, unknown))}; known are {', '.join(_FIELDS)}"
+                f"unknown field {', '.join(map(repr, unknown))}; known are {', '.join(self.known)}"
             )
         options = self._options(record)
         return _Fields(

@@ -14,7 +14,7 @@ import numpy as np
 from hir_jax.data.example import Example
 from hir_jax.errors import UserError
 from hir_jax.hindsight.sample import Sample
-from hir_jax.hindsight.verify import reference_form
+from hir_jax.hindsight.verifiers.texts import reference_form
 
 Tokens = tuple[int, ...]
 MODES = ("full", "suffix", "window")

@@ -16,6 +16,7 @@ _JSON_TYPES: dict[str, tuple[type, ...]] = {
     "parsed": (bool,),
     "logprob": (float, int),
     "iteration": (int,),
+    "read": (str,),
 }
 
 
@@ -33,6 +34,7 @@ class Sample:
         parsed: the output could be read as an answer at all.
         logprob: log-probability of the tokens under the sampling policy, summed, in nats.
         iteration: the iteration of the online phase that drew it.
+        read: what the verifier took for the answer, '' where nothing.
     """
 
     example_id: str
@@ -43,6 +45,7 @@ class Sample:
     parsed: bool
     logprob: float
     iteration: int
+    read: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """The record that `from_json` reads back equal."""

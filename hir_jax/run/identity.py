@@ -13,6 +13,7 @@ from typing import Any
 
 from hir_jax.devices import processes
 from hir_jax.errors import UserError
+from hir_jax.hindsight import verify
 from hir_jax.model.codec import Codec
 from hir_jax.run import checkpoint, workdirs
 from hir_jax.run.models import Model
@@ -51,8 +52,8 @@ def of_questions(codec: Codec, questions: Questions, verifier: str) -> dict[str,
 
 def _source(verifier: str) -> str:
     """The user's module that a verifier is in, as text; of those built in, the name."""
-    module = sys.modules.get(verifier.partition(":")[0])
-    return inspect.getsource(module) if ":" in verifier and module else verifier
+    module = sys.modules.get(verify.module_of(verifier))
+    return inspect.getsource(module) if module else verifier
 
 
 def claim(workdir: pathlib.Path, ours: dict[str, str]) -> None:

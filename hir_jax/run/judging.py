@@ -18,10 +18,10 @@ def judge(
     pairs = zip(examples, texts, strict=True)
     outputs = [(text, example) for example, own in pairs for text in own]
 
-    def verdict(output: tuple[str | None, Example]) -> tuple[bool, bool]:
+    def verdict(output: tuple[str | None, Example]) -> tuple[bool, bool, str]:
         text, example = output
         found = UNREADABLE if text is None else verifier(text, example)
-        return bool(found.correct), bool(found.parsed)
+        return bool(found.correct), bool(found.parsed), str(found.read)
 
     verdicts = iter(processes.shared_out(outputs, verdict))
     return [[Verdict(*next(verdicts)) for _ in own] for own in texts]

@@ -243,6 +243,7 @@ class Job:
                 parsed=verdict.parsed,
                 logprob=output.logprob,
                 iteration=iteration,
+                read=verdict.read,
             )
             for example, *parts in zip(examples, outputs, texts, verdicts, strict=True)
             for index, (output, text, verdict) in enumerate(zip(*parts, strict=True))

@@ -50,7 +50,7 @@ def load_questions(config: ml_collections.ConfigDict, codec: Codec) -> Questions
     splits = data.load(config.data)
     instructions = Instructions(config.instruction.correct, config.instruction.wrong)
     every = [example for split in splits for example in split]
-    if config.verifier in verify.BUILT_IN:
+    if not verify.module_of(config.verifier):
         for example in every:
             verifier("", example)  # one that does not suit the questions says so now
     table = PromptTable.build(codec, every, instructions)

@@ -1,0 +1,51 @@
+"""--mode=verify: verdicts on given outputs, to try a verifier before a run."""
+
+import json
+import pathlib
+
+import ml_collections
+
+from hir_jax.commands.lines import check_output, open_output, read_jsonl
+from hir_jax.data import jsonl
+from hir_jax.data.example import Example
+from hir_jax.data.files import raise_faults, read_text
+from hir_jax.hindsight import verify
+from hir_jax.run import settings
+
+_GIVEN_BACK = ("correct", "parsed", "read")
+
+
+def verify_file(config: ml_collections.ConfigDict, source: str, output: str) -> None:
+    """Judges each line of `source` by `config.verifier`; one line each, in order, to `output`.
+
+    A line has a question as in `data.jsonl`, with "answer" or "answers" and "options" if it has
+    any, and an "output". It comes back with "correct", "parsed" and "read", what was taken for the
+    answer. No model is loaded.
+    """
+    settings.check(config)
+    verifier = verify.resolve(config.verifier)
+    check_output(output)
+    records = read_jsonl(source, all_of=("question", "output"))
+    examples = _examples(source, [line for line, _ in records])
+    with open_output(output) as out:
+        for (_, record), example in zip(records, examples, strict=True):
+            verdict = verifier(record["output"], example)
+            result = {name: getattr(verdict, name) for name in _GIVEN_BACK}
+            out.write(json.dumps(record | result, ensure_ascii=False) + "\n")
+
+
+def _examples(source: str, numbers: list[int]) -> list[Example]:
+    """The questions on these lines of a file, as `data.source=jsonl` reads them."""
+    path = pathlib.Path(source)
+    lines = read_text(path).split("\n")
+    read = [
+        jsonl.read_question(lines[n - 1], f"{path.stem}/{n}", ("output", *_GIVEN_BACK))
+        for n in numbers
+    ]
+    faults = [
+        f"line {n}: {'; '.join(found)}"
+        for n, (_, found) in zip(numbers, read, strict=True)
+        if found
+    ]
+    raise_faults(path, faults)
+    return [example for example, _ in read]

@@ -1,0 +1,109 @@
+"""Answers that name one of the options, by letter, by text or by both."""
+
+import re
+from collections.abc import Sequence
+
+from hir_jax.data.example import Example, letter
+from hir_jax.errors import UserError
+from hir_jax.hindsight.verifiers import texts
+from hir_jax.hindsight.verifiers.verdict import UNREADABLE, Verdict
+
+
+def choice(output: str, example: Example) -> Verdict:
+    """Names a right option: "(B)", "b", "Option B", "The answer is **B**.", "blue", "(B) blue".
+
+    A text names the options that have exactly that text, else those that it says less pairs and
+    stops (`texts.layers`). A letter in brackets is a letter; a bare "B" that is option B and also
+    the text of option A names both. A letter and a text that contradict each other name none.
+    Parsed: all options named are right, or all are wrong.
+
+    Raises:
+        UserError: the example has no options.
+    """
+    if not example.options:
+        raise UserError(
+            f"Verifier 'choice' expects options; example {example.id!r} has none. "
+            "Use 'exact', 'number' or 'list' for free-form questions, or 'auto'."
+        )
+    named = _named(output, example.options)
+    verdicts = {example.options[i] in example.answers for i in named}
+    if len(verdicts) != 1:
+        return UNREADABLE
+    read = " or ".join(f"{letter(i)} {example.options[i]}" for i in sorted(named))
+    return Verdict(verdicts.pop(), True, read)
+
+
+_LETTER = re.compile(r"(?P<open>[(\[] ?)?(?P<name>[a-z]{1,3}) ?[)\]]?")
+_LETTER_FIRST = re.compile(rf"{_LETTER.pattern}(?: - |[\s).:,;]+|(?<=[)\]]))(?P<rest>.+)")
+_LETTER_LAST = re.compile(
+    r"(?P<rest>.+?)[\s,:;-]*(?:(?P<open>[(\[])(?:option |choice )?(?P<name>[a-z]{1,3})[)\]]"
+    r"|[,:;-] ?(?:option|choice) (?P<bare>[a-z]{1,3}))"
+)
+_SAYING = re.compile(
+    r"(?:(?:so|thus|therefore|hence)[, ]+)?"
+    r"(?:(?:the )?(?:(?:correct|right|best|final|most likely) )*(?:answer|option|choice|letter)\b"
+    r"(?: (?:is|would be|should be)\b)?|it is\b|it's\b|i (?:think|choose|pick)\b(?: it is| it's)?)"
+    r"[ :=]*(?:the )?(?:(?:option|choice|letter)\b[ :]*)?"
+)
+_SAID = re.compile(
+    r" (?:is|would be) (?:the )?(?:correct|right|best|answer)(?: (?:answer|option|choice|one))?\Z"
+)
+
+
+def _named(output: str, options: Sequence[str]) -> set[int]:
+    """Indices of all options that the output may be read as naming."""
+    squeezed = " ".join(output.split())
+    exact = {i for i, option in enumerate(options) if " ".join(option.split()) == squeezed}
+    accepted = [texts.forms(option) for option in options]
+    whole = _unmarked(squeezed)
+    by_letter, in_brackets = _by_letter(whole, accepted)
+    by_text = exact or _by_text(whole, accepted)
+    if by_letter and in_brackets:
+        # "(A)" is how the prompt names an option, even where "A" is the text of another.
+        return by_letter | exact
+    return by_letter | by_text
+
+
+def _unmarked(text: str) -> str:
+    """Folded, without marks of emphasis around words."""
+    return re.sub(r"\*\*([^*]+)\*\*", r"\1", texts.fold(text))
+
+
+def _by_text(text: str, accepted: Sequence[frozenset[str]]) -> set[int]:
+    """The options that a text says, itself or after "The answer is"."""
+    for said in (text, _unsaid(text)):
+        for layer in texts.layers(said) if said else ():
+            found = {i for i, forms in enumerate(accepted) if layer in forms}
+            if found:
+                return found
+    return set()
+
+
+def _unsaid(text: str) -> str:
+    """What a sentence says is the answer: of "so the answer is b." and "b is correct" "b"."""
+    text = text.rstrip(".!,;: ")
+    said = _SAYING.match(text)
+    rest = text[said.end() :] if said else text
+    behind = _SAID.search(rest)
+    return (rest[: behind.start()] if behind else rest).strip()
+
+
+def _by_letter(text: str, accepted: Sequence[frozenset[str]]) -> tuple[set[int], bool]:
+    """The option that a letter names, with its text or without; whether it stands in brackets."""
+    index_of = {letter(i)[1:-1].casefold(): i for i in range(len(accepted))}
+    for said in dict.fromkeys((text, _unsaid(text))):
+        for layer in texts.layers(said) if said else ():
+            if match := _LETTER.fullmatch(layer):
+                index, rest = index_of.get(match["name"]), ""
+            elif match := _LETTER_FIRST.fullmatch(layer) or _LETTER_LAST.fullmatch(layer):
+                index, rest = index_of.get(_name(match)), match["rest"].strip()
+            else:
+                continue
+            if index is not None and (not rest or index in _by_text(rest, accepted)):
+                return {index}, bool(match["open"])
+    return set(), False
+
+
+def _name(match: re.Match[str]) -> str:
+    groups = match.groupdict()
+    return groups["name"] or groups["bare"]
