@@ -11,8 +11,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.algorithm = "hir"  # hir | farl (imitate right outputs only) | sft (true answers)
     config.iterations = 10  # N: rounds of sampling and training
     # auto (choice where there are options, else exact) | exact | choice | number | list | math |
-    # reference | chrf:0.6 | bleu:0.3 (right from this likeness on) | package.module:function; final,
-    # or final: before another, as in final:number, for the answer that a longer text comes to
+    # reference | chrf:0.6 | bleu:0.3 (likeness needed) | package.module:function | final, or final:
+    # before any of these, as in final:number, for the answer that a longer text comes to
     config.verifier = "auto"
 
     config.model = model = ml_collections.ConfigDict()

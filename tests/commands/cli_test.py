@@ -215,7 +215,7 @@ def test_faulty_values_are_all_listed_before_anything_is_written(refused, tmp_pa
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("mode", ["sample", "score", "export"])
+@pytest.mark.parametrize("mode", ["sample", "score", "verify", "export"])
 def test_modes_name_the_flags_they_need(refused, mode):
     refused(f"--mode={mode}", says=f"--mode={mode} needs --")
 

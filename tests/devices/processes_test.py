@@ -339,21 +339,22 @@ def second_of_three(monkeypatch):
 def test_a_share_is_every_third_verdict(second_of_three):
     given = second_of_three(
         [
-            {"done": [[True, True], [True, True]], "fault": None},
-            {"done": [[False, False]], "fault": None},
+            {"done": [[True, True, "a"], [True, True, "d"]], "fault": None},
+            {"done": [[False, False, ""]], "fault": None},
         ]
     )
     judged = []
 
     def verifier(text, example):
         judged.append((text, example))
-        return verify.Verdict(False, True)
+        return verify.Verdict(False, True, text)
 
     verdicts = judge(verifier, ["x", "y"], [["a", "b"], ["c", "d"]])
     assert judged == [("b", "x")]
-    assert given == [{"done": [(False, True)], "fault": None}]
+    assert given == [{"done": [(False, True, "b")], "fault": None}]
     yes, no = verify.Verdict(True, True), verify.Verdict(False, False)
     assert verdicts == [[yes, verify.Verdict(False, True)], [no, yes]]
+    assert [[verdict.read for verdict in own] for own in verdicts] == [["a", "b"], ["", "d"]]
 
 
 def test_a_signal_to_another_stops_this_one_where_they_agree(second_of_three):

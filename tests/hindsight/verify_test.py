@@ -45,6 +45,11 @@ COLORS = multiple("red", "blue", "light blue", right="blue")
         ("]", (")",), WRONG),
         ("]", ("]",), RIGHT),
         (".", ("blue",), WRONG),
+        ("(a)(b)", ("a)(b",), WRONG),
+        ("[ ) ]", (")",), WRONG),
+        ("«Blue»", ("blue",), RIGHT),
+        ("10²", ("102",), WRONG),
+        ("2½", ("21/2",), WRONG),
         ("", ("blue",), UNREADABLE),
         (" \n", ("blue",), UNREADABLE),
     ],
@@ -139,6 +144,13 @@ def test_choice_refuses_an_example_without_options():
         verify.choice("(A)", free("blue"))
 
 
+def test_choice_reads_all_options_named_where_one_verdict_holds_for_all():
+    alike = multiple("blue", "Blue.", "BLUE", right=("blue", "Blue.", "BLUE"))
+    verdict = verify.choice("bLUE", alike)
+    assert verdict == RIGHT
+    assert verdict.read == "(A) blue or (B) Blue. or (C) BLUE"
+
+
 @pytest.mark.parametrize(
     ("output", "value"),
     [
@@ -175,8 +187,8 @@ def test_number_reads(output, value):
 @pytest.mark.parametrize(
     "output",
     [
-        *("", "many", "someone", "phone", "3 or 4", "5-3", "1,2", "1,2345", "1.2.3", "1/2"),
-        *("one two", "twenty twelve", "3 million", "three point five", "08/20/2020"),
+        *("", "many", "someone", "phone", "3 or 4", "5-3", "1,2", "1,2345", "1.2.3", "covid-19"),
+        *("one two", "twenty twelve", "three point five", "08/20/2020"),
     ],
 )
 def test_number_does_not_guess(output):
@@ -289,6 +301,14 @@ def test_resolve_calls_the_users_function(users_module):
     assert verdict == RIGHT and not isinstance(verdict.correct, np.bool_)
 
 
+def test_resolve_puts_final_before_the_users_function(users_module):
+    users_module("def blue(output, example): return output == 'blue'\n")
+    verdict = verify.resolve("final:my_checks:blue")("The answer is blue", free("blue"))
+    assert (verdict, verdict.read) == (RIGHT, "blue")
+    assert verify.module_of("final:my_checks:blue") == verify.module_of("my_checks:blue")
+    assert {verify.module_of(name) for name in ("auto", "final", "final:math", "chrf:1")} == {""}
+
+
 def test_resolve_wraps_what_goes_wrong_in_the_users_function(users_module):
     users_module(
         "def raises(output, example): raise KeyError('gold')\n"
@@ -304,7 +324,10 @@ def test_resolve_wraps_what_goes_wrong_in_the_users_function(users_module):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("exakt", "auto, choice, exact, list, number, reference"),
+        ("exakt", "auto, choice, exact, list, number, reference, final, math, final:NAME, chrf:"),
+        ("final:exakt", "Unknown verifier 'exakt'"),
+        ("chrf", "expected a threshold above 0 and at most 1, as in chrf:0.6; found ''"),
+        ("bleu:2", "found '2'"),
         ("", "Unknown verifier ''"),
         ("my_checks", "Unknown verifier"),
         ("my_checks:", "Unknown verifier"),

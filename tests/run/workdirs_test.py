@@ -143,7 +143,7 @@ def test_a_file_keeps_its_content_if_writing_fails(tmp_path, monkeypatch):
 def test_samples_are_written_with_question_and_relabeled_instruction(tmp_path):
     example = Example("t/1", "Is “it”?", ("yes", "no"), ("no",), "t", "p")
     samples = [
-        Sample("t/1", 0, (5, 1), "(B)", True, True, -0.5, 3),
+        Sample("t/1", 0, (5, 1), "(B)", True, True, -0.5, 3, "(B) no"),
         Sample("t/1", 1, (6, 1), "café", False, False, -1.5, 3),
     ]
     write_samples(tmp_path, 3, samples, {"t/1": example}, Instructions("right", "wrong"))

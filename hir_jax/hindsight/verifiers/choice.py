@@ -34,9 +34,9 @@ def choice(output: str, example: Example) -> Verdict:
 
 
 _LETTER = re.compile(r"(?P<open>[(\[] ?)?(?P<name>[a-z]{1,3}) ?[)\]]?")
-_LETTER_FIRST = re.compile(rf"{_LETTER.pattern}(?: - |[\s).:,;]+|(?<=[)\]]))(?P<rest>.+)")
+_LETTER_FIRST = re.compile(rf"{_LETTER.pattern}(?: - |[\s).:,;]|(?<=[)\]]))(?P<rest>.+)")
 _LETTER_LAST = re.compile(
-    r"(?P<rest>.+?)[\s,:;-]*(?:(?P<open>[(\[])(?:option |choice )?(?P<name>[a-z]{1,3})[)\]]"
+    r"(?P<rest>.+?)[\s,:;-]{0,3}(?:(?P<open>[(\[])(?:option |choice )?(?P<name>[a-z]{1,3})[)\]]"
     r"|[,:;-] ?(?:option|choice) (?P<bare>[a-z]{1,3}))"
 )
 _SAYING = re.compile(
@@ -71,8 +71,8 @@ def _unmarked(text: str) -> str:
 
 def _by_text(text: str, accepted: Sequence[frozenset[str]]) -> set[int]:
     """The options that a text says, itself or after "The answer is"."""
-    for said in (text, _unsaid(text)):
-        for layer in texts.layers(said) if said else ():
+    for said in filter(None, (text, _unsaid(text))):
+        for layer in texts.layers(said):
             found = {i for i, forms in enumerate(accepted) if layer in forms}
             if found:
                 return found
@@ -91,19 +91,22 @@ def _unsaid(text: str) -> str:
 def _by_letter(text: str, accepted: Sequence[frozenset[str]]) -> tuple[set[int], bool]:
     """The option that a letter names, with its text or without; whether it stands in brackets."""
     index_of = {letter(i)[1:-1].casefold(): i for i in range(len(accepted))}
-    for said in dict.fromkeys((text, _unsaid(text))):
-        for layer in texts.layers(said) if said else ():
-            if match := _LETTER.fullmatch(layer):
-                index, rest = index_of.get(match["name"]), ""
-            elif match := _LETTER_FIRST.fullmatch(layer) or _LETTER_LAST.fullmatch(layer):
-                index, rest = index_of.get(_name(match)), match["rest"].strip()
-            else:
-                continue
-            if index is not None and (not rest or index in _by_text(rest, accepted)):
-                return {index}, bool(match["open"])
+    for said in filter(None, dict.fromkeys((text, _unsaid(text)))):
+        for layer in texts.layers(said):
+            for pattern in (_LETTER, _LETTER_FIRST, _LETTER_LAST):
+                match = pattern.fullmatch(layer)
+                groups = match.groupdict() if match else {}
+                index = index_of.get(groups.get("name") or groups.get("bare"))
+                if index is not None and _is_text_of(groups.get("rest"), index, accepted):
+                    return {index}, bool(groups["open"])
     return set(), False
 
 
-def _name(match: re.Match[str]) -> str:
-    groups = match.groupdict()
-    return groups["name"] or groups["bare"]
+def _is_text_of(rest: str | None, index: int, accepted: Sequence[frozenset[str]]) -> bool:
+    """Whether what stands beside a letter is nothing, or the text of its option.
+
+    Behind "B" there may be a colon, or the stop that an option begins with.
+    """
+    if rest is None:
+        return True
+    return any(index in _by_text(text, accepted) for text in (rest.strip(), rest.lstrip(").:,; ")))

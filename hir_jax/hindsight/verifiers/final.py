@@ -53,8 +53,8 @@ _EMPHASIS = re.compile(r"(?<![\w*])\*\*(?=\S)([^*]+)(?<=\S)\*\*(?![\w*])")
 _PHRASE = re.compile(r"\\(?:text|mathrm|textbf|mathbf)\s*\{([^{}]*)\}")
 # A full stop behind one of these, or behind a single letter, ends no sentence.
 _ABBREVIATIONS = (
-    "mr mrs ms dr st prof jr sr mt ft no vs gen col capt lt sgt rev hon ave inc ltd co corp dept eg "
-    "ie etc approx fig jan feb mar apr jun jul aug sep sept oct nov dec"
+    "mr mrs ms dr st prof jr sr mt ft no vs gen col capt lt sgt rev hon ave inc ltd co corp dept "
+    "eg ie etc approx fig jan feb mar apr jun jul aug sep sept oct nov dec"
 )
 _SHORT = frozenset(_ABBREVIATIONS.split())
 

@@ -51,7 +51,7 @@ _UNITS = {
     "cent": "¢ cent cents",
     "second": "sec secs second seconds",
     "minute": "min mins minute minutes",
-    "hour": "hr hrs hour hours",
+    "hour": "h hr hrs hour hours",
     "day": "day days",
     "week": "week weeks",
     "month": "month months",
