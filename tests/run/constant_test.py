@@ -4,6 +4,7 @@ import pytest
 
 from hir_jax.data import Example
 from hir_jax.hindsight import verify
+from hir_jax.hindsight.verifiers import texts
 from hir_jax.run import constant
 from hir_jax.run.constant import Constant, best_constant
 
@@ -32,11 +33,11 @@ def test_an_answer_given_twice_counts_once():
 
 def test_spellings_that_the_verifier_takes_for_one_count_together():
     # Each spelling is the target of few; "no" is right for nine of ten.
-    spellings = ("no", "No", "NO", "no.", "No.", '"no"', " no", "(no)", "nO")
+    spellings = ("no", "No", "NO", "no.", "No.", '"no"', " no", "'no'", "nO")
     examples = [free(str(i), text) for i, text in enumerate(spellings)] + [free("9", "yes")]
     found = best(examples)
     assert found.accuracy == 0.9
-    assert verify.normalize(found.text) == "no"
+    assert texts.forms(found.text) >= {"no"}
 
 
 def test_numbers_are_read():

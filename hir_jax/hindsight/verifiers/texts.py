@@ -102,11 +102,12 @@ def has_letter_or_digit(text: str) -> bool:
 def forms(answer: str) -> frozenset[str]:
     """The folded texts that say an answer.
 
-    Besides itself: without the full stop after its last letter ("U.S."), and, since T5 writes them
-    so, with a letter's superscript on the line ("x²" as "x2").
+    Besides itself: without quotes around all of it; without the full stop after its last letter
+    ("U.S."); and, since T5 writes them so, with a letter's superscript on the line ("x²" as "x2").
     """
     flat = _LETTERS_SUPERSCRIPT.sub(lambda run: unicodedata.normalize("NFKC", run[0]), answer)
     found = {fold(answer), fold(flat)}
+    found |= {_without_pair(text) or text for text in found if text[:1] in ("'", '"')}
     bare = {text[:-1] for text in found if text[-1:] == "." and text[-2:-1].isalpha()}
     return frozenset(found | bare)
 
