@@ -29,7 +29,7 @@ class Sample:
         index: which of the R samples of this question in this iteration, from 0.
         tokens: the sampled ids, with the closing EOS where one was drawn and no padding. An output
             cut at the length limit has no EOS, and no target made from it gets one.
-        text: the decoded tokens, special ones left out.
+        text: the decoded tokens; those without a text of their own by their names.
         correct: the verdict.
         parsed: the output could be read as an answer at all.
         logprob: log-probability of the tokens under the sampling policy, summed, in nats.
@@ -53,13 +53,14 @@ class Sample:
 
     @classmethod
     def from_json(cls, record: Any, where: str = "a sample") -> Self:
-        """Reads one record; `where` (file and line) is for the message.
+        """Reads one record; `where` (file and line) is for the message. `read` may be absent.
 
         Raises:
             UserError: fields are missing, unknown or of another type; all are listed.
         """
         if not isinstance(record, dict):
             raise UserError(f"{where}: expected a JSON object, found {record!r}.")
+        record = {"read": ""} | record  # as earlier versions wrote it
         faults = [f"field {key!r} is missing" for key in _JSON_TYPES if key not in record]
         faults += [f"field {key!r} is unknown" for key in record if key not in _JSON_TYPES]
         for key, types in _JSON_TYPES.items():
