@@ -28,7 +28,7 @@ GRIDS = {
 # mistake (assets/tiny/README.md). The sizes bring each run to a minute or two.
 TASKS = (
     ("object_counting", 2, 1000),
-    ("boolean_expressions", 2, 800),
+    ("boolean_expressions", 4, 1000),
     ("word_sorting", 3, 2000),
 )
 

@@ -133,6 +133,7 @@ def run(mode: str) -> str | None:
         cache = os.path.expanduser(FLAGS.compilation_cache)
         jax.config.update("jax_compilation_cache_dir", cache)
 
+    from hir_jax import data
     from hir_jax.commands import experiment, pretrain
     from hir_jax.commands.eval import evaluate_policy
     from hir_jax.commands.export import export_policy
@@ -147,6 +148,8 @@ def run(mode: str) -> str | None:
         verify_file(config, FLAGS.input, FLAGS.output)
         return None
     logging.info("devices: %s", jax.devices())
+    if mode in ("train", "eval"):
+        data.check_given(config.data, _given("config.data."))
     match mode:
         case "train":
             return loop.run(config, FLAGS.workdir or DEFAULT_WORKDIR).table()
@@ -196,7 +199,13 @@ def join() -> None:
 
 def _mesh_given() -> bool:
     """Whether a flag sets an axis of the mesh, which `plan` then does not choose."""
-    return any(name.startswith("config.mesh.") and FLAGS[name].present for name in FLAGS)
+    return bool(_given("config.mesh."))
+
+
+def _given(section: str) -> list[str]:
+    """The fields of a section of the config that flags set."""
+    given = [name for name in FLAGS if name.startswith(section) and FLAGS[name].present]
+    return [name.removeprefix(section) for name in given]
 
 
 def parse_flags(argv: Sequence[str]) -> list[str]:

@@ -15,7 +15,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from hir_jax.data import generators, splits
+from hir_jax.data import generators, options
 from hir_jax.data.example import Example, format_prompt, letter
 from hir_jax.data.generators import words
 from hir_jax.devices import sharding
@@ -84,7 +84,7 @@ def question_pools(settings: ml_collections.ConfigDict) -> Pools:
         stream = generators.stream(task, difficulty, settings.seed)
         training = (e for e in stream if generators.split_of(e) == "train")
         chosen = itertools.islice(training, settings.size)
-        return [splits.shuffle_options(example, settings.seed) for example in chosen]
+        return [options.shuffle_options(example, settings.seed) for example in chosen]
 
     for task, difficulties in settings.tasks.items():
         if not difficulties:

@@ -4,9 +4,10 @@ import re
 from pathlib import Path
 from typing import Any
 
+from hir_jax.data.canonical import with_ids
 from hir_jax.data.example import Example, letter
 from hir_jax.data.files import raise_faults, read_examples
-from hir_jax.data.splits import premise_of
+from hir_jax.data.stories import with_premises
 from hir_jax.errors import UserError
 
 _CHOICE = re.compile(r"(?P<question>.*)\nOptions:\n(?P<options>\(A\) .*)", re.DOTALL)
@@ -14,13 +15,11 @@ _OPTION = re.compile(r"^(\([A-Z]\)) (.*)$", re.MULTILINE)
 
 
 def files(path: Path, tasks: list[str]) -> list[Path]:
-    """The files to read: `path` itself, or `task`.json of each task in the folder `path`.
+    """The files to read: `task`.json of each task in the folder `path`.
 
     Raises:
-        UserError: there is no such file or folder, or no such task in it.
+        UserError: there is no such task in it.
     """
-    if not path.is_dir():
-        return [path]
     known = sorted(file.stem for file in path.glob("*.json"))
     unknown = sorted(set(tasks) - set(known))
     if unknown or not tasks:
@@ -35,8 +34,7 @@ def read(path: Path) -> list[Example]:
     """The examples of one file; the task is named after it.
 
     An input that ends with lettered options and has a letter for its target is a multiple-choice
-    question; any other is free-form. The premise is the input, less what a task's family asks of
-    one story (`premise_of`).
+    question; any other is free-form. Examples of one story share a premise (`with_premises`).
 
     Raises:
         UserError: the file cannot be read or an example has no "input" or "target" text.
@@ -49,10 +47,10 @@ def read(path: Path) -> list[Example]:
         if not isinstance(record.get(field), str)
     ]
     raise_faults(path, faults)
-    return [_example(path.stem, index, record) for index, record in enumerate(records)]
+    return with_premises(with_ids(_example(path.stem, record) for record in records))
 
 
-def _example(task: str, index: int, record: dict[str, Any]) -> Example:
+def _example(task: str, record: dict[str, Any]) -> Example:
     question, options, answer = record["input"], (), record["target"]
     choice = _CHOICE.fullmatch(question)
     if choice:
@@ -62,10 +60,10 @@ def _example(task: str, index: int, record: dict[str, Any]) -> Example:
             question, options = choice["question"], tuple(lettered.values())
             answer = lettered[answer]
     return Example(
-        id=f"{task}/{index}",
+        id="",
         question=question,
         options=options,
         answers=(answer,),
         task=task,
-        premise=premise_of(task, record["input"]),
+        premise="",
     )

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from hir_jax.data.canonical import canonical, with_ids
 from hir_jax.data.example import Example
 from hir_jax.data.files import raise_faults, read_text
 from hir_jax.errors import UserError
@@ -31,7 +32,8 @@ def read(path: Path, task: str, part: str = "") -> list[Example]:
         part: put into the ids, so that those of a further file of the same task differ.
 
     Returns:
-        Examples with ids `task[/part]/id`, where a line without "id" has its number (from 1).
+        Examples with ids `task[/part]/id`, where a line without "id" has a digest of its content,
+        and canonical premises: of the question where a line has none.
 
     Raises:
         UserError: the file cannot be read or has no examples, or lines are faulty; then the message
@@ -46,21 +48,21 @@ def read(path: Path, task: str, part: str = "") -> list[Example]:
             continue
         parser = _Line()
         fields = parser.parse(line)
-        name = fields.id or str(number)
-        if name in line_of_id:
-            parser.faults.append(f'the "id" {name!r} is taken by line {line_of_id[name]}')
-        line_of_id.setdefault(name, number)
+        if fields.id in line_of_id:
+            parser.faults.append(f'the "id" {fields.id!r} is taken by line {line_of_id[fields.id]}')
+        elif fields.id:
+            line_of_id[fields.id] = number
         if parser.faults:
             faults.append(f"line {number}: {'; '.join(parser.faults)}")
             continue
         examples.append(
             Example(
-                id=prefix + name,
+                id=prefix + fields.id if fields.id else "",
                 question=fields.question,
                 options=fields.options,
                 answers=fields.answers,
                 task=task,
-                premise=fields.premise or fields.question,
+                premise=canonical(fields.premise or fields.question),
             )
         )
     raise_faults(path, faults)
@@ -69,7 +71,7 @@ def read(path: Path, task: str, part: str = "") -> list[Example]:
             f"{path} has no examples: expected one JSON object a line, such as "
             '{"question": "What is 1 + 2?", "answer": "3"}.'
         )
-    return examples
+    return with_ids(examples, part)
 
 
 def read_question(line: str, name: str, also: Sequence[str]) -> tuple[Example, list[str]]:

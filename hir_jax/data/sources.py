@@ -5,19 +5,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import ml_collections
+from absl import logging
 
-from hir_jax.data import bbh, generators, jsonl
+from hir_jax.data import bbh, fields, generators, jsonl
+from hir_jax.data.canonical import question_key
 from hir_jax.data.example import Example
-from hir_jax.data.splits import (
-    Splits,
-    seeded_order,
-    shuffle_options,
-    split_as_paper,
-    split_by_premise,
-)
+from hir_jax.data.options import movable, shuffle_options
+from hir_jax.data.splits import Splits, seeded_order, split_as_paper, split_by_premise
+from hir_jax.data.stories import unite
 from hir_jax.errors import UserError
 
 PROTOCOLS = ("premise", "paper")
+_PATHS = ("path", "dev_path", "test_path", "bigbench_dir", "tfds_dir")  # '' where not set
 
 
 def load(config: ml_collections.ConfigDict) -> Splits:
@@ -49,8 +48,23 @@ def load(config: ml_collections.ConfigDict) -> Splits:
     joined = Splits(*(tuple(itertools.chain(*side)) for side in zip(*parts, strict=True)))
     _check_sides(joined, config.protocol)
     if config.shuffle_options and config.protocol != "paper":
+        _tell_unmoved(joined)
         joined = Splits(*(tuple(shuffle_options(e, config.seed) for e in side) for side in joined))
     return joined
+
+
+def _tell_unmoved(splits: Splits) -> None:
+    """Logs how many questions have options that speak of others, and so keep their places."""
+    asked = [e.options for e in itertools.chain(*splits) if e.options]
+    unmoved = [options for options in asked if movable(options) < len(options)]
+    if unmoved:
+        logging.info(
+            "%d of %d questions have options that speak of letters or places, such as %r: these "
+            "keep their places",
+            len(unmoved),
+            len(asked),
+            unmoved[0][-1],
+        )
 
 
 def _first(examples: tuple[Example, ...], maximum: int) -> tuple[Example, ...]:
@@ -62,6 +76,7 @@ def _generated(config: ml_collections.ConfigDict) -> list[Splits]:
 
 
 def _generated_task(task: str, config: ml_collections.ConfigDict) -> Splits:
+    _check_fractions(config)
     examples = generators.generate(task, config.size, config.difficulty, config.seed)
     ordered = seeded_order(examples, config.seed)
     splits = Splits(
@@ -74,6 +89,21 @@ def _generated_task(task: str, config: ml_collections.ConfigDict) -> Splits:
             "Set a larger --config.data.size."
         )
     return splits
+
+
+def _check_fractions(config: ml_collections.ConfigDict) -> None:
+    fixed = {f"data.{side}_fraction": generators.SHARES[side] / 100 for side in ("dev", "test")}
+    if (
+        abs(config.dev_fraction - fixed["data.dev_fraction"])
+        + abs(config.test_fraction - fixed["data.test_fraction"])
+        > 1e-9
+    ):
+        raise UserError(
+            f"Expected {' and '.join(f'{name}={share}' for name, share in fixed.items())} for "
+            f"generated questions, found {config.dev_fraction} and {config.test_fraction}. Their "
+            "sides are fixed, so that no model is tested on what another was trained on. For fewer "
+            "questions set --config.data.max_dev and --config.data.max_test."
+        )
 
 
 def _bigbench(config: ml_collections.ConfigDict) -> list[Splits]:
@@ -90,26 +120,32 @@ def _bigbench(config: ml_collections.ConfigDict) -> list[Splits]:
 
 
 def _bbh(config: ml_collections.ConfigDict) -> list[Splits]:
-    files = bbh.files(_path(config), _tasks(config))
+    path = _path(config)
+    files = bbh.files(path, _tasks(config)) if path.is_dir() else [path]
     return [_split(bbh.read(file), config) for file in files]
 
 
 def _jsonl(config: ml_collections.ConfigDict) -> list[Splits]:
-    further = {
-        part: jsonl.read(Path(path).expanduser(), config.task, part)
-        for part, path in (("dev", config.dev_path), ("test", config.test_path))
+    paths = {"train": config.path, "dev": config.dev_path, "test": config.test_path}
+    if not (config.dev_path or config.test_path):
+        paths["train"] = _path(config)
+    parts = {
+        side: jsonl.read(Path(path).expanduser(), config.task, "" if side == "train" else side)
+        for side, path in paths.items()
         if path
     }
-    if further and not config.path:
-        splits = Splits((), (), ())
-    else:
+    # All at once, so that what is in two files has one premise, and is seen below.
+    united = iter(unite([example for part in parts.values() for example in part]))
+    parts = {side: list(itertools.islice(united, len(part))) for side, part in parts.items()}
+    splits = Splits((), (), ())
+    if "train" in parts:
         splits = split_by_premise(
-            jsonl.read(_path(config), config.task),
+            parts.pop("train"),
             dev_fraction=0.0 if config.dev_path else config.dev_fraction,
             test_fraction=0.0 if config.test_path else config.test_fraction,
             seed=config.seed,
         )
-    ordered = {part: seeded_order(examples, config.seed) for part, examples in further.items()}
+    ordered = {side: seeded_order(examples, config.seed) for side, examples in parts.items()}
     return [splits._replace(**ordered)]
 
 
@@ -171,8 +207,8 @@ def _check(config: ml_collections.ConfigDict) -> None:
             faults.append(f"{field}: expected 0 (all) or more; found {config[field]}")
     if not 0 <= config.seed < 2**32:
         faults.append(f"seed: expected 0 to 2**32 - 1; found {config.seed}")
-    if config.source != "jsonl" and (config.dev_path or config.test_path):
-        faults.append(f"dev_path, test_path: they are for source 'jsonl', not {config.source!r}")
+    # Of the other fields only whoever reads the flags knows whether they were set.
+    faults += fields.unread(config, [name for name in _PATHS if config[name]])
     if faults:
         raise UserError("Faulty config.data:\n  " + "\n  ".join(faults))
 
@@ -186,12 +222,22 @@ def _check_sides(splits: Splits, protocol: str) -> None:
     if protocol == "paper":
         return
     for one, other in itertools.combinations(Splits._fields, 2):
-        shared = {e.premise for e in getattr(splits, one)} & {
-            e.premise for e in getattr(splits, other)
-        }
-        if shared:
-            raise UserError(
-                f"{len(shared)} premises are in both {one} and {other}, so the score would not be "
-                f"of unseen questions; one is {min(shared)!r}. Remove them from one side, or give "
-                'the questions distinct "premise" fields if they are different all the same.'
-            )
+        for what, key_of in (("premises", _premise), ("questions", question_key)):
+            shared = {*map(key_of, getattr(splits, one))} & {*map(key_of, getattr(splits, other))}
+            if shared:
+                raise UserError(
+                    f"{len(shared)} {what} are in both {one} and {other}, so the score would not "
+                    f"be of unseen questions; one is {min(shared)!r} (case, white space and outer "
+                    "punctuation aside). Remove them from one side"
+                    + _OR_PREMISES * (what == "premises")
+                    + "."
+                )
+
+
+_OR_PREMISES = (
+    ', or give the questions distinct "premise" fields if they are different all the same'
+)
+
+
+def _premise(example: Example) -> str:
+    return example.premise

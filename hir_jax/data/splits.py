@@ -1,6 +1,5 @@
-"""Which example goes where: train / dev / test, the order within, and the order of options."""
+"""Which example goes where: train / dev / test, and the order within."""
 
-import dataclasses
 import hashlib
 import json
 from collections.abc import Sequence
@@ -23,29 +22,6 @@ class Splits(NamedTuple):
 def keyed_hash(seed: int, *names: str) -> bytes:
     """Bytes to sort by: a draw that depends on the seed and the names alone, on any machine."""
     return hashlib.sha256(json.dumps([seed, *names]).encode()).digest()
-
-
-def premise_of(task: str, text: str) -> str:
-    """What the questions asked of one story share.
-
-    Args:
-        task: a BIG-bench (or BIG-Bench Hard) task's name.
-        text: the example's input: for tracking, the story ends where the question begins; for
-            logical deduction (asked through the options alone) where the options begin.
-    """
-    if task.startswith("tracking_shuffled_objects"):
-        return text.partition("At the end of the")[0]
-    if task.startswith("logical_deduction"):
-        return text.partition("\nOptions:")[0]
-    return text
-
-
-def shuffle_options(example: Example, seed: int) -> Example:
-    """The example with its options in an order keyed by (seed, example id) alone."""
-    options = sorted(
-        example.options, key=lambda option: keyed_hash(seed, "option", example.id, option)
-    )
-    return dataclasses.replace(example, options=tuple(options))
 
 
 def seeded_order(examples: Sequence[Example], seed: int) -> tuple[Example, ...]:

@@ -6,12 +6,15 @@ from collections.abc import Iterable, Sequence
 from absl import logging
 
 from hir_jax.data.example import Example, format_prompt
+from hir_jax.data.splits import Splits
 from hir_jax.decoding.prompt import Prompt, uid
 from hir_jax.errors import UserError
 from hir_jax.hindsight.relabel import Instructions
 from hir_jax.model.codec import Codec
 
 Tokens = tuple[int, ...]
+
+_SHOWN = 5  # leaks in a message
 
 
 def encode_prompts(
@@ -52,6 +55,44 @@ class PromptTable:
     def length(self, example_id: str) -> int:
         """Tokens of the longer of a question's two prompts, EOS included."""
         return max(len(self.correct[example_id]), len(self.wrong[example_id])) + 1
+
+
+def check_sides(splits: Splits, prompts: dict[str, Tokens], protocol: str) -> None:
+    """Checks that no two sides have the same prompt, token by token: the last check of all data.
+
+    It sees what the texts do not show: questions that differ in what the tokenizer leaves out.
+
+    Args:
+        splits: train, dev and test.
+        prompts: the tokens of every example's prompt, by id.
+        protocol: 'paper' lets them pass with a warning, since its split leaks by design.
+
+    Raises:
+        UserError: there are such prompts, and the protocol is another.
+    """
+    first: dict[Tokens, tuple[str, Example]] = {}
+    leaks = []
+    for side, examples in splits._asdict().items():
+        for example in examples:
+            other_side, other = first.setdefault(prompts[example.id], (side, example))
+            if other_side != side:
+                leaks.append((other_side, other, side, example))
+    if not leaks:
+        return
+    shown = [
+        f"{one.id} in {one_side}, {other.id} in {other_side}: {one.question!r}"
+        + (f" and {other.question!r}" if other.question != one.question else "")
+        for one_side, one, other_side, other in leaks[:_SHOWN]
+    ]
+    more = [f"... and {len(leaks) - _SHOWN} more"] if len(leaks) > _SHOWN else []
+    report = f"{len(leaks)} prompts of one side are, token by token, prompts of another:\n  "
+    report += "\n  ".join([*shown, *more])
+    if protocol != "paper":
+        raise UserError(
+            f"{report}\nThe score would not be of unseen questions. Remove them from one side, or "
+            "give them the same premise, or take a model whose tokenizer can tell them apart."
+        )
+    logging.warning("%s\nThe score is not of unseen questions alone.", report)
 
 
 def check_lengths(

@@ -43,8 +43,8 @@ def load_questions(config: ml_collections.ConfigDict, codec: Codec) -> Questions
     """The questions of `config.data`, checked and encoded.
 
     Raises:
-        UserError: the data is at fault, a prompt or (for sft) an answer is too long, or an answer
-            cannot be written.
+        UserError: the data is at fault, two sides have a prompt in common, a prompt or (for sft) an
+            answer is too long, or an answer cannot be written.
     """
     verifier = verify.resolve(config.verifier)
     splits = data.load(config.data)
@@ -59,6 +59,7 @@ def load_questions(config: ml_collections.ConfigDict, codec: Codec) -> Questions
     dropped |= writing.check_answers(codec, every, verifier, config.data.unwritable)
     writing.tell_unknown(codec, table.correct)
     splits = data.Splits(*(tuple(e for e in split if e.id not in dropped) for split in splits))
+    prompts.check_sides(splits, table.correct, config.data.protocol)
     _check_answers(config, codec, splits.train)
     buckets = batching.make_buckets(
         [length for name, length in lengths.items() if name not in dropped],

@@ -12,8 +12,9 @@ import tensorflow_datasets as tfds
 
 from hir_jax.data.bigbench.bigbench_dataset_builder import Builder
 from hir_jax.data.bigbench.tasks import RAW_FOLDER
+from hir_jax.data.canonical import with_ids
 from hir_jax.data.example import Example
-from hir_jax.data.splits import premise_of
+from hir_jax.data.stories import with_premises
 from hir_jax.errors import UserError
 
 _URL = "https://raw.githubusercontent.com/google/BIG-bench/main/bigbench/benchmark_tasks"
@@ -43,7 +44,7 @@ def read(task: str, protocol: str, bigbench_dir: str = "", tfds_dir: str = "") -
     records = _records(
         task, bigbench_dir, Path(tfds_dir or tfds.core.constants.DATA_DIR).expanduser()
     )
-    return [make_example(task, record) for record in records]
+    return with_premises(with_ids(make_example(task, record) for record in records))
 
 
 def _records(task: str, bigbench_dir: str, data_dir: Path) -> list[dict[str, Any]]:
@@ -145,7 +146,7 @@ def _as_published(task: str, record: Mapping[str, Any]) -> Example:
     options = tuple(record["options"])
     right = [o for o, score in zip(options, record["scores"], strict=True) if score == 1]
     question = record["prefix"] + record["input"]
-    return _example(task, record, question, options, tuple(right or record["targets"]))
+    return Example("", question, options, tuple(right or record["targets"]), task, premise="")
 
 
 def _as_paper(task: str, record: Mapping[str, Any]) -> Example:
@@ -158,21 +159,4 @@ def _as_paper(task: str, record: Mapping[str, Any]) -> Example:
         question = prefix + record["input"].replace("\n\n", "\n")
         # Where several spellings are accepted, the reference code takes the second.
         answer = record["targets"][min(1, len(record["targets"]) - 1)]
-    return _example(task, record, question, options, (answer,))
-
-
-def _example(
-    task: str,
-    record: Mapping[str, Any],
-    question: str,
-    options: tuple[str, ...],
-    answers: tuple[str, ...],
-) -> Example:
-    return Example(
-        id=f"{task}/{record['index']}",
-        question=question,
-        options=options,
-        answers=answers,
-        task=task,
-        premise=premise_of(task, record["input"]),
-    )
+    return Example("", question, options, (answer,), task, premise="")

@@ -10,6 +10,7 @@ import itertools
 import random
 from collections.abc import Iterator
 
+from hir_jax.data.canonical import canonical, with_ids
 from hir_jax.data.example import Example
 from hir_jax.data.generators import (
     boolean_expressions,
@@ -30,6 +31,9 @@ FAMILIES: dict[str, Family] = {
     "tracking_shuffled_objects": tracking_shuffled_objects.FAMILY,
     "word_sorting": word_sorting.FAMILY,
 }
+
+# Percent of the premises on each side, for good: models were trained on the first of them.
+SHARES = {"train": 70, "dev": 10, "test": 20}
 
 _REPEATS_IN_A_ROW = 10_000  # after so many draws that give nothing new, a family is exhausted
 
@@ -55,8 +59,8 @@ def generate(task: str, size: int, difficulty: int, seed: int) -> list[Example]:
 def stream(task: str, difficulty: int, seed: int) -> Iterator[Example]:
     """Examples fixed by (task, difficulty, seed), for as long as there are new ones.
 
-    No two of them ask the same: they differ in the question or in the options. Questions about
-    one story stand together.
+    No two of them ask the same: they differ in the premise or in what is asked of it, not only in
+    wording, brackets or order. Questions about one story stand together.
 
     Args:
         task: a name in `FAMILIES`.
@@ -69,28 +73,22 @@ def stream(task: str, difficulty: int, seed: int) -> Iterator[Example]:
     drafts = _distinct_drafts(
         _checked_family(task, difficulty), difficulty, random.Random(f"{task}/{difficulty}/{seed}")
     )
-    for index, draft in enumerate(drafts):
-        yield Example(
-            id=f"{task}/{difficulty}/{seed}/{index}",
-            question=draft.question,
-            options=draft.options,
-            answers=draft.answers,
-            task=task,
-            premise=draft.premise,
+    for draft in drafts:
+        yield from with_ids(
+            [Example("", draft.question, draft.options, draft.answers, task, draft.premise)]
         )
 
 
 def split_of(example: Example) -> str:
-    """The split an example belongs to for good: "train" (70%), "dev" (10%) or "test" (20%).
+    """The split an example belongs to for good, one of `SHARES`.
 
-    Decided by a hash of the task's name and the premise alone, case and white space aside, so that
-    no test question is a training question of another seed, size or difficulty.
+    Decided by a hash of the task's name and the canonical premise alone, so that no test question
+    is a training question of another seed, size or difficulty.
     """
-    text = f"{example.task}\n{' '.join(example.premise.lower().split())}"
+    text = f"{example.task}\n{canonical(example.premise)}"
     percent = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8]) % 100
-    if percent < 70:
-        return "train"
-    return "dev" if percent < 80 else "test"
+    ends = itertools.accumulate(SHARES.values())
+    return next(side for side, end in zip(SHARES, ends, strict=True) if percent < end)
 
 
 def _checked_family(task: str, difficulty: int) -> Family:
@@ -112,8 +110,8 @@ def _distinct_drafts(family: Family, difficulty: int, rng: random.Random) -> Ite
     while repeats < _REPEATS_IN_A_ROW:
         repeats += 1
         for draft in family.draw(rng, difficulty):
-            asked = (draft.question, draft.options)
-            if asked not in seen:
-                seen.add(asked)
+            question = (draft.premise, draft.asked)
+            if question not in seen:
+                seen.add(question)
                 repeats = 0
                 yield draft

@@ -81,18 +81,22 @@ def _draw(rng: random.Random, difficulty: int) -> list[Draft]:
     subjects = [_subject(scenario, noun) for noun in nouns]
     number = words.number_word(difficulty)
     opening = f"{scenario.opening.format(number)} {words.listing(_listed(scenario, nouns))}."
-    statements = [_tell(rng, scenario, subjects, clue) for clue in _clues(rng, places)]
-    premise = " ".join([opening, *statements])
+    clues = _clues(rng, places)
+    story = " ".join([opening, *(_tell(rng, scenario, subjects, clue) for clue in clues)])
+    # The order of the nouns and clues, and the end that a clue is told from, change nothing.
+    known = sorted(f"{nouns[i]} {f'< {nouns[j]}' if lower else j}" for i, j, lower in clues)
+    premise = f"{', '.join(sorted(nouns))}; {', '.join(known)}"
     prefix = f"This paragraph describes {number} objects in a fixed order. All of it is true."
     drafts = []
     for index in range(difficulty):
         place = f"{scenario.verb} {_place(scenario, index, difficulty)}."
         drafts.append(
             Draft(
-                question=f"{prefix}\n\n{premise}",
+                question=f"{prefix}\n\n{story}",
                 options=tuple(f"{subject} {place}" for subject in subjects),
                 answers=(f"{subjects[places.index(index)]} {place}",),
                 premise=premise,
+                asked=str(index),
             )
         )
     return drafts

@@ -1,9 +1,10 @@
 """Counting the things of one category in a list. Difficulty: the number of kinds listed."""
 
 import random
+import re
 
 from hir_jax.data.generators import words
-from hir_jax.data.generators.draft import Draft, Family, free_form
+from hir_jax.data.generators.draft import Draft, Family
 
 _CATEGORIES = {
     "fruits": words.FRUITS,
@@ -26,7 +27,14 @@ def _draw(rng: random.Random, difficulty: int) -> list[Draft]:
         phrases.append(_phrase(noun, _quantity(rng)))
     rng.shuffle(phrases)
     question = f"I have {words.listing(phrases)}. How many {counted} do I have?"
-    return free_form(question, words.number_word(total), str(total))
+    answers = (words.number_word(total), str(total))
+    return [Draft(question, (), answers, premise=_read(question) or question, asked=counted)]
+
+
+def _read(question: str) -> str | None:
+    """The things in alphabetical order: whatever order they stand in, and what is counted."""
+    listed = re.fullmatch(r"I have (.+)\. How many .+ do I have\?", question.strip())
+    return listed and ", ".join(sorted(re.split(r",? and |, ", listed[1])))
 
 
 def _quantity(rng: random.Random) -> int:
@@ -40,4 +48,4 @@ def _phrase(noun: str, quantity: int) -> str:
 
 
 # Up to a third of the kinds are distractors, so twelve kinds still need only eight of a category.
-FAMILY = Family(_draw, range(1, 13), "the number of kinds listed")
+FAMILY = Family(_draw, range(1, 13), "the number of kinds listed", _read)

@@ -1,6 +1,8 @@
 """Questions about a few objects and their colors. Difficulty: the number of objects."""
 
+import dataclasses
 import random
+from collections.abc import Sequence
 
 from hir_jax.data.generators import words
 from hir_jax.data.generators.draft import Draft, Family
@@ -17,7 +19,8 @@ def _color(rng: random.Random, things: list[str]) -> Draft:
     colors = rng.sample(words.COLORS, len(things))
     asked = rng.randrange(len(things))
     scene = _scene(rng, things, colors)
-    return _draft(f"{scene} What color is the {things[asked]}?", words.COLORS, colors[asked])
+    thing = things[asked]
+    return scene.draft(f"What color is the {thing}?", thing, words.COLORS, colors[asked])
 
 
 def _next_to(rng: random.Random, things: list[str]) -> Draft:
@@ -25,8 +28,9 @@ def _next_to(rng: random.Random, things: list[str]) -> Draft:
     left = rng.randrange(len(things) - 1)
     side, answer, beside = rng.choice((("left", left, left + 1), ("right", left + 1, left)))
     scene = _scene(rng, things, colors, "some objects in a row: ")
-    asked = f"What is the color of the object directly to the {side} of the {things[beside]}?"
-    return _draft(f"{scene} {asked}", words.COLORS, colors[answer])
+    question = f"What is the color of the object directly to the {side} of the {things[beside]}?"
+    row = f"{side} of {things[beside]} in {' '.join(things)}"
+    return scene.draft(question, row, words.COLORS, colors[answer])
 
 
 def _neither(rng: random.Random, things: list[str]) -> Draft:
@@ -38,8 +42,9 @@ def _neither(rng: random.Random, things: list[str]) -> Draft:
     rng.shuffle(colors)
     scene = _scene(rng, things, colors)
     options = [text for n in range(len(things) + 1) for text in (str(n), words.number_word(n))]
-    question = f"{scene} How many objects are neither {first} nor {second}?"
-    return _draft(question, options, str(answer), words.number_word(answer))
+    question = f"How many objects are neither {first} nor {second}?"
+    asked = f"neither {' '.join(sorted((first, second)))}"
+    return scene.draft(question, asked, options, str(answer), words.number_word(answer))
 
 
 def _yes_or_no(rng: random.Random, things: list[str]) -> Draft:
@@ -49,17 +54,26 @@ def _yes_or_no(rng: random.Random, things: list[str]) -> Draft:
     answer = rng.choice(("yes", "no"))
     color = colors[asked if answer == "yes" else other]
     scene = _scene(rng, things, colors)
-    return _draft(f"{scene} Is the {things[asked]} {color}?", ("yes", "no"), answer)
+    question = f"Is the {things[asked]} {color}?"
+    return scene.draft(question, f"{color} {things[asked]}", ("yes", "no"), answer)
 
 
-def _scene(rng: random.Random, things: list[str], colors: list[str], how: str = "") -> str:
-    seen = [words.with_article(f"{c} {t}") for c, t in zip(colors, things, strict=True)]
+@dataclasses.dataclass(frozen=True)
+class _Scene:
+    text: str
+    objects: tuple[str, ...]
+
+    def draft(self, question: str, asked: str, options: Sequence[str], *answers: str) -> Draft:
+        """A question about it; the objects make the premise, in whatever order and place."""
+        premise = ", ".join(sorted(self.objects))
+        return Draft(f"{self.text} {question}", tuple(options), answers, premise, asked)
+
+
+def _scene(rng: random.Random, things: list[str], colors: list[str], how: str = "") -> _Scene:
+    objects = tuple(f"{color} {thing}" for color, thing in zip(colors, things, strict=True))
     who = rng.choice(("I", "you"))
-    return f"On the {rng.choice(_PLACES)}, {who} see {how}{words.listing(seen)}."
-
-
-def _draft(question: str, options: list[str] | tuple[str, ...], *answers: str) -> Draft:
-    return Draft(question, tuple(options), answers, premise=question)
+    seen = words.listing([words.with_article(each) for each in objects])
+    return _Scene(f"On the {rng.choice(_PLACES)}, {who} see {how}{seen}.", objects)
 
 
 FAMILY = Family(_draw, range(2, 11), "the number of objects")

@@ -59,14 +59,18 @@ def _draw(rng: random.Random, difficulty: int) -> list[Draft]:
     held = list(start)
     for i, j in swaps:
         held[i], held[j] = held[j], held[i]
-    premise = _story(scenario, people, start, swaps)
+    story = _story(scenario, people, start, swaps)
+    # Who stands first in a swap changes nothing.
+    pairs = [" and ".join(people[i] for i in sorted(swap)) for swap in swaps]
+    premise = f"{', '.join(start)}; {', '.join(pairs)}"
     options = tuple(f"{thing}." for thing in start)
     return [
         Draft(
-            question=f"{premise} {scenario.end} {person} {scenario.holding}",
+            question=f"{story} {scenario.end} {person} {scenario.holding}",
             options=options,
             answers=(f"{thing}.",),
             premise=premise,
+            asked=person,
         )
         for person, thing in zip(people, held, strict=True)
     ]

@@ -3,7 +3,7 @@
 import random
 
 from hir_jax.data.generators import words
-from hir_jax.data.generators.draft import Draft, Family, free_form
+from hir_jax.data.generators.draft import Draft, Family
 
 # Most of these are words of the other families' sentences: that keeps the vocabulary small.
 _MORE = """
@@ -13,6 +13,8 @@ swap switch table trade word work young
 air baby bird boat bread chair city door egg fire fish hand hill house king lake leaf light
 moon night rain river snow stone tree water
 """
+
+_LIST = "List: "
 
 WORDS = tuple(
     sorted(
@@ -31,8 +33,15 @@ WORDS = tuple(
 
 def _draw(rng: random.Random, difficulty: int) -> list[Draft]:
     chosen = rng.sample(WORDS, difficulty)
-    question = f"Sort the following words alphabetically:\nList: {' '.join(chosen)}"
-    return free_form(question, " ".join(sorted(chosen)))
+    question = f"Sort the following words alphabetically:\n{_LIST}{' '.join(chosen)}"
+    answers = (" ".join(sorted(chosen)),)
+    return [Draft(question, (), answers, premise=_read(question) or question)]
 
 
-FAMILY = Family(_draw, range(2, 21), "the number of words")
+def _read(question: str) -> str | None:
+    """The words, each once, in alphabetical order."""
+    _, found, listed = question.partition(_LIST)
+    return " ".join(sorted(set(listed.lower().split()))) if found else None
+
+
+FAMILY = Family(_draw, range(2, 21), "the number of words", _read)
