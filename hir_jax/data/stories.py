@@ -6,11 +6,11 @@ What the published files hold is found by one rule for all tasks, without a list
    ("At the end of the game, Alice has the"). Examples with the same story, the same question or the
    same question and options are one. A text that more than `_MOST` examples have is no story, but
    an instruction ("Which statement is sarcastic?"); then the next longer one counts.
-2. Families that we can read (a syntax tree, a list of things, a set of words) tell us what two
-   texts share that are only written otherwise.
-3. Stories that are much alike, or begin alike, are one: "The nurse was running from the laborer
-   because he / because she smelled awful". How alike that is depends on the task: where one story
-   after the other would hang together, they are one template filled in, and the bar rises.
+2. So are those that a family of ours reads as the same: a syntax tree, a list, a set of words.
+3. Stories that are much alike, that begin alike ("The nurse was running from the laborer because
+   he / because she smelled awful") or have the same words in another order (a list of films) are
+   one. How alike that is depends on the task: where one story after the other would hang together,
+   they are one template filled in, and the bar rises.
 """
 
 import collections
@@ -78,6 +78,10 @@ def _texts(example: Example) -> tuple[str, str, str]:
     return story_of(question), canonical(question), whole
 
 
+def _in_any_order(story: str) -> tuple[str, ...]:
+    return tuple(sorted(re.findall(r"\w+|[^\w\s]", story)))
+
+
 def _of_family(example: Example) -> Iterator[Hashable]:
     family = FAMILIES.get(example.task)
     if family and family.read and (premise := family.read(example.question)):
@@ -88,7 +92,7 @@ def _alike(stories: Sequence[str]) -> list[int]:
     """The number of each story's group; alike stories are in one group, if through others."""
     likenesses = _likenesses(stories)
     for bar in _BARS:
-        pairs: list[list[Hashable]] = [[] for _ in stories]
+        pairs: list[list[Hashable]] = [[_in_any_order(story)] for story in stories]
         for pair, likeness in likenesses.items():
             if likeness >= bar:
                 for i in pair:

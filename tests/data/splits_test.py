@@ -1,18 +1,8 @@
-import collections
-import dataclasses
-
 import numpy as np
 import pytest
 
 from hir_jax.data.example import Example
-from hir_jax.data.splits import (
-    Splits,
-    premise_of,
-    seeded_order,
-    shuffle_options,
-    split_as_paper,
-    split_by_premise,
-)
+from hir_jax.data.splits import Splits, seeded_order, split_as_paper, split_by_premise
 from hir_jax.errors import UserError
 
 
@@ -70,29 +60,6 @@ def test_too_few_premises_name_the_empty_split():
         split_by_premise(stories(1), dev_fraction=0.0, test_fraction=0.9, seed=0)
 
 
-def test_shuffled_options_are_the_same_options_and_uniform_in_place():
-    examples = stories(1000)
-    shuffled = [shuffle_options(example, seed=0) for example in examples]
-    assert all(sorted(e.options) == ["blue", "green", "red"] for e in shuffled)
-    assert [dataclasses.replace(e, options=()) for e in shuffled] == [
-        dataclasses.replace(e, options=()) for e in examples
-    ]
-    orders = collections.Counter(e.options for e in shuffled)
-    expected = len(examples) / 6
-    assert len(orders) == 6
-    # 5 degrees of freedom: the 0.999 quantile of chi-squared.
-    assert sum((n - expected) ** 2 / expected for n in orders.values()) < 20.5
-
-
-def test_an_option_order_is_keyed_by_seed_and_id_alone():
-    example = stories(1)[0]
-    by_seed = {shuffle_options(example, seed).options for seed in range(20)}
-    by_id = {shuffle_options(dataclasses.replace(example, id=str(i)), 0).options for i in range(20)}
-    elsewhere = dataclasses.replace(example, question="Asked differently?", premise="other")
-    assert len(by_seed) > 3 and len(by_id) > 3
-    assert shuffle_options(elsewhere, 7).options == shuffle_options(example, 7).options
-
-
 def test_paper_split_is_numpys_permutation():
     examples = stories(7, questions_each=1)
     splits = split_as_paper(examples, seed=1)
@@ -105,15 +72,4 @@ def test_paper_split_is_numpys_permutation():
             dev=(),
             test=tuple(examples[i] for i in order[5:]),
         )
-    )
-
-
-def test_premise_of_each_family():
-    assert (
-        premise_of("tracking_shuffled_objects_three_objects", "S. At the end of the game, A")
-        == "S. "
-    )
-    assert premise_of("logical_deduction_five_objects", "S.\nOptions:\n(A) x") == "S."
-    assert premise_of("date_understanding", "S. At the end of the\nOptions:") == (
-        "S. At the end of the\nOptions:"
     )
