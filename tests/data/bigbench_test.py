@@ -14,23 +14,26 @@ from hir_jax import data
 from hir_jax.data.bigbench import reader
 from hir_jax.data.bigbench.tasks import RAW_FOLDER
 from hir_jax.data.example import letter
+from hir_jax.data.stories import story_of
 from hir_jax.errors import UserError
 from tests.data.config import ROOT, SHARED_DATA, data_config, needs_shared_data
 
 BIGBENCH = SHARED_DATA / "bigbench"
-COUNTS = {  # task: examples, distinct premises
-    "logical_deduction_three_objects": (300, 100),
-    "logical_deduction_five_objects": (500, 100),
-    "logical_deduction_seven_objects": (700, 100),
-    "tracking_shuffled_objects_three_objects": (750, 250),
-    "tracking_shuffled_objects_five_objects": (1250, 250),
-    "tracking_shuffled_objects_seven_objects": (1750, 250),
-    "date_understanding": (369, 369),
-    "object_counting": (1000, 1000),
-    "geometric_shapes": (360, 359),
-    "penguins_in_a_table": (149, 149),
-    "reasoning_about_colored_objects": (2000, 2000),
-    "word_sorting": (1900, 1900),
+# Task: examples; different texts before the last sentence (in three tasks the instruction, with or
+# without what a table gains); premises: stories or questions that are not nearly the same.
+COUNTS = {
+    "logical_deduction_three_objects": (300, 100, 87),
+    "logical_deduction_five_objects": (500, 100, 92),
+    "logical_deduction_seven_objects": (700, 100, 98),
+    "tracking_shuffled_objects_three_objects": (750, 250, 180),
+    "tracking_shuffled_objects_five_objects": (1250, 250, 206),
+    "tracking_shuffled_objects_seven_objects": (1750, 250, 246),
+    "date_understanding": (369, 41, 38),
+    "object_counting": (1000, 1000, 923),
+    "geometric_shapes": (360, 359, 344),
+    "penguins_in_a_table": (149, 6, 62),
+    "reasoning_about_colored_objects": (2000, 2000, 1989),
+    "word_sorting": (1900, 1, 1900),
 }
 
 
@@ -56,6 +59,10 @@ def by_id(splits):
     return {example.id: example for side in splits for example in side}
 
 
+def by_question(splits):
+    return {example.question: example for side in splits for example in side}
+
+
 def right_places(splits):
     return collections.Counter(
         (len(example.options), place)
@@ -70,8 +77,9 @@ def right_places(splits):
 @pytest.mark.parametrize("task", RAW_FOLDER)
 def test_every_task_loads_whole_and_is_split_by_premise(task, tfds_dir):
     splits = load(task, tfds_dir)
-    count, premise_count = COUNTS[task]
-    assert set(by_id(splits)) == {f"{task}/{i}" for i in range(count)}
+    count, story_count, premise_count = COUNTS[task]
+    assert len(by_id(splits)) == count
+    assert len({story_of(example.question) for side in splits for example in side}) == story_count
     premises = [{example.premise for example in side} for side in splits]
     assert sum(map(len, premises)) == len(set.union(*premises)) == premise_count
     assert [len(side) for side in premises] == [
@@ -87,15 +95,18 @@ def test_every_task_loads_whole_and_is_split_by_premise(task, tfds_dir):
 def test_texts_and_right_answers_are_those_of_the_file(task, tfds_dir):
     content = raw(task)
     prefix = content.get("task_prefix", "") + content.get("example_input_prefix", "")
-    examples = by_id(cached_load(task, tfds_dir))
-    for i, entry in enumerate(content["examples"]):
-        example = examples[f"{task}/{i}"]
-        assert example.question == prefix + entry["input"]
+    expected = collections.Counter()
+    for entry in content["examples"]:
         scores = entry.get("target_scores", {})
         targets = entry.get("target")
         targets = targets if isinstance(targets, list) else [targets]
-        assert sorted(example.options) == sorted(scores)
-        assert set(example.answers) == ({o for o, s in scores.items() if s == 1} or set(targets))
+        right = {o for o, s in scores.items() if s == 1} or set(targets)
+        expected[prefix + entry["input"], frozenset(scores), frozenset(right)] += 1
+    found = collections.Counter(
+        (example.question, frozenset(example.options), frozenset(example.answers))
+        for example in by_id(cached_load(task, tfds_dir)).values()
+    )
+    assert found == expected
 
 
 @needs_shared_data
@@ -104,12 +115,11 @@ def test_oddities_of_the_files(tfds_dir):
     assert sum(len(example.answers) == 2 for example in shapes) == 72
     colors = by_id(cached_load("reasoning_about_colored_objects", tfds_dir)).values()
     assert sum(len(example.answers) == 2 for example in colors) == 816
-    assert by_id(cached_load("object_counting", tfds_dir))["object_counting/0"].answers == (
-        "three",
-        "3",
-    )
-    sorting = by_id(cached_load("word_sorting", tfds_dir))["word_sorting/0"]
-    assert sorting.question == ("Sort the following words alphabetically:\nList: stick gelatine")
+    counting = by_question(cached_load("object_counting", tfds_dir))
+    first = "I have a clarinet, a violin, and a flute. How many musical instruments do I have?"
+    assert counting[first].answers == ("three", "3")
+    sorting = by_question(cached_load("word_sorting", tfds_dir))
+    assert "Sort the following words alphabetically:\nList: stick gelatine" in sorting
 
 
 @needs_shared_data
@@ -183,7 +193,7 @@ def write_task(folder, answers):
 
 
 def answers_of(splits):
-    return [example.answers[0] for _, example in sorted(by_id(splits).items())]
+    return [example.answers[0] for _, example in sorted(by_question(splits).items())]
 
 
 def load_small(tmp_path, bigbench_dir):

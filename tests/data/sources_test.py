@@ -1,11 +1,14 @@
+import dataclasses
 import json
 import subprocess
 import sys
+import time
+import unicodedata
 
 import pytest
 
 from hir_jax import data
-from hir_jax.data import generators
+from hir_jax.data import generators, sources
 from hir_jax.errors import UserError
 from tests.data.config import ROOT, SHARED_DATA, data_config, needs_shared_data
 
@@ -60,8 +63,120 @@ def test_further_files_give_whole_splits(tmp_path):
 def test_a_premise_of_both_files_is_refused(tmp_path):
     path = write_jsonl(tmp_path / "a.jsonl", 50)
     test_path = write_jsonl(tmp_path / "t.jsonl", 8, start=48)
-    with pytest.raises(UserError, match=r"2 premises are in both train and test.*'48 \+ 1\?'"):
+    with pytest.raises(UserError, match=r"2 premises are in both train and test.*'48 \+ 1'"):
         data.load(data_config(path=path, dev_fraction=0.0, test_path=test_path))
+
+
+def put_otherwise(text):
+    """The same question: with a space more, in capitals, of wide characters, without its end."""
+    wide = "".join(chr(ord(c) + 0xFEE0) if "!" <= c <= "~" else c for c in text)
+    return [text.replace(" ", "  ", 1), text.upper(), wide, text.rstrip("?"), f"“{text}”", text]
+
+
+@pytest.mark.parametrize("way", range(6))
+@pytest.mark.parametrize("seed", range(3))
+def test_a_question_written_twice_stays_on_one_side(tmp_path, way, seed):
+    texts = [f"What is {n} plus {n * n}?" for n in range(100)]
+    twice = [*texts, *(put_otherwise(text)[way] for text in texts)]
+    path = tmp_path / "a.jsonl"
+    path.write_text("\n".join(json.dumps({"question": q, "answer": "a"}) for q in twice))
+    sides = data.load(data_config(path=str(path), seed=seed))
+    assert [len(side) for side in sides] == [140, 20, 40]
+    number = [
+        {text.casefold().replace("？", "?").split()[2] for text in questions(s)} for s in sides
+    ]
+    numbers = [{unicodedata.normalize("NFKC", n) for n in side} for side in number]
+    assert sum(map(len, numbers)) == len(set.union(*numbers)) == 100
+
+
+def test_questions_of_two_premises_that_ask_the_same_stay_together(tmp_path):
+    lines = [
+        {"question": f"Who {n % 20}?", "answer": "a", "premise": f"story {n}"} for n in range(40)
+    ]
+    path = tmp_path / "a.jsonl"
+    path.write_text("\n".join(map(json.dumps, lines)))
+    sides = [questions(side) for side in data.load(data_config(path=str(path)))]
+    assert sum(map(len, sides)) == 20
+
+
+def test_a_question_of_two_files_is_refused_whatever_its_premises(tmp_path):
+    for name, premise in (("a", "one"), ("t", "two")):
+        lines = [
+            {"question": f"{n}?", "answer": "a", "premise": f"{premise} {n}"} for n in range(9)
+        ]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    paths = {"path": str(tmp_path / "a.jsonl"), "test_path": str(tmp_path / "t.jsonl")}
+    with pytest.raises(UserError, match="9 premises are in both train and test"):
+        data.load(data_config(**paths, dev_fraction=0.0))
+
+
+def test_the_check_of_the_sides_sees_a_split_that_lets_questions_part(tmp_path, monkeypatch):
+    def parted(examples):
+        return [dataclasses.replace(e, premise=e.question) for e in examples]
+
+    lines = [{"question": f"Who{' ' * (n % 2)} {n // 2}?", "answer": "a"} for n in range(100)]
+    path = tmp_path / "a.jsonl"
+    path.write_text("\n".join(map(json.dumps, lines)))
+    assert data.load(data_config(path=str(path)))
+    monkeypatch.setattr(sources, "unite", parted)
+    with pytest.raises(UserError, match=r"\d questions are in both train and"):
+        data.load(data_config(path=str(path)))
+
+
+def test_ids_do_not_move_when_a_line_is_put_in(tmp_path):
+    path = tmp_path / "a.jsonl"
+    write_jsonl(path, 50)
+    before = {
+        e.question: (e.id, e.options)
+        for side in data.load(data_config(path=str(path)))
+        for e in side
+    }
+    path.write_text('{"question": "new", "answer": "a"}\n' + path.read_text())
+    after = {
+        e.question: (e.id, e.options)
+        for side in data.load(data_config(path=str(path)))
+        for e in side
+    }
+    assert after.items() >= before.items()
+
+
+def test_options_that_speak_of_places_are_told_and_stay(tmp_path, caplog):
+    options = ["one", "two", "Both (A) and (B)"]
+    lines = [{"question": f"{n}?", "answer": options[2], "options": options} for n in range(20)]
+    path = tmp_path / "a.jsonl"
+    path.write_text("\n".join(map(json.dumps, [*lines, {"question": "q", "answer": "a"}])))
+    with caplog.at_level("INFO"):
+        splits = data.load(data_config(path=str(path)))
+    assert {e.options for side in splits for e in side if e.options} == {tuple(options)}
+    assert "20 of 20 questions have options that speak of letters or places" in caplog.text
+
+
+def test_many_lines_load_in_seconds(tmp_path):
+    path = tmp_path / "a.jsonl"
+    lines = [
+        {"question": f"Café {n}?", "answer": "a", "options": ["a", "b"]} for n in range(30_000)
+    ]
+    path.write_text("\n".join(map(json.dumps, lines)))
+    start = time.process_time()
+    data.load(data_config(path=str(path)))
+    assert time.process_time() - start < 20
+
+
+@pytest.mark.parametrize("task", generators.FAMILIES)
+def test_no_premise_of_generated_questions_is_on_two_sides(task):
+    sides = data.load(data_config(source="generated", task=task, size=600, difficulty=4))
+    premises = [{e.premise for e in side} for side in sides]
+    assert sum(map(len, premises)) == len(set.union(*premises))
+
+
+@pytest.mark.parametrize("field", ["dev_fraction", "test_fraction"])
+def test_generated_questions_have_fixed_sides(field):
+    config = data_config(source="generated", task="object_counting", size=200, difficulty=3)
+    config[field] = 0.3
+    with pytest.raises(
+        UserError, match=r"dev_fraction=0\.1 and data\.test_fraction=0\.2.*found .*0\.3"
+    ):
+        data.load(config)
 
 
 def test_generated_tasks_keep_their_fixed_split():
@@ -88,8 +203,10 @@ def test_too_small_a_generated_task():
 def test_bbh_tasks_of_a_folder():
     path = str(SHARED_DATA / "bbh")
     config = data_config(source="bbh", path=path, task="web_of_lies, boolean_expressions")
-    assert [len(side) for side in data.load(config)] == [350, 50, 100]
-    one = data.load(data_config(source="bbh", path=f"{path}/web_of_lies.json", task="unused"))
+    splits = data.load(config)
+    assert sum(map(len, splits)) == 500
+    assert [sum(e.task == "web_of_lies" for e in side) for side in splits] == [175, 25, 50]
+    one = data.load(data_config(source="bbh", path=f"{path}/web_of_lies.json"))
     assert {example.task for example in one.train} == {"web_of_lies"}
 
 
@@ -104,7 +221,14 @@ def test_bbh_tasks_of_a_folder():
         ({"test_fraction": float("nan")}, "found 0.1 and nan"),
         ({"max_dev": -1}, "max_dev: expected 0 (all) or more; found -1"),
         ({"seed": -1}, "seed: expected 0 to 2**32 - 1; found -1"),
-        ({"source": "generated", "test_path": "t"}, "dev_path, test_path: they are for"),
+        (
+            {"source": "generated", "test_path": "t"},
+            "test_path: it is for source jsonl, not 'generated'",
+        ),
+        ({"source": "generated", "path": "p"}, "path: it is for source bbh or jsonl, not"),
+        ({"source": "bigbench", "path": "p"}, "path: it is for source bbh or jsonl, not"),
+        ({"source": "bbh", "tfds_dir": "d"}, "tfds_dir: it is for source bigbench, not 'bbh'"),
+        ({"bigbench_dir": "d"}, "bigbench_dir: it is for source bigbench, not 'jsonl'"),
         ({}, "data.source='jsonl' needs --config.data.path"),
         ({"source": "bbh", "path": ".", "task": " ,"}, "to name one task"),
         ({"source": "generated", "task": "a,b,a"}, "each once; found 'a,b,a'"),

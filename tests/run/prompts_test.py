@@ -2,12 +2,12 @@ import logging
 
 import pytest
 
-from hir_jax.data import Example
+from hir_jax.data import Example, Splits
 from hir_jax.decoding.prompt import uid
 from hir_jax.errors import UserError
 from hir_jax.hindsight.relabel import Instructions
 from hir_jax.model.codec import Codec
-from hir_jax.run.prompts import PromptTable, check_lengths
+from hir_jax.run.prompts import PromptTable, check_lengths, check_sides
 from tests import tiny
 
 EOS = 1
@@ -69,3 +69,39 @@ def test_drop_leaves_longer_prompts_out_and_logs_how_many(caplog):
 def test_drop_does_not_leave_everything_out():
     with pytest.raises(UserError, match="2 of 2"):
         check_lengths({"a": 7, "b": 8}, 6, "drop")
+
+
+def sides(codec, *texts):
+    """Splits of one question each, and the tokens of their prompts."""
+    examples = [example(f"t/{i}", text) for i, text in enumerate(texts)]
+    table = PromptTable.build(codec, examples, Instructions("correct answer", "wrong"))
+    return Splits(*((e,) for e in examples)), table.correct
+
+
+def test_prompts_that_differ_pass(codec):
+    check_sides(*sides(codec, "not True is", "True is", "False is"), "premise")
+
+
+@pytest.mark.parametrize("text", ["not  True is", "not True is", "not\nTrue is"])
+def test_the_same_tokens_on_two_sides_are_refused(codec, text):
+    with pytest.raises(UserError) as e:
+        check_sides(*sides(codec, "not True is", "True is", text), "premise")
+    assert "1 prompts of one side are" in str(e.value)
+    assert "t/0 in train, t/2 in test: 'not True is'" in str(e.value)
+
+
+def test_what_the_tokenizer_does_not_tell_apart_is_refused(codec):
+    with pytest.raises(UserError, match=r"'猫 is' and '犬 is'.*\n.*tokenizer can tell them apart"):
+        check_sides(*sides(codec, "猫 is", "犬 is", "True is"), "premise")
+
+
+def test_the_papers_protocol_leaks_with_a_warning(codec, caplog):
+    with caplog.at_level(logging.WARNING):
+        check_sides(*sides(codec, "True is", "True is", "True is"), "paper")
+    assert "2 prompts of one side are" in caplog.text
+
+
+def test_questions_that_share_a_side_may_be_the_same(codec):
+    one, other = example("t/0", "True is"), example("t/1", "True is")
+    table = PromptTable.build(codec, [one, other], Instructions("correct answer", "wrong"))
+    check_sides(Splits((one, other), (), ()), table.correct, "premise")
