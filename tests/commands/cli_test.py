@@ -310,11 +310,28 @@ def test_no_training_questions(refused, tmp_path):
     refused(*JSONL, f"--config.data.path={tmp_path / 'empty.jsonl'}", says="has no examples")
 
 
+def test_a_field_that_is_set_but_not_read(refused, tmp_path):
+    file = write(tmp_path / "questions.jsonl", {"question": "a", "answer": "True"})
+    says = ["not read", "size: it is for source generated, not 'jsonl'"]
+    refused(*JSONL, f"--config.data.path={file}", "--config.data.size=20", says=says)
+    refused("--config.data.test_fraction=0.3", says="test_fraction=0.2")
+
+
+def test_the_same_tokens_on_two_sides(refused, tmp_path):
+    # The tokenizer knows neither word.
+    train, test = (
+        write(tmp_path / f"{w}.jsonl", {"question": w, "answer": "True"}) for w in ("猫", "犬")
+    )
+    paths = (f"--config.data.path={train}", f"--config.data.test_path={test}")
+    says = ["1 prompts of one side are", "in train", "in test: '猫' and '犬'"]
+    refused(*JSONL, *paths, "--config.data.dev_fraction=0", says=says)
+
+
 def test_prompts_that_are_too_long(refused):
-    report = ["6 of 19 prompts", "max_source_tokens=14", "the longest, 'boolean_expressions/2/1/"]
+    report = ["10 of 20 prompts", "max_source_tokens=14", "the longest, 'boolean_expressions/"]
     refused("--config.data.max_source_tokens=14", says=report)
     drop = "--config.data.too_long=drop"
-    refused("--config.data.max_source_tokens=5", drop, says="19 of 19 prompts")
+    refused("--config.data.max_source_tokens=5", drop, says="20 of 20 prompts")
     refused("--config.data.too_long=cut", says="data.too_long: expected one of error, drop")
 
 

@@ -242,7 +242,7 @@ def test_eval_scores_the_best_checkpoint_and_writes_the_split(workdir):
     assert (record["task"], record["split"]) == ("boolean_expressions", "test")
     config = tiny.config(**{"evaluate.split": "dev"})
     (found,) = evaluate_policy(config, str(workdir), transfer=True).values()
-    assert found.asked_correct.n == 2
+    assert found.asked_correct.n == len(data.load(config.data).dev) > 0
     assert (workdir / "eval_dev.json").exists()
 
 
