@@ -36,7 +36,17 @@ def plan_batches(
     """One epoch: (indices, (source bucket, target bucket)) of each batch, in random order.
 
     Examples are put in random order, then sorted by bucket and cut into batches, so neighbours are
-    alike in length, and only the last batch may be short of examples.
+    alike in length. Where they do not fill all batches, one is short: so many neighbours from a
+    random place on, around the end if need be::
+
+        sorted by bucket    8 8 8 8 8 8 8 16 16 16        10 examples, batches of 4
+        the short batch           * *                     from place 3 on
+        full batches        8 8 8     8 | 8 16 16 16
+
+    A step takes the mean over its batch, so each of the few in a short one counts for more. Cut off
+    at the end they would be the longest of every epoch, at up to `batch_size` times the weight of
+    the others. From a random place on, drawn anew in each epoch, every example is as likely to be
+    among them, and the short batch is no longer than others are.
 
     Args:
         lengths: (source, target) tokens of each example.
@@ -48,10 +58,15 @@ def plan_batches(
         (bucket_of(source, buckets.source), bucket_of(target, buckets.target))
         for source, target in lengths
     ]
-    order = sorted(rng.permutation(len(lengths)), key=lambda i: shapes[i][::-1])
+    order = np.array(sorted(rng.permutation(len(lengths)), key=lambda i: shapes[i][::-1]), int)
+    groups = []
+    if left := len(order) % batch_size:
+        places = (rng.integers(len(order)) + np.arange(left)) % len(order)
+        groups, order = [order[places]], np.delete(order, places)
+    groups += chunks(order, batch_size)
     plan = [
-        (np.array(indices), tuple(np.max([shapes[i] for i in indices], axis=0).tolist()))
-        for indices in chunks(order, batch_size)
+        (indices, tuple(np.max([shapes[i] for i in indices], axis=0).tolist()))
+        for indices in groups
     ]
     return [plan[i] for i in rng.permutation(len(plan))]
 

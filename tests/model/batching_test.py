@@ -90,6 +90,48 @@ def test_plan_is_decided_by_its_generator():
     assert {frozenset(i) for i, _ in plan(1)} != {frozenset(i) for i, _ in plan(2)}
 
 
+def test_any_example_may_be_in_the_short_batch():
+    # Short ones, long in source, long in both; 4 more than four batches of 9 hold.
+    lengths = [(5, 5)] * 13 + [(30, 5)] * 13 + [(30, 15)] * 14
+    times = np.zeros(len(lengths))
+    for seed in range(500):
+        plan = plan_batches(lengths, 9, BUCKETS, np.random.default_rng(seed))
+        assert sorted(i for indices, _ in plan for i in indices) == list(range(len(lengths)))
+        (short,) = (indices for indices, _ in plan if len(indices) < 9)
+        assert len(short) == 4
+        times[short] += 1
+    # 500 draws of 4 in 40: 50 each, with a deviation of 7; of 5 in the mean of a kind.
+    assert times.min() > 20 and times.max() < 80
+    for kind in (slice(13), slice(13, 26), slice(26, 40)):
+        assert abs(times[kind].mean() - 50) < 15
+
+
+def test_a_drawn_short_batch():
+    class Draws:
+        def permutation(self, count):
+            return np.arange(count)
+
+        def integers(self, count):
+            return 3
+
+    lengths = [(8, 5)] * 7 + [(16, 5)] * 3  # the drawing of `plan_batches`
+    plan = plan_batches(lengths, 4, BUCKETS, Draws())
+    assert [(indices.tolist(), shape[0]) for indices, shape in plan] == [
+        ([3, 4], 8),
+        ([0, 1, 2, 5], 8),
+        ([6, 7, 8, 9], 16),
+    ]
+
+
+def test_full_batches_are_still_of_neighbours_in_length():
+    lengths = [(5, 5)] * 100 + [(30, 15)] * 101
+    for seed in range(20):
+        plan = plan_batches(lengths, 10, BUCKETS, np.random.default_rng(seed))
+        full = [shape for indices, shape in plan if len(indices) == 10]
+        assert set(full) == {(8, 8), (32, 16)}
+        assert full.count((8, 8)) >= 9  # one batch at most holds both kinds
+
+
 def test_plan_groups_alike_lengths_and_mixes_the_order_of_batches():
     lengths = [(5, 5)] * 16 + [(30, 5)] * 16 + [(30, 15)] * 16
     plan = plan_batches(lengths, 8, BUCKETS, np.random.default_rng(0))
