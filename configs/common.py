@@ -79,7 +79,7 @@ def get_config() -> ml_collections.ConfigDict:
     train.accumulation = 1
     train.remat = False  # compute activations again for the gradient instead of keeping them
     train.logits_mib = 64  # float32 logits that a device computes at a time in the loss
-    train.optimizer = "adamw"  # adamw | adafactor
+    train.optimizer = "adamw"  # adamw | adafactor (less memory; a rate moves weights as far)
     train.learning_rate = 5e-4  # after the warm-up, constant
     train.warmup_steps = 0  # optimizer steps of linear growth
     train.weight_decay = 0.0  # decoupled

@@ -405,17 +405,37 @@ def test_clipping_limits_the_global_norm():
 
 
 def test_adafactor_by_hand():
-    # A vector of equal entries: the first step is rate * rms(w) * g / |g|, here 0.1 * 2 * 1.
-    params = {"w": jnp.full(4, 2.0)}
-
-    def first_step(weight_decay):
+    # A vector of equal entries: the first step is rate * g / |g|, whatever the weight's size.
+    def first_step(weight, weight_decay):
+        params = {"w": jnp.full(4, weight)}
         optimizer = make_optimizer("adafactor", 0.1, weight_decay=weight_decay)
         updates, _ = optimizer.update({"w": jnp.full(4, 3.0)}, optimizer.init(params), params)
         return np.asarray(updates["w"])
 
-    np.testing.assert_allclose(first_step(0.0), [-0.2] * 4, rtol=1e-5)
+    np.testing.assert_allclose(first_step(2.0, 0.0), [-0.1] * 4, rtol=1e-5)
+    np.testing.assert_allclose(first_step(0.01, 0.0), [-0.1] * 4, rtol=1e-5)
     # Decay is decoupled and scaled by the rate: a further 0.1 * 0.5 * 2.
-    np.testing.assert_allclose(first_step(0.5), [-0.3] * 4, rtol=1e-5)
+    np.testing.assert_allclose(first_step(2.0, 0.5), [-0.2] * 4, rtol=1e-5)
+
+
+def test_a_rate_means_the_same_step_in_both_optimizers():
+    """The root mean square of the first updates: kernels of small entries, embeddings of large."""
+    rng = np.random.default_rng(0)
+    params = {"kernel": jnp.full((256, 512), 0.05), "shared": jnp.full((1000, 256), 12.0)}
+    params["scale"] = jnp.ones(256)
+    grads = {name: 1e-3 * rng.standard_normal(x.shape) for name, x in params.items()}
+    grads["shared"][::2] = 0  # tokens that the batch lacks
+    grads = jax.tree.map(jnp.float32, grads)
+
+    def sizes(name):
+        optimizer = make_optimizer(name, 5e-4, clip_norm=1.0)
+        updates, _ = optimizer.update(grads, optimizer.init(params), params)
+        return {name: float(jnp.sqrt(jnp.mean(x**2))) for name, x in updates.items()}
+
+    adamw, adafactor = sizes("adamw"), sizes("adafactor")
+    assert adamw["kernel"] == pytest.approx(5e-4, rel=0.01)
+    for name in params:
+        assert adafactor[name] / adamw[name] == pytest.approx(1, abs=0.1), name
 
 
 def test_unknown_optimizer():
