@@ -19,7 +19,7 @@ GRIDS = {
         "hir": {},
         "no sub-outputs": {"sub_output__mode": "full"},
         "no entropy term": {"loss__entropy_weight": 0.0},
-        "no smoothing": {"loss__smoothing": 0.0},
+        "no smoothing": {"loss__smoothing": 0.0, "loss__contrastive_smoothing": 0.0},
         "no contrastive term": {"loss__contrastive_weight": 0.0},
     },
 }

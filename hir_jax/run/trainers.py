@@ -48,24 +48,13 @@ def make_training(config: ml_collections.ConfigDict, model: Model) -> Training:
     Raises:
         UserError: settings that do not go together.
     """
-    train, loss = config.train, config.loss
+    train = config.train
     parts = batch_multiple(config, model.mesh)
     if train.batch_size % parts:
         raise UserError(
             f"config.train.batch_size: expected a multiple of {parts} (accumulation x data x fsdp),"
             f" found {train.batch_size}."
         )
-    same = loss.contrastive_smoothing is None
-    settings = LossSettings(
-        smoothing=loss.smoothing,
-        contrastive=loss.contrastive,
-        # The baselines imitate; they have no instruction to tell from another.
-        contrastive_weight=loss.contrastive_weight if config.algorithm == "hir" else 0.0,
-        contrastive_smoothing=loss.smoothing if same else loss.contrastive_smoothing,
-        entropy_weight=loss.entropy_weight,
-        kl_weight=loss.kl_weight,
-        logits_at_once=train.logits_mib * 2**20 // 4 * model.mesh.size,
-    )
     optimizer = make_optimizer(
         train.optimizer,
         train.learning_rate,
@@ -75,13 +64,29 @@ def make_training(config: ml_collections.ConfigDict, model: Model) -> Training:
     )
     step = make_step(
         model.config,
-        settings,
+        loss_settings(config, model.mesh),
         optimizer,
         state_shardings(model.params, optimizer, model.mesh),
         accumulation=train.accumulation,
         use_dropout=train.dropout_rate > 0,
     )
     return Training(step, optimizer, model.mesh)
+
+
+def loss_settings(config: ml_collections.ConfigDict, mesh: Mesh) -> LossSettings:
+    """The loss that `config.loss` and `config.algorithm` ask for, every default filled in."""
+    loss = config.loss
+    same = loss.contrastive_smoothing is None
+    return LossSettings(
+        smoothing=loss.smoothing,
+        contrastive=loss.contrastive,
+        # The baselines imitate; they have no instruction to tell from another.
+        contrastive_weight=loss.contrastive_weight if config.algorithm == "hir" else 0.0,
+        contrastive_smoothing=loss.smoothing if same else loss.contrastive_smoothing,
+        entropy_weight=loss.entropy_weight,
+        kl_weight=loss.kl_weight,
+        logits_at_once=config.train.logits_mib * 2**20 // 4 * mesh.size,
+    )
 
 
 def batch_multiple(config: ml_collections.ConfigDict, mesh: Mesh) -> int:
