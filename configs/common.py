@@ -56,8 +56,12 @@ def get_config() -> ml_collections.ConfigDict:
 
     config.replay = replay = ml_collections.ConfigDict()
     replay.keep_iterations = 4  # K: iterations of samples that are trained on; 0 = all
-    replay.dedup = "all"  # repeats of (question, output) dropped: all | iteration | none
+    # Repeats of (question, output) are dropped: all | iteration | none; or count for as many: count
+    replay.dedup = "all"
+    # Share of right pairs in what is trained on, by weight; None = as they come
+    replay.share_right = config_dict.placeholder(float)
     replay.max_size = 0  # samples trained on in an iteration, drawn at random; 0 = all
+    replay.hold_out = 0.0  # share of the samples left out in an iteration, drawn at random
 
     config.sub_output = sub_output = ml_collections.ConfigDict()
     sub_output.mode = "suffix"  # full | suffix | window (the reference code's)
@@ -65,6 +69,7 @@ def get_config() -> ml_collections.ConfigDict:
 
     config.loss = loss = ml_collections.ConfigDict()
     loss.smoothing = 0.2  # ε: label smoothing
+    loss.average = "tokens"  # all tokens of a batch weigh the same, or all its examples: examples
     loss.contrastive = "pairwise"  # pairwise | in_batch (the paper's Eq. 4); of hir alone
     loss.contrastive_weight = 1.0  # α; 0 leaves the term out
     # ε_c: smoothing of the pairwise term; None = ε

@@ -133,6 +133,14 @@ def test_paper_hyperparameters():
     assert config.iterations == 31
 
 
+def test_the_papers_preset_weighs_and_holds_out_as_its_code_does():
+    config = paper.get_config()
+    assert config.loss.average == "examples"
+    assert config.replay.hold_out == 0.1
+    assert (config.replay.dedup, config.replay.share_right) == ("iteration", None)
+    assert "--config.sample.samples=1" in paper.__doc__  # where it is not followed, it is listed
+
+
 def test_settings_lists_every_fault_at_once():
     config = common.get_config()
     config.algorithm = "ppo"
@@ -152,3 +160,13 @@ def test_settings_lists_every_fault_at_once():
         "  config.loss.smoothing: expected 0 to 1; found nan",
         "  config.loss.contrastive_smoothing: expected 0 to 1; found 1.5",
     ]
+
+
+@pytest.mark.parametrize("algorithm", ["farl", "sft"])
+def test_a_share_of_right_pairs_is_of_hir_alone(algorithm):
+    config = common.get_config()
+    config.replay.share_right = 0.5
+    settings.check(config)
+    config.algorithm = algorithm
+    with pytest.raises(UserError, match=rf"share_right: expected None with algorithm={algorithm}"):
+        settings.check(config)

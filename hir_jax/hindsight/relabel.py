@@ -44,12 +44,14 @@ class Pair:
         prefix: tokens appended to the encoder input, the part of the output before `target`.
         target: tokens for the decoder to predict.
         correct: train under the correct-answer instruction, else under the wrong-answer one.
+        weight: what it counts for; 1 on average over an epoch.
     """
 
     example_id: str
     prefix: Tokens
     target: Tokens
     correct: bool
+    weight: float = 1.0
 
 
 def full(sample: Sample) -> Pair:

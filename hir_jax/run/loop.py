@@ -138,6 +138,15 @@ class Job:
         total = sum(-(-len(p) // config.train.batch_size) for p in pairs)
         if not total:
             logging.warning("iteration %d has nothing to train on", progress.iteration)
+        if pairs and not progress.batches:
+            trained_on = replay.pairs_summary(pairs[0])
+            self._write("pairs", trained_on)
+            logging.info(
+                "iteration %d: %d pairs to train on, of which %.1f%% are right",
+                progress.iteration,
+                trained_on["pairs"],
+                100 * trained_on["correct"],
+            )
         started, first = time.monotonic(), progress.batches
         unread: tuple[int, dict[str, jax.Array]] | None = None
         with metrics.progress(total, f"iteration {progress.iteration}: training", "step") as bar:
@@ -257,12 +266,16 @@ class Job:
         if config.algorithm == "sft":
             encode = lambda text: codec.encode([text])[0]  # noqa: E731
             return relabel.answer_pairs(questions.splits.train, encode, codec.eos_id)
+        buffer, counted = self.progress.buffer, config.replay.dedup == "count"
         samples = replay.view(
-            self.progress.buffer, max_size=config.replay.max_size, seed=config.seed
+            replay.distinct(buffer) if counted else buffer,
+            max_size=config.replay.max_size,
+            seed=config.seed,
+            hold_out=config.replay.hold_out,
         )
         if config.algorithm == "farl":
             samples = relabel.correct_only(samples)
-        return relabel.hindsight_pairs(
+        pairs = relabel.hindsight_pairs(
             samples,
             mode=config.sub_output.mode,
             prob=config.sub_output.prob,
@@ -273,6 +286,8 @@ class Job:
             decode=codec.decode,
             answers={name: example.targets[0] for name, example in questions.by_id.items()},
         )
+        times = replay.times_drawn(samples, buffer) if counted else None
+        return replay.weigh(pairs, times, config.replay.share_right)
 
     def _batches(self, epochs: list[list[relabel.Pair]]) -> Iterator[Batch]:
         config, prompts = self.config, self.questions.prompts
@@ -283,6 +298,7 @@ class Job:
                     negative=prompts.source(pair.example_id, not pair.correct, pair.prefix),
                     target=pair.target,
                     correct=pair.correct,
+                    weight=pair.weight,
                 )
                 for pair in pairs
             ]

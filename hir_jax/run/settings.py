@@ -18,6 +18,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "data.unwritable": ("error", "drop"),
     "replay.dedup": replay.DEDUP_MODES,
     "sub_output.mode": relabel.MODES,
+    "loss.average": ("tokens", "examples"),
     "loss.contrastive": ("pairwise", "in_batch"),
     "train.optimizer": ("adamw", "adafactor"),
     "evaluate.split": ("train", "dev", "test"),
@@ -56,6 +57,8 @@ AT_LEAST_0 = (
 )
 FROM_0_TO_1 = (
     "sample.top_p",
+    "replay.share_right",
+    "replay.hold_out",
     "sub_output.prob",
     "loss.smoothing",
     "loss.contrastive_smoothing",
@@ -84,5 +87,9 @@ def check(config: ml_collections.ConfigDict) -> None:
             value = operator.attrgetter(name)(config)
             # None stands for a default that another field gives; NaN fits no bounds.
             expect(name, value, value is None or low <= value <= high, expected)
+    if config.algorithm != "hir":
+        share = config.replay.share_right
+        expected = f"None with algorithm={config.algorithm}, which trains on right outputs alone"
+        expect("replay.share_right", share, share is None, expected)
     if faults:
         raise UserError("Faulty config:\n  " + "\n  ".join(faults))

@@ -85,6 +85,7 @@ def loss_settings(config: ml_collections.ConfigDict, mesh: Mesh) -> LossSettings
         contrastive_smoothing=loss.smoothing if same else loss.contrastive_smoothing,
         entropy_weight=loss.entropy_weight,
         kl_weight=loss.kl_weight,
+        average=loss.average,
         logits_at_once=config.train.logits_mib * 2**20 // 4 * mesh.size,
     )
 

@@ -18,6 +18,7 @@ class TrainingExample(NamedTuple):
     negative: tuple[int, ...]  # source under p⁻
     target: tuple[int, ...]
     correct: bool  # p* is then the instruction that the output was sampled under
+    weight: float = 1.0  # what it counts for; 1 on average over an epoch
 
 
 class Batch(NamedTuple):
@@ -28,6 +29,7 @@ class Batch(NamedTuple):
     targets_BxT: np.ndarray
     target_mask_BxT: np.ndarray
     correct_B: np.ndarray
+    weight_B: np.ndarray
 
 
 def plan_batches(
@@ -86,4 +88,5 @@ def make_batch(
         targets_BxT=targets,
         target_mask_BxT=target_mask,
         correct_B=np.array([*(e.correct for e in examples), *(False for _ in empty)]),
+        weight_B=np.array([*(e.weight for e in examples), *(0 for _ in empty)], np.float32),
     )

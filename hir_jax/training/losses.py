@@ -1,7 +1,8 @@
 """The loss terms of HIR (Zhang et al., 2023, section 3), each as (sum, weight).
 
-A batch's term is sum / weight; sums and weights of parts of a batch add up, so that accumulated
-gradients are exactly the large batch's.
+A weight says what a token or an example counts for: 0 where it is padding, else 1 if nobody asks
+for more or less; a mask is such a weight. Sums and weights of parts of a batch add up, so that
+accumulated gradients are exactly the large batch's.
 
 Letters in names: B examples, T target tokens, D model width, V vocabulary, C candidate
 instructions.
@@ -16,7 +17,7 @@ import jax.numpy as jnp
 
 
 class Term(NamedTuple):
-    """A loss summed over what it is averaged over, and how much that is; float32 scalars."""
+    """A loss, weighed and summed, and the sum of the weights; float32 scalars."""
 
     sum: jax.Array
     weight: jax.Array
@@ -135,15 +136,15 @@ def _is_target(targets: jax.Array, logits: jax.Array) -> jax.Array:
     return jnp.arange(logits.shape[-1]) == targets[..., None]
 
 
-def supervised(statistics: TokenStatistics, mask_BxT: jax.Array, smoothing: float) -> Term:
+def supervised(statistics: TokenStatistics, weight_BxT: jax.Array, smoothing: float) -> Term:
     """Cross-entropy with label smoothing ε: (1-ε)(-log p(y)) + ε mean_v(-log p(v)), a token."""
     loss_BxT = -(1 - smoothing) * statistics.logprob - smoothing * statistics.mean_logprob
-    return _masked(loss_BxT, mask_BxT)
+    return _weighed(loss_BxT, weight_BxT)
 
 
-def negative_entropy(statistics: TokenStatistics, mask_BxT: jax.Array) -> Term:
+def negative_entropy(statistics: TokenStatistics, weight_BxT: jax.Array) -> Term:
     """-H, a token; adding it to a loss rewards entropy."""
-    return _masked(-statistics.entropy, mask_BxT)
+    return _weighed(-statistics.entropy, weight_BxT)
 
 
 def mean_logprob(logprob_BxT: jax.Array, mask_BxT: jax.Array) -> jax.Array:
@@ -153,7 +154,7 @@ def mean_logprob(logprob_BxT: jax.Array, mask_BxT: jax.Array) -> jax.Array:
 
 
 def pairwise_contrastive(
-    positive_B: jax.Array, negative_B: jax.Array, row_mask_B: jax.Array, smoothing: float
+    positive_B: jax.Array, negative_B: jax.Array, weight_B: jax.Array, smoothing: float
 ) -> Term:
     """The reference code's contrastive loss, an example.
 
@@ -161,20 +162,20 @@ def pairwise_contrastive(
     """
     margin_B = positive_B - negative_B
     right_B, wrong_B = jax.nn.log_sigmoid(margin_B), jax.nn.log_sigmoid(-margin_B)
-    return _masked(-(1 - smoothing) * right_B - smoothing * wrong_B, row_mask_B)
+    return _weighed(-(1 - smoothing) * right_B - smoothing * wrong_B, weight_B)
 
 
-def in_batch_contrastive(logprob_BxC: jax.Array, row_mask_B: jax.Array) -> Term:
+def in_batch_contrastive(logprob_BxC: jax.Array, weight_B: jax.Array) -> Term:
     """The paper's Eq. 4, an example: -log(exp P_ii / Σ_k exp P_ik).
 
     Args:
         logprob_BxC: P_ik, the summed log-probability of output i under prompt k; square.
-        row_mask_B: True at real examples; others are no candidates either.
+        weight_B: of each example; those of weight 0 are no candidates either.
     """
     # Differences first: sums over long outputs are large, and float32 would round their losses.
     candidates_BxC = logprob_BxC - jnp.diagonal(logprob_BxC)[:, None]
-    candidates_BxC = jnp.where(row_mask_B[None, :], candidates_BxC, -jnp.inf)
-    return _masked(jax.nn.logsumexp(candidates_BxC, axis=-1), row_mask_B)
+    candidates_BxC = jnp.where(weight_B[None, :] > 0, candidates_BxC, -jnp.inf)
+    return _weighed(jax.nn.logsumexp(candidates_BxC, axis=-1), weight_B)
 
 
 def kl_divergence(
@@ -182,7 +183,7 @@ def kl_divergence(
     head_DxV: jax.Array,
     reference_BxTxD: jax.Array,
     reference_head_DxV: jax.Array,
-    mask_BxT: jax.Array,
+    weight_BxT: jax.Array,
     pieces: int = 1,
 ) -> Term:
     """KL(π_θ ‖ π_ref), a token, from the decoder's outputs; in pieces as `token_statistics`."""
@@ -193,8 +194,9 @@ def kl_divergence(
         difference = logp - jax.nn.log_softmax(_logits(reference, reference_head_DxV))
         return jnp.sum(jnp.exp(logp) * difference, axis=-1)
 
-    return _masked(in_pieces(divergence, pieces, decoded_BxTxD, reference_BxTxD), mask_BxT)
+    return _weighed(in_pieces(divergence, pieces, decoded_BxTxD, reference_BxTxD), weight_BxT)
 
 
-def _masked(loss: jax.Array, mask: jax.Array) -> Term:
-    return Term(jnp.sum(jnp.where(mask, loss, 0.0)), jnp.sum(mask, dtype=jnp.float32))
+def _weighed(loss: jax.Array, weight: jax.Array) -> Term:
+    total = jnp.sum(jnp.where(weight > 0, weight * loss, 0.0))
+    return Term(total, jnp.sum(weight, dtype=jnp.float32))

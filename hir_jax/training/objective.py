@@ -18,7 +18,7 @@ Terms = dict[str, losses.Term]
 
 @dataclasses.dataclass(frozen=True)
 class LossSettings:
-    """Coefficients and forms of the terms; `hir_jax.losses` defines each.
+    """Coefficients and forms of the terms; `losses` defines each.
 
     Attributes:
         smoothing: ε of the supervised term.
@@ -27,6 +27,8 @@ class LossSettings:
         contrastive_smoothing: ε_c of the pairwise form.
         entropy_weight: β.
         kl_weight: κ.
+        average: 'tokens' or 'examples': what the terms of tokens are a mean over. An example is
+            then the mean over its own tokens, so that a long output counts no more than a short.
         logits_at_once: float32 logits that the loss holds at a time, of all devices together.
     """
 
@@ -36,6 +38,7 @@ class LossSettings:
     contrastive_smoothing: float = 0.0
     entropy_weight: float = 0.0
     kl_weight: float = 0.0
+    average: str = "tokens"
     logits_at_once: int = 2**24
 
     @property
@@ -57,7 +60,9 @@ def total_loss(
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """L_sup + α L_contrastive + β L_entropy + κ KL of `batch`, a part of a batch of `weights`.
 
-    The parts' losses, gradients and terms add up to the whole batch's.
+    The parts' losses, gradients and terms add up to the whole batch's. A term is divided by how
+    many tokens or examples there are, not by their weights: those are 1 on average over an epoch,
+    and where a batch of alike examples has heavy ones only, they are to stay heavy.
     """
     terms = loss_terms(params, batch, dropout_key, config, settings, reference)
     coefficients = {
@@ -94,7 +99,8 @@ def loss_terms(
     length = inputs.shape[1]
     pieces = losses.pieces_for(size * kinds, length, config.vocab_size, settings.logits_at_once)
     mask_BxT = batch.target_mask_BxT
-    row_mask_B = jnp.any(mask_BxT, axis=1)
+    weight_B = jnp.where(jnp.any(mask_BxT, axis=1), batch.weight_B, 0.0)
+    weight_BxT = token_weights(batch, settings.average)
 
     statistics = losses.token_statistics(
         decoded, head_DxV, jnp.repeat(batch.targets_BxT, kinds, axis=0), pieces
@@ -102,14 +108,14 @@ def loss_terms(
     by_kind = lambda x: x.reshape(size, kinds, *x.shape[1:])  # noqa: E731
     positive = losses.TokenStatistics(*(by_kind(x)[:, 0] for x in statistics))
     terms = {
-        "supervised": losses.supervised(positive, mask_BxT, settings.smoothing),
-        "negative_entropy": losses.negative_entropy(positive, mask_BxT),
+        "supervised": losses.supervised(positive, weight_BxT, settings.smoothing),
+        "negative_entropy": losses.negative_entropy(positive, weight_BxT),
     }
     if settings.contrastive_weight and settings.contrastive == "pairwise":
         terms["contrastive"] = losses.pairwise_contrastive(
             losses.mean_logprob(positive.logprob, mask_BxT),
             losses.mean_logprob(by_kind(statistics.logprob)[:, 1], mask_BxT),
-            row_mask_B,
+            weight_B,
             settings.contrastive_smoothing,
         )
     elif settings.contrastive_weight:
@@ -121,7 +127,7 @@ def loss_terms(
             batch,
             decode_key,
         )
-        terms["contrastive"] = losses.in_batch_contrastive(logprob_BxC, row_mask_B)
+        terms["contrastive"] = losses.in_batch_contrastive(logprob_BxC, weight_B)
     if settings.kl_weight:
         prompt, prompt_mask, policy = (
             _under_sampling_prompt(x, batch.correct_B)
@@ -130,7 +136,7 @@ def loss_terms(
         reference_encoded = t5.encode(reference, config, prompt, prompt_mask)
         kept = t5.decode(reference, config, reference_encoded, prompt_mask, inputs_BxT)
         terms["kl"] = losses.kl_divergence(
-            policy, head_DxV, kept, t5.head(reference, config), mask_BxT, pieces
+            policy, head_DxV, kept, t5.head(reference, config), weight_BxT, pieces
         )
     return terms
 
@@ -166,13 +172,28 @@ def cross_logprobs(
     return jax.lax.map(lambda row: scores(*row), (batch.targets_BxT, batch.target_mask_BxT))
 
 
-def weights_of(batch: Batch) -> dict[str, jax.Array]:
-    """What each term of a whole batch is averaged over."""
-    tokens = jnp.maximum(jnp.sum(batch.target_mask_BxT, dtype=jnp.float32), 1.0)
+def token_weights(batch: Batch, average: str) -> jax.Array:
+    """What each target token counts for, 0 where it is padding; float32 BxT.
+
+    Of two examples of weights 1 and 3::
+
+        targets     a b c $    average tokens      1 1 1 1       examples    1/4 1/4 1/4 1/4
+                    a $ - -                        3 3 0 0                   3/2 3/2 0   0
+    """
+    weight_B = batch.weight_B
+    if average == "examples":
+        weight_B = weight_B / jnp.maximum(jnp.sum(batch.target_mask_BxT, axis=1), 1)
+    return jnp.where(batch.target_mask_BxT, weight_B[:, None], 0.0)
+
+
+def weights_of(batch: Batch, average: str) -> dict[str, jax.Array]:
+    """What each term of a whole batch is averaged over: real tokens or real examples."""
+    tokens = jnp.sum(batch.target_mask_BxT, dtype=jnp.float32)
     rows = jnp.sum(jnp.any(batch.target_mask_BxT, axis=1), dtype=jnp.float32)
+    of_tokens = jnp.maximum(rows if average == "examples" else tokens, 1.0)
     return {
-        "supervised": tokens,
-        "negative_entropy": tokens,
-        "kl": tokens,
+        "supervised": of_tokens,
+        "negative_entropy": of_tokens,
+        "kl": of_tokens,
         "contrastive": jnp.maximum(rows, 1.0),
     }

@@ -74,7 +74,7 @@ def make_step(
                 config=config,
                 settings=settings,
                 reference=None if reference is None else gathered(reference),
-                weights=weights_of(batch),
+                weights=weights_of(batch, settings.average),
             )
 
         if regather:  # what is gathered is forgotten, and all else but the inputs of blocks

@@ -8,6 +8,7 @@ import pytest
 
 from hir_jax.errors import UserError
 from hir_jax.hindsight import replay
+from hir_jax.hindsight.relabel import Pair
 from hir_jax.hindsight.sample import Sample
 
 
@@ -38,6 +39,7 @@ def fill(*iterations, keep_iterations=0, dedup="all"):
         ("all", [(1, "q", 2), (1, "r", 0), (2, "q", 0), (2, "q", 2)]),
         ("iteration", [(1, "q", 1), (1, "q", 2), (1, "r", 0), (2, "q", 0), (2, "q", 2)]),
         ("none", places(FIRST + SECOND)),
+        ("count", places(FIRST + SECOND)),
     ],
 )
 def test_dedup_keeps_the_newest_of_each_repeat(dedup, expected):
@@ -94,6 +96,104 @@ def test_view_of_all(max_size):
     assert replay.view(MANY, max_size=max_size, seed=0) == MANY
 
 
+def test_counted_repeats_are_the_newest_and_know_how_often_they_were_drawn():
+    buffer = fill(FIRST, SECOND, THIRD, dedup="count")
+    samples = replay.distinct(buffer)
+    assert samples == fill(FIRST, SECOND, THIRD, dedup="all")
+    times = dict(zip(places(samples), replay.times_drawn(samples, buffer), strict=True))
+    # "x" to q was drawn three times, "z" twice; "x" to r is another output.
+    assert times == {
+        (1, "q", 2): 1,
+        (1, "r", 0): 1,
+        (2, "q", 0): 3,
+        (2, "q", 2): 2,
+        (3, "r", 0): 1,
+    }
+    assert replay.times_drawn(samples[:1], buffer) == [1]
+    # What fell out of the window is not counted.
+    recent = fill(FIRST, SECOND, THIRD, keep_iterations=2, dedup="count")
+    assert replay.times_drawn(replay.distinct(recent), recent) == [1, 2, 1]
+
+
+@pytest.mark.parametrize(
+    ("hold_out", "max_size", "kept"), [(0.1, 0, 180), (0.1, 30, 30), (1, 0, 0)]
+)
+def test_a_share_held_out(hold_out, max_size, kept):
+    options = {"max_size": max_size, "hold_out": hold_out}
+    part = replay.view(MANY, **options, seed=0)
+    assert len(set(part)) == kept and set(part) <= set(MANY)
+    assert places(part) == sorted(places(part))
+    assert replay.view(MANY, **options, seed=0) == part
+    assert not kept or replay.view(MANY, **options, seed=1) != part
+
+
+def test_the_share_held_out_is_rounded_up():
+    assert len(replay.view(MANY[:11], max_size=0, hold_out=0.1, seed=0)) == 9
+
+
+def pairs(*correct):
+    return [Pair(f"q{i}", (), (2, 1), c) for i, c in enumerate(correct)]
+
+
+def weights(*args):
+    return [pair.weight for pair in replay.weigh(*args)]
+
+
+def test_weights_are_one_on_average():
+    given = pairs(True, False, False, False)
+    assert weights(given) == [1, 1, 1, 1]
+    assert weights(given, [5, 1, 1, 1]) == [2.5, 0.5, 0.5, 0.5]
+    assert weights([]) == weights([], []) == weights([], None, 0.5) == []
+    assert [(p.example_id, p.correct) for p in replay.weigh(given)] == [
+        (p.example_id, p.correct) for p in given
+    ]
+
+
+def test_a_set_share_of_right_pairs():
+    given = pairs(True, False, False, False)
+    np.testing.assert_allclose(weights(given, None, 0.5), [2, 2 / 3, 2 / 3, 2 / 3])
+    # Counts say what counts for how much among the wrong ones: 1 : 1 : 2 of the other half.
+    np.testing.assert_allclose(weights(given, [7, 1, 1, 2], 0.5), [2, 0.5, 0.5, 1])
+    assert weights(given, None, 1.0) == [4, 0, 0, 0]
+    # Where there is no other kind, there is no share to set.
+    assert weights(pairs(False, False), [1, 3], 0.5) == [0.5, 1.5]
+    assert weights(pairs(True, True), None, 0.5) == [1, 1]
+
+
+def test_summary_of_pairs_is_by_weight():
+    given = replay.weigh(pairs(True, False, False, False), [5, 1, 1, 1])
+    assert replay.pairs_summary(given) == {"pairs": 4, "questions": 4, "correct": 0.625}
+    assert replay.pairs_summary([]) == {"pairs": 0, "questions": 0, "correct": 0}
+
+
+def test_a_good_models_buffer_is_mostly_wrong_unless_repeats_count():
+    """Right in 80%, R = 4, K = 4: each question's answer, and a mistake of its own each time."""
+    rng = np.random.default_rng(0)
+    buffers = dict.fromkeys(("all", "count"), ())
+    drawn = []
+    for iteration in range(1, 5):
+        made = []
+        for question, index in itertools.product(range(200), range(4)):
+            right = bool(rng.random() < 0.8)
+            text = "answer" if right else f"mistake {rng.integers(1000)}"
+            made.append(sample(iteration, f"q{question:03}", index, text, correct=right))
+        drawn += made
+        for mode in buffers:
+            buffers[mode] = replay.add(buffers[mode], made, keep_iterations=4, dedup=mode)
+
+    def share(samples, times=None, share_right=None):
+        made = [Pair(s.example_id, (), s.tokens, s.correct) for s in samples]
+        return replay.pairs_summary(replay.weigh(made, times, share_right))["correct"]
+
+    whole = replay.summary(drawn)["correct"]
+    assert 0.78 < whole < 0.82
+    assert share(buffers["all"]) < 0.3
+    assert share(buffers["all"], None, 0.6) == pytest.approx(0.6)
+    samples = replay.distinct(buffers["count"])
+    assert samples == buffers["all"]
+    assert share(samples, replay.times_drawn(samples, buffers["count"])) == pytest.approx(whole)
+
+
 def test_summary():
     samples = [
         sample(1, "q", 0, "x", correct=True),
@@ -113,7 +213,7 @@ def test_summary():
 
 
 def test_bad_settings():
-    with pytest.raises(UserError, match=r"'always'.*all, iteration, none"):
+    with pytest.raises(UserError, match=r"'always'.*all, iteration, none, count"):
         replay.add((), FIRST, keep_iterations=1, dedup="always")
     with pytest.raises(UserError, match=r"keep_iterations.*-1"):
         replay.add((), FIRST, keep_iterations=-1, dedup="all")

@@ -143,7 +143,7 @@ def test_plan_groups_alike_lengths_and_mixes_the_order_of_batches():
 def test_make_batch_pads_rows_and_masks_what_is_real():
     examples = [
         TrainingExample((5, 6, 1), (7, 1), (9, 1), True),
-        TrainingExample((8, 1), (3, 0, 4, 1), (2, 0, 1), False),  # token 0 is real inside a row
+        TrainingExample((8, 1), (3, 0, 4, 1), (2, 0, 1), False, 0.5),  # token 0 is real in a row
     ]
     batch = make_batch(examples, 3, (4, 3))
     assert batch.sources_Bx2xS.tolist() == [
@@ -156,8 +156,9 @@ def test_make_batch_pads_rows_and_masks_what_is_real():
     assert batch.targets_BxT.tolist() == [[9, 1, 0], [2, 0, 1], [0, 0, 0]]
     assert batch.target_mask_BxT.tolist() == [[True, True, False], [True] * 3, [False] * 3]
     assert batch.correct_B.tolist() == [True, False, False]
+    assert batch.weight_B.tolist() == [1.0, 0.5, 0.0]
     kinds = [x.dtype for x in batch]
-    assert kinds == [np.int32, np.bool_, np.int32, np.bool_, np.bool_]
+    assert kinds == [np.int32, np.bool_, np.int32, np.bool_, np.bool_, np.float32]
 
 
 def test_pad_refuses_a_row_beyond_its_length():

@@ -245,6 +245,36 @@ def test_training_raises_the_probability_of_what_it_trains_on(straight):
     assert last["supervised"] < first["supervised"]
 
 
+def test_what_is_trained_on_is_recorded_beside_what_was_drawn(straight):
+    keep, seen = tiny.config().replay.keep_iterations, {}
+    assert keep > 2
+    for iteration in (1, 2):
+        seen |= {(r["example_id"], r["text"]): r["correct"] for r in samples(straight, iteration)}
+        (line,) = (r for r in lines(straight, "pairs") if r["iteration"] == iteration)
+        assert line["pairs"] == len(seen)
+        assert line["correct"] == pytest.approx(sum(seen.values()) / len(seen))
+    (drawn,) = (r for r in lines(straight, "sample") if r["iteration"] == 2)
+    assert drawn["correct"] != line["correct"]
+
+
+def test_counted_repeats_are_trained_on_once_and_weigh_as_often_as_drawn(tmp_path):
+    changes = {"replay.dedup": "count", "iterations": 2, "train.epochs": 1}
+    stopped_run(tiny.config(**changes), tmp_path, loop.Job, "_step", 2)
+    short_run(tmp_path, **changes)
+    every = [*samples(tmp_path, 1), *samples(tmp_path, 2)]
+    _, line = lines(tmp_path, "pairs")
+    distinct = {(r["example_id"], r["text"]) for r in every}
+    assert line["pairs"] == len(distinct) < len(every)
+    assert line["correct"] == pytest.approx(sum(r["correct"] for r in every) / len(every))
+
+
+@pytest.mark.parametrize("mode", ["full", "window"])
+def test_a_set_share_of_right_pairs(tmp_path, mode):
+    short_run(tmp_path, **{"replay.share_right": 0.7, "sub_output.mode": mode})
+    (line,) = lines(tmp_path, "pairs")
+    assert line["correct"] == pytest.approx(0.7)
+
+
 # Settings -----------------------------------------------------------------------------------------
 
 
@@ -306,8 +336,8 @@ def test_accumulation_with_a_kl_term(tmp_path):
         params.append(checkpoint.restore_params(folder, None, wanted)[1])
     moved = jax.tree.map(lambda a, b: float(np.abs(a - b).max()), params[0], start.params)
     assert max(jax.tree.leaves(moved)) > 1e-2
-    # Accumulation changes nothing but rounding.
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), *params)
+    # Accumulation changes nothing but rounding; AdamW makes more of it where gradients are small.
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), *params)
 
 
 def test_the_last_iteration_is_always_evaluated(tmp_path):
