@@ -22,7 +22,7 @@ from hir_jax.devices import sharding
 from hir_jax.errors import UserError
 from hir_jax.model import batching, hf, t5
 from hir_jax.model.codec import Codec
-from hir_jax.run import metrics
+from hir_jax.run import finite, metrics
 from hir_jax.training.batch import Batch, TrainingExample, make_batch, plan_batches
 from hir_jax.training.objective import LossSettings
 from hir_jax.training.optimizer import make_optimizer
@@ -70,8 +70,18 @@ def pretrain(config: ml_collections.ConfigDict, output: str) -> None:
             state, values = step(state, batch, key, None)
             bar.update(1)
             if i % 100 == 99:
+                _check_finite(finite.not_finite(jax.device_get(values)), i + 1)
                 bar.set_postfix(loss=f"{float(values['loss']):.3f}", refresh=False)
+    _check_finite(None if finite.is_finite(state) else "parameters that are not", settings.steps)
     hf.export(folder, state.params, model, codec.tokenizer, raw_config)
+
+
+def _check_finite(fault: str | None, step: int) -> None:
+    if fault is not None:
+        raise UserError(
+            f"Expected finite numbers in pretraining; step {step} gave {fault}. Try a smaller "
+            "config.pretrain.learning_rate, or more config.pretrain.warmup_steps."
+        )
 
 
 Pools = dict[str, list[list[Example]]]  # task -> a pool for each of its difficulties

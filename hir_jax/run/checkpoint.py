@@ -60,6 +60,11 @@ class Checkpoints:
         self._damaged: set[int] = set()
         self._managers: dict[epath.Path, ocp.CheckpointManager] = {}
 
+    @property
+    def directory(self) -> str:
+        """Where they are."""
+        return str(self._directory)
+
     def save(self, step: int, state: PyTree, progress: Mapping[str, Any]) -> None:
         """Writes a checkpoint in the background, replacing a damaged one of the same step.
 

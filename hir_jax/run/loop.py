@@ -26,6 +26,7 @@ from hir_jax.hindsight.sample import Sample
 from hir_jax.run import (
     checkpoint,
     evaluate,
+    finite,
     identity,
     metrics,
     models,
@@ -99,6 +100,7 @@ class Job:
                 "resuming at iteration %d, step %d", self.progress.iteration, self.progress.steps
             )
             self._check_length()
+        self._check_weights(config.model.path if restored is None else self.checkpoints.directory)
         self.writer = metrics.writer(workdir, self.progress.metrics_bytes)
 
     # Phases ---------------------------------------------------------------------------------------
@@ -132,9 +134,13 @@ class Job:
         self._save()
 
     def offline(self) -> None:
-        """Trains on the buffer, relabeled in hindsight, from batch `progress.batches` on."""
+        """Trains on the buffer, relabeled in hindsight, from batch `progress.batches` on.
+
+        Raises:
+            UserError: a loss, a gradient or the state is not finite.
+        """
         config, progress = self.config, self.progress
-        pairs = [self._pairs(epoch) for epoch in range(config.train.epochs)]
+        pairs = self._epochs()
         total = sum(-(-len(p) // config.train.batch_size) for p in pairs)
         if not total:
             logging.warning("iteration %d has nothing to train on", progress.iteration)
@@ -148,25 +154,21 @@ class Job:
                 100 * trained_on["correct"],
             )
         started, first = time.monotonic(), progress.batches
-        unread: tuple[int, dict[str, jax.Array]] | None = None
+        write = lambda step, values: self._write("train", values, step)  # noqa: E731
+        steps = finite.StepMetrics(config.train.log_every, write, self._stop)
         with metrics.progress(total, f"iteration {progress.iteration}: training", "step") as bar:
             bar.update(first)
             for batch in itertools.islice(self._batches(pairs), first, None):
                 values = self._step(batch)
                 bar.update(1)
-                # A step's metrics are read while the next step runs.
-                self._write_step(unread)
-                logged = progress.steps % config.train.log_every == 0
-                unread = (progress.steps, values) if logged else None
+                steps.add(progress.steps, values)
                 stop = self.interrupts.due(progress.steps, config.train.log_every)
                 if stop or progress.batches % config.checkpoint.every_steps == 0:
-                    self._write_step(unread)
-                    unread = None
+                    steps.settle(self.state)
                     self._save()
                 if stop:
                     self.interrupts.check()
-            self._write_step(unread)
-            jax.block_until_ready(self.state)
+            steps.settle(self.state)
         self._time("train", started, {"steps": progress.batches - first})
 
     def close_iteration(self) -> None:
@@ -260,6 +262,9 @@ class Job:
         tokens = sum(len(sample.tokens) for sample in samples)
         self._time("sample", started, {"samples": len(samples), "tokens": tokens})
         return samples
+
+    def _epochs(self) -> list[list[relabel.Pair]]:
+        return [self._pairs(epoch) for epoch in range(self.config.train.epochs)]
 
     def _pairs(self, epoch: int) -> list[relabel.Pair]:
         config, codec, questions = self.config, self.codec, self.questions
@@ -368,6 +373,13 @@ class Job:
                 f"has begun so many; found {self.config.iterations}."
             )
 
+    def _check_weights(self, where: str) -> None:
+        if not finite.is_finite(self.state):
+            raise UserError(
+                f"Expected finite weights, found NaN or infinity in {where}. Give another "
+                "config.model.path or, for a run that was saved so, another --workdir."
+            )
+
     # Records --------------------------------------------------------------------------------------
 
     def _save(self) -> None:
@@ -375,10 +387,23 @@ class Job:
         self.progress.metrics_bytes = self.writer.position
         self.checkpoints.save(self.progress.saves, self.state, self.progress.to_json())
 
-    def _write_step(self, unread: tuple[int, dict[str, jax.Array]] | None) -> None:
-        if unread is not None:
-            step, values = unread
-            self._write("train", {k: float(v) for k, v in jax.device_get(values).items()}, step)
+    def _stop(self, fault: finite.Fault) -> None:
+        """Ends a run that is no longer finite, on all processes alike; nothing more is saved."""
+        progress = self.progress
+        number = progress.batches - 1 - (progress.steps - fault.step)
+        batch = next(itertools.islice(self._batches(self._epochs()), number, None))
+        if processes.is_first():
+            workdirs.write_batch(self.workdir, batch, self.codec)
+        self.checkpoints.wait()
+        raise UserError(
+            f"Expected finite numbers in training; step {fault.step}, in iteration "
+            f"{progress.iteration}, gave {fault.what}. Its batch is in "
+            f"{self.workdir / workdirs.NONFINITE}; the newest checkpoint is from before. Try a "
+            "smaller config.train.learning_rate, more config.train.warmup_steps, a "
+            "config.train.clip_norm above 0 or config.model.dtype=float32, in another --workdir. "
+            "The same command goes on from that checkpoint, to the same numbers unless the device "
+            "was at fault."
+        )
 
     def _write(self, phase: str, values: dict[str, Any], step: int | None = None) -> None:
         progress = self.progress

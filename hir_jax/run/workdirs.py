@@ -16,6 +16,8 @@ from hir_jax.devices import processes
 from hir_jax.errors import UserError
 from hir_jax.hindsight.relabel import Instructions, relabel
 from hir_jax.hindsight.sample import Sample
+from hir_jax.model.codec import Codec
+from hir_jax.training.batch import Batch
 
 # A run may be resumed with these changed. They do not change what it computes up to there: where
 # something lies is no matter, since `identity` holds what is read.
@@ -33,6 +35,8 @@ FREE = (
 )
 # Nor do these, but sums are rounded otherwise.
 ROUNDING = ("mesh.", "sample.rows", "train.accumulation", "train.logits_mib", "train.remat")
+
+NONFINITE = "nonfinite_batch.jsonl"  # see `write_batch`
 
 # A network's file system may show a new file late.
 SEEN_SECONDS = 60
@@ -164,6 +168,24 @@ def write_samples(
     folder = workdir / "samples"
     folder.mkdir(exist_ok=True)
     _write(folder / f"iter_{iteration:04}.jsonl", "".join(lines))
+
+
+def write_batch(workdir: pathlib.Path, batch: Batch, codec: Codec) -> None:
+    """nonfinite_batch.jsonl: the examples of the batch that stopped a run, as text and tokens."""
+    lines = []
+    for row in zip(*batch, strict=True):
+        sources, source_masks, target, target_mask, correct, weight = row
+        if not target_mask.any():
+            continue  # padding
+        positive, negative = (
+            tokens[mask] for tokens, mask in zip(sources, source_masks, strict=True)
+        )
+        parts = {"source": positive, "opposite_source": negative, "target": target[target_mask]}
+        record = {name: codec.decode(tokens.tolist()) for name, tokens in parts.items()}
+        record |= {"correct": bool(correct), "weight": float(weight)}
+        record |= {f"{name}_tokens": tokens.tolist() for name, tokens in parts.items()}
+        lines.append(json.dumps(record, ensure_ascii=False) + "\n")
+    _write(workdir / NONFINITE, "".join(lines))
 
 
 def _write(file: pathlib.Path, text: str) -> None:

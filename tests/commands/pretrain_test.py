@@ -133,6 +133,15 @@ def test_the_folder_loads_and_is_the_same_twice(tmp_path):
         assert file.read_bytes() == (tmp_path / "two" / file.name).read_bytes(), file.name
 
 
+def test_a_model_that_is_not_finite_is_not_written(tmp_path):
+    made = quick()
+    with made.unlocked():
+        made.pretrain.learning_rate = 1e30
+    with pytest.raises(UserError, match=r"finite numbers in pretraining.*pretrain.learning_rate"):
+        pretrain.pretrain(made, str(tmp_path / "model"))
+    assert not (tmp_path / "model").exists()
+
+
 @pytest.mark.xfail(strict=True, reason="assets/tiny was made of pools without canonical keys")
 def test_the_shipped_model_is_the_configs():
     made = pretrain_config.get_config()

@@ -93,6 +93,7 @@ import os, signal
 from absl import app
 from hir_jax import cli
 from hir_jax.devices import processes
+from hir_jax.errors import UserError
 from hir_jax.run import loop
 from hir_jax.devices.interrupts import Interrupted
 from tests.devices.processes_test import use_modes
@@ -108,9 +109,21 @@ def signalled(number, process, signal_number, original=loop.Job._step):
         return original(job, batch)
     return step
 
+def not_finite(number, original=loop.Job._step):
+    def step(job, batch):
+        values = original(job, batch)
+        return values | ({"loss": float("nan")} if job.progress.steps == number else {})
+    return step
+
 def scenes(config, workdir, run=loop.run):
     run(config, workdir + "/straight")
     use_modes(config, workdir + "/straight")
+    loop.Job._step = not_finite(3)
+    try:
+        run(config, workdir + "/not_finite")
+        raise AssertionError("went on after NaN")
+    except UserError as e:
+        assert "step 3, in iteration 1, gave a loss nan" in str(e)
     loop.Job._step = signalled(3, 1, signal.SIGTERM)
     try:
         run(config, workdir + "/broken")
@@ -193,6 +206,14 @@ def rounded(value):
     numbers = value if isinstance(value, list) else [value]
     is_float = numbers and all(isinstance(number, float) for number in numbers)
     return pytest.approx(value, rel=1e-5, abs=1e-5) if is_float else value
+
+
+def test_both_stop_at_what_is_not_finite(ended, folder):
+    # `SCENES` would have said otherwise; here, what is left.
+    workdir = folder / "not_finite"
+    assert (workdir / workdirs.NONFINITE).exists() and not (workdir / "eval.json").exists()
+    steps = [line["step"] for line in lines((workdir / "metrics.jsonl").read_text())]
+    assert max(steps) == 2
 
 
 def test_one_stopped_then_one_killed_and_the_same_command_goes_on(ended, folder, flags):
