@@ -32,8 +32,8 @@ def get_config() -> ml_collections.ConfigDict:
     data.bigbench_dir = ""  # bigbench: a folder laid out like benchmark_tasks/; '' downloads
     data.tfds_dir = ""  # bigbench: where prepared data is kept; '' is TFDS's default
     data.protocol = "premise"  # premise (shuffled options, stories never parted) | paper
-    data.dev_fraction = 0.1  # of the premises; chooses the best checkpoint
-    data.test_fraction = 0.2  # of the premises; for the closing table only
+    data.dev_fraction = 0.1  # of the premises; chooses the best checkpoint; generated: fixed
+    data.test_fraction = 0.2  # of the premises; for the closing table only; generated: fixed
     data.seed = 1  # of the split and the option shuffle
     data.shuffle_options = True  # protocol=premise: options of a question in random order
     data.max_train = 0  # questions at most; 0 = all

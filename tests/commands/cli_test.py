@@ -356,7 +356,7 @@ def test_the_workdir_of_another_config(call, refused):
         "--config.iterations=0",
         "--config.seed=3",
         "--config.train.batch_size=16",
-        says=["seed: 0 in the workdir, 3 now", "train.batch_size: 8 in the workdir, 16 now"],
+        says=["seed: 4 in the workdir, 3 now", "train.batch_size: 8 in the workdir, 16 now"],
     )
     assert len(sentence.splitlines()) == 4
     # But where the questions are put to use no other is computed.

@@ -336,8 +336,8 @@ def test_accumulation_with_a_kl_term(tmp_path):
         params.append(checkpoint.restore_params(folder, None, wanted)[1])
     moved = jax.tree.map(lambda a, b: float(np.abs(a - b).max()), params[0], start.params)
     assert max(jax.tree.leaves(moved)) > 1e-2
-    # Accumulation changes nothing but rounding; AdamW makes more of it where gradients are small.
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), *params)
+    # Accumulation changes nothing but rounding, which AdamW blows up where a gradient is nearly 0.
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), *params)
 
 
 def test_the_last_iteration_is_always_evaluated(tmp_path):

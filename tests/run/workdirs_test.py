@@ -75,7 +75,7 @@ def test_all_differing_fields_are_listed_and_nothing_is_changed(tmp_path, config
     with pytest.raises(UserError) as e:
         claim(str(tmp_path), config)
     message = str(e.value)
-    assert "seed: 0 in the workdir, 3 now" in message
+    assert "seed: 4 in the workdir, 3 now" in message
     assert "data.task: 'boolean_expressions' in the workdir, 'word_sorting' now" in message
     assert "evaluate.every: 1 in the workdir, 2 now" in message
     assert "iterations" not in message
