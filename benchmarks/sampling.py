@@ -1,7 +1,8 @@
-"""Sampling: this engine beside Transformers, CTranslate2 and FlaxT5, on one model in one run.
+"""Sampling: this engine beside other systems, on one model in one run.
 
     JAX_NUM_CPU_DEVICES=2 python -m benchmarks.sampling --tokenizer=T5_TOKENIZER \
-        --bigbench_dir=BENCHMARK_TASKS --flax_python=OTHER_VENV/bin/python --output=sampling.json
+        --bigbench_dir=BENCHMARK_TASKS --transformers4_python=OTHER_VENV/bin/python \
+        --output=sampling.json
 
 Workloads, the model FLAN-T5-small's shape with random weights, sampled with top-k 50:
 
@@ -12,31 +13,39 @@ C  B with 64 and with 1,024 questions.
 D  256 and 1,024 prompts of 256 random tokens, exactly 64 new tokens each: for an accelerator, ours
    alone, `--workloads=D --peers= --shape=base --dtype=bfloat16`.
 
+Peers are Transformers (`generate`), CTranslate2 (`translate_batch`), OpenVINO and ONNX Runtime
+(both in a decode loop of our own, `benchmarks.peers.loop`) and, in another environment, FlaxT5 and
+optimum's models (`generate`). Each is first tried with all settings of its grid
+(`benchmarks.peers.table`: workers, which share the cores; batches; samples by encoding once) on at
+most 128 of the prompts, and has the best; what was tried is printed, and is in the JSON.
+
 Everyone computes in float32 with the same weights on all cores in a process of its own, is warmed
 up by a whole run, and then takes turns with the others, which are stopped meanwhile; medians are
-given. Times are from token ids to token ids. Peers
-get the prompts sorted by length, and the best of several batch sizes. The limit is the time that
-the model's matrix products (of real tokens alone) take at the rate of a large product; the roofline
-is longer where a decode step's reads through the memory are (see `Workload.roofline`). Both rates
-are measured in the same run, once a turn.
+given. Times are from token ids to token ids. Peers get the prompts sorted by length. The limit is
+the time that the model's matrix products (of real tokens alone) take at the rate of a large
+product; the roofline is longer where a decode step's reads through the memory are (see
+`Workload.roofline`). Both rates are measured in the same run, once a turn.
 
-Needs torch for Transformers; FlaxT5 needs a virtual environment of its own, with transformers
-below 5.
+Needs torch, ctranslate2, openvino, onnxruntime and onnx; FlaxT5 and optimum (`optimum-intel`,
+`optimum-onnx`) need a virtual environment of their own, with transformers below 5 and torch.
 """
 
+import dataclasses
 import json
 import os
 import pathlib
 import statistics
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
 from absl import app, flags
 
-from benchmarks import machine, peers, turns, workloads
+from benchmarks import machine, turns, workloads
+from benchmarks.peers.settings import Settings
+from benchmarks.peers.table import PEERS
 from hir_jax.decoding import sampler
 from hir_jax.decoding.prompt import Prompt
 from hir_jax.devices import sharding
@@ -45,12 +54,14 @@ from hir_jax.run import metrics
 
 FLAGS = flags.FLAGS
 flags.DEFINE_list("workloads", ["A", "B", "C"], "Which to run.")
-flags.DEFINE_list("peers", list(peers.PEERS), "Whom to run beside ours.")
+flags.DEFINE_list("peers", list(PEERS), "Whom to run beside ours.")
 flags.register_validator(
-    "peers", lambda names: set(names) <= set(peers.PEERS), f"expected some of {list(peers.PEERS)}"
+    "peers", lambda names: set(names) <= set(PEERS), f"expected some of {list(PEERS)}"
 )
 flags.DEFINE_string(
-    "flax_python", "", "Python of a virtual environment with FlaxT5; none: left out."
+    "transformers4_python",
+    "",
+    "Python of a virtual environment for the peers that need transformers 4; none: left out.",
 )
 flags.DEFINE_string("tokenizer", None, "Folder of T5's tokenizer.", required=True)
 flags.DEFINE_string("bigbench_dir", "", "A folder laid out like BIG-bench's benchmark_tasks/.")
@@ -61,7 +72,7 @@ flags.DEFINE_integer("buckets", 6, "Source lengths that ours pads to.")
 flags.DEFINE_integer("repeats", 3, "Timed runs of each.")
 flags.DEFINE_string("models", "", "Folder that keeps the models for the next run.")
 flags.DEFINE_string("output", "", "A JSON file for all figures.")
-flags.DEFINE_string("runner", "", "What a process that this one starts is to run.")
+flags.DEFINE_bool("serve", False, "Whether this is the process that runs ours.")
 
 OURS = "hir_jax"
 
@@ -69,7 +80,7 @@ OURS = "hir_jax"
 def main(argv: Sequence[str]) -> None:
     """Runs what the flags ask for; prints a table and writes the JSON."""
     del argv
-    if FLAGS.runner:
+    if FLAGS.serve:
         return serve()
     jax.config.update("jax_platforms", "cpu")  # an accelerator is for those who take turns
     records = []
@@ -90,10 +101,7 @@ def main(argv: Sequence[str]) -> None:
 def serve() -> None:
     """Samples the workload for each line that comes in; answers with its cost."""
     workload = workloads.load(pathlib.Path(FLAGS.models) / "workload.json")
-    if FLAGS.runner == OURS:
-        turns.serve(run=ours(workload), rates=rates)
-    else:
-        turns.serve(run=peers.make(FLAGS.runner, workload))
+    turns.serve(run=ours(workload), rates=rates)
 
 
 def rates() -> dict:
@@ -107,31 +115,47 @@ def rates() -> dict:
 
 def measure(workload: workloads.Workload, scratch: str) -> list[dict]:
     """A record for ours and each peer."""
+    names = [name for name in FLAGS.peers if FLAGS.transformers4_python or not PEERS[name].old]
+    found = {name: find_settings(name, scratch) for name in names}
     command = [sys.executable, "-m", "benchmarks.sampling", *sys.argv[1:]]
-    runners = {
-        name: turns.Runner([*command, f"--runner={name}", f"--models={scratch}"])
-        for name in [OURS, *FLAGS.peers]
-    }
-    if FLAGS.flax_python:
-        program = pathlib.Path(__file__).with_name("flax_peer.py")
-        # Its JAX has its own idea of devices.
-        env = {k: v for k, v in os.environ.items() if k != "JAX_NUM_CPU_DEVICES"}
-        file = f"{scratch}/workload.json"
-        runners["FlaxT5 (jit)"] = turns.Runner([FLAGS.flax_python, str(program), file], env)
+    runners = {OURS: turns.Runner([*command, "--serve", f"--models={scratch}"])}
+    for name in names:
+        runners[name] = start_peer(name, scratch, json.dumps(found[name]["settings"]))
     answers: dict[str, list[dict]] = {name: [] for name in runners}
     rates = []
     for repeat in range(FLAGS.repeats + 1):
         rates.append(runners[OURS].ask("rates"))
-        for name, runner in runners.items():
-            answer = runner.ask()
-            if repeat:  # the first run compiles and warms up
-                answers[name].append(answer)
+        told = {name: runner.ask() for name, runner in runners.items()}
+        workload.check_lengths({name: answer["tokens"] for name, answer in told.items()})
+        for name in runners if repeat else ():  # the first run compiles and warms up
+            answers[name].append(told[name])
     for runner in runners.values():
         runner.close()
-    drawn = {name: median(told, "tokens") for name, told in answers.items()}
-    if max(drawn.values()) > 1.25 * min(drawn.values()):
-        raise RuntimeError(f"expected outputs of like lengths from everyone, found tokens {drawn}")
-    return [record(workload, name, answers, rates) for name in answers]
+    return [record(workload, name, answers, rates) | found.get(name, {}) for name in answers]
+
+
+def start_peer(name: str, scratch: str, *settings: str) -> turns.Runner:
+    """See `benchmarks.peers.__main__`."""
+    python = FLAGS.transformers4_python if PEERS[name].old else sys.executable
+    # FlaxT5's JAX has its own idea of devices.
+    env = {k: v for k, v in os.environ.items() if k != "JAX_NUM_CPU_DEVICES"}
+    command = [python, "-m", "benchmarks.peers", name, f"{scratch}/workload.json", *settings]
+    return turns.Runner(command, env)
+
+
+def find_settings(name: str, scratch: str) -> dict:
+    """The settings with which a peer is fastest, and all that were tried."""
+    runner = start_peer(name, scratch)
+    found = runner.ask("search")
+    runner.close()
+    tried = found["tried"]
+    print(f"{name}, settings tried on {found['prompts']} prompts:", *tried, sep="\n  ", flush=True)
+    keys = [field.name for field in dataclasses.fields(Settings)]
+    return {
+        "settings": {key: tried[0][key] for key in keys},
+        "settings_tried": tried,
+        "settings_tried_on": found["prompts"],
+    }
 
 
 def record(
@@ -166,7 +190,7 @@ def median(told: list[dict], key: str) -> float:
     return statistics.median(each[key] for each in told)
 
 
-def ours(workload: workloads.Workload) -> peers.Runner:
+def ours(workload: workloads.Workload) -> Callable[[], dict]:
     """The engine, as the loop uses it."""
     config = hf.read_config(workload.folder, FLAGS.dtype)
     mesh = sharding.make_mesh({"data": -1, "fsdp": 1, "tensor": 1})

@@ -4,7 +4,7 @@ import dataclasses
 import json
 import pathlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -62,6 +62,15 @@ class Workload:
         """Writes it as JSON."""
         fields = dataclasses.asdict(self) | {"folder": str(self.folder)}
         file.write_text(json.dumps(fields))
+
+    def check_lengths(self, tokens: Mapping[str, int]) -> None:
+        """Raises a RuntimeError unless what everyone made is as long as it ought to be."""
+        if self.exact:
+            expected = self.outputs * self.max_new_tokens
+            if set(tokens.values()) != {expected}:
+                raise RuntimeError(f"expected {expected} tokens from everyone, found {tokens}")
+        elif max(tokens.values()) > 1.2 * min(tokens.values()):
+            raise RuntimeError(f"expected outputs of like lengths from everyone, found {tokens}")
 
     @property
     def source_tokens(self) -> int:
