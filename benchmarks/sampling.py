@@ -26,8 +26,11 @@ the time that the model's matrix products (of real tokens alone) take at the rat
 product; the roofline is longer where a decode step's reads through the memory are (see
 `Workload.roofline`). Both rates are measured in the same run, once a turn.
 
-Needs torch, ctranslate2, openvino, onnxruntime and onnx; FlaxT5 and optimum (`optimum-intel`,
-`optimum-onnx`) need a virtual environment of their own, with transformers below 5 and torch.
+Needs torch, ctranslate2, openvino, onnxruntime and onnx. FlaxT5 and optimum need transformers 4, in
+a virtual environment of their own; measured with torch and
+
+    pip install "transformers==4.57.6" "flax==0.10.2" "jax==0.4.38" "optimum-intel==1.27.0" \
+        "openvino==2025.4.1" "optimum-onnx==0.1.0" "onnxruntime==1.32.0"
 """
 
 import dataclasses
@@ -241,6 +244,7 @@ def table(records: Sequence[dict]) -> str:
             "occupancy",
             "padding",
             "memory",
+            "workers x threads, batch",
         ),
         [
             (
@@ -254,10 +258,18 @@ def table(records: Sequence[dict]) -> str:
                 f"{r['share_of_roofline']:.0%}",
                 *(f"{r[key]:.1%}" if key in r else "" for key in ("occupancy", "padded_share")),
                 f"{r['peak_memory_gb']:.2f} GB",
+                described(r["settings"]) if "settings" in r else "",
             )
             for r in records
         ],
     )
+
+
+def described(settings: dict) -> str:
+    """A peer's, in a few characters."""
+    used = Settings(**settings)
+    again = "" if used.encode_once else ", each sample encoded"
+    return f"{used.workers} x {used.threads}, {used.batch}{again}"
 
 
 if __name__ == "__main__":
