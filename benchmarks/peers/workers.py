@@ -24,6 +24,7 @@ def processes(module: str, work: Work, workers: int, threads: int) -> Run:
         initializer=_load,
         initargs=(module, work, threads),
     )
+    _pools.append(pool)
     return _run(pool, _sample)
 
 
@@ -45,6 +46,8 @@ def _run(pool: Executor, sample: Sample) -> Run:
     return run
 
 
+# Until the interpreter ends them: one that is collected just before may trip over its own end.
+_pools: list[Executor] = []
 _loaded: list[Sample] = []  # of this worker's process
 
 
