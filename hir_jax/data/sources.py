@@ -1,6 +1,7 @@
 """From `config.data` to split examples, whatever the source."""
 
 import itertools
+import operator
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -17,6 +18,11 @@ from hir_jax.errors import UserError
 
 PROTOCOLS = ("premise", "paper")
 _PATHS = ("path", "dev_path", "test_path", "bigbench_dir", "tfds_dir")  # '' where not set
+
+_PREMISE = operator.attrgetter("premise")
+_OR_PREMISES = (
+    ', or give the questions distinct "premise" fields if they are different all the same'
+)
 
 
 def load(config: ml_collections.ConfigDict) -> Splits:
@@ -222,7 +228,7 @@ def _check_sides(splits: Splits, protocol: str) -> None:
     if protocol == "paper":
         return
     for one, other in itertools.combinations(Splits._fields, 2):
-        for what, key_of in (("premises", _premise), ("questions", question_key)):
+        for what, key_of in (("premises", _PREMISE), ("questions", question_key)):
             shared = {*map(key_of, getattr(splits, one))} & {*map(key_of, getattr(splits, other))}
             if shared:
                 raise UserError(
@@ -232,12 +238,3 @@ def _check_sides(splits: Splits, protocol: str) -> None:
                     + _OR_PREMISES * (what == "premises")
                     + "."
                 )
-
-
-_OR_PREMISES = (
-    ', or give the questions distinct "premise" fields if they are different all the same'
-)
-
-
-def _premise(example: Example) -> str:
-    return example.premise
