@@ -142,7 +142,6 @@ def test_a_model_that_is_not_finite_is_not_written(tmp_path):
     assert not (tmp_path / "model").exists()
 
 
-@pytest.mark.xfail(strict=True, reason="assets/tiny was made of pools without canonical keys")
 def test_the_shipped_model_is_the_configs():
     made = pretrain_config.get_config()
     tokenizer = pretrain.train_tokenizer(pretrain.question_pools(made.pretrain), made)
