@@ -15,13 +15,13 @@ from typing import Any, Self
 import jax
 import jax.numpy as jnp
 import ml_collections
-import numpy as np
 from absl import logging
 
 from hir_jax.devices import processes, sharding
 from hir_jax.devices.interrupts import Interrupted, Interrupts
 from hir_jax.errors import UserError
-from hir_jax.hindsight import relabel, replay
+from hir_jax.hindsight import replay
+from hir_jax.hindsight.relabel import Pair
 from hir_jax.hindsight.sample import Sample
 from hir_jax.run import (
     checkpoint,
@@ -30,6 +30,7 @@ from hir_jax.run import (
     identity,
     metrics,
     models,
+    pairs,
     settings,
     trainers,
     workdirs,
@@ -38,7 +39,7 @@ from hir_jax.run.judging import judge
 from hir_jax.run.outcome import Outcome
 from hir_jax.run.progress import Progress
 from hir_jax.run.questions import load_questions
-from hir_jax.training.batch import Batch, TrainingExample, make_batch, plan_batches
+from hir_jax.training.batch import Batch
 
 # Folded into the run's key first, so that draws for different purposes never meet.
 SAMPLING, DROPOUT, ORDER = 0, 1, 2
@@ -140,12 +141,12 @@ class Job:
             UserError: a loss, a gradient or the state is not finite.
         """
         config, progress = self.config, self.progress
-        pairs = self._epochs()
-        total = sum(-(-len(p) // config.train.batch_size) for p in pairs)
+        epochs = self._epochs()
+        total = sum(-(-len(epoch) // config.train.batch_size) for epoch in epochs)
         if not total:
             logging.warning("iteration %d has nothing to train on", progress.iteration)
-        if pairs and not progress.batches:
-            trained_on = replay.pairs_summary(pairs[0])
+        if epochs and not progress.batches:
+            trained_on = replay.pairs_summary(epochs[0])
             self._write("pairs", trained_on)
             logging.info(
                 "iteration %d: %d pairs to train on, of which %.1f%% are right",
@@ -158,7 +159,7 @@ class Job:
         steps = finite.StepMetrics(config.train.log_every, write, self._stop)
         with metrics.progress(total, f"iteration {progress.iteration}: training", "step") as bar:
             bar.update(first)
-            for batch in itertools.islice(self._batches(pairs), first, None):
+            for batch in itertools.islice(self._batches(epochs), first, None):
                 values = self._step(batch)
                 bar.update(1)
                 steps.add(progress.steps, values)
@@ -263,56 +264,15 @@ class Job:
         self._time("sample", started, {"samples": len(samples), "tokens": tokens})
         return samples
 
-    def _epochs(self) -> list[list[relabel.Pair]]:
-        return [self._pairs(epoch) for epoch in range(self.config.train.epochs)]
-
-    def _pairs(self, epoch: int) -> list[relabel.Pair]:
-        config, codec, questions = self.config, self.codec, self.questions
-        if config.algorithm == "sft":
-            encode = lambda text: codec.encode([text])[0]  # noqa: E731
-            return relabel.answer_pairs(questions.splits.train, encode, codec.eos_id)
-        buffer, counted = self.progress.buffer, config.replay.dedup == "count"
-        samples = replay.view(
-            replay.distinct(buffer) if counted else buffer,
-            max_size=config.replay.max_size,
-            seed=config.seed,
-            hold_out=config.replay.hold_out,
+    def _epochs(self) -> list[list[Pair]]:
+        progress = self.progress
+        return pairs.epochs(
+            self.config, self.questions, self.codec, progress.buffer, progress.iteration
         )
-        if config.algorithm == "farl":
-            samples = relabel.correct_only(samples)
-        pairs = relabel.hindsight_pairs(
-            samples,
-            mode=config.sub_output.mode,
-            prob=config.sub_output.prob,
-            seed=config.seed,
-            iteration=self.progress.iteration,
-            epoch=epoch,
-            eos_id=codec.eos_id,
-            decode=codec.decode,
-            answers={name: example.targets[0] for name, example in questions.by_id.items()},
-        )
-        times = replay.times_drawn(samples, buffer) if counted else None
-        return replay.weigh(pairs, times, config.replay.share_right)
 
-    def _batches(self, epochs: list[list[relabel.Pair]]) -> Iterator[Batch]:
-        config, prompts = self.config, self.questions.prompts
-        for epoch, pairs in enumerate(epochs):
-            examples = [
-                TrainingExample(
-                    positive=prompts.source(pair.example_id, pair.correct, pair.prefix),
-                    negative=prompts.source(pair.example_id, not pair.correct, pair.prefix),
-                    target=pair.target,
-                    correct=pair.correct,
-                    weight=pair.weight,
-                )
-                for pair in pairs
-            ]
-            lengths = [(max(len(e.positive), len(e.negative)), len(e.target)) for e in examples]
-            rng = np.random.default_rng([config.seed, ORDER, self.progress.iteration, epoch])
-            plan = plan_batches(lengths, config.train.batch_size, self.questions.buckets, rng)
-            for indices, shape in plan:
-                chosen = [examples[i] for i in indices]
-                yield make_batch(chosen, config.train.batch_size, shape)
+    def _batches(self, epochs: list[list[Pair]]) -> Iterator[Batch]:
+        key = (self.config.seed, ORDER, self.progress.iteration)
+        return pairs.batches(self.config, self.questions, epochs, key)
 
     def _step(self, batch: Batch) -> dict[str, jax.Array]:
         batch = processes.place(batch, sharding.batch_sharding(self.mesh))

@@ -243,7 +243,7 @@ def test_a_fault_of_all_is_told_once(ended, folder, flags):
         ["-c", PATIENT], folder / "third", workdir, *flags, "--config.seed=3"
     )
     assert (code, other_code) == (2, 2), err + other_err
-    assert "seed: 0 in the workdir, 3 now" in err
+    assert "seed: 4 in the workdir, 3 now" in err
     assert other_err == ""
 
 
