@@ -141,7 +141,7 @@ def run(mode: str) -> str | None:
     from hir_jax.commands.score import score_file
     from hir_jax.commands.verify import verify_file
     from hir_jax.planning import plan
-    from hir_jax.run import evaluate, loop
+    from hir_jax.run import evaluate, loop, settings
 
     config = CONFIG.value
     if mode == "verify":  # asks no device
@@ -150,6 +150,8 @@ def run(mode: str) -> str | None:
     logging.info("devices: %s", jax.devices())
     if mode in ("train", "eval"):
         data.check_given(config.data, _given("config.data."))
+    if mode == "train":
+        settings.check_given(config, _given("config."))
     match mode:
         case "train":
             return loop.run(config, FLAGS.workdir or DEFAULT_WORKDIR).table()

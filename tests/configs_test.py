@@ -141,6 +141,26 @@ def test_the_papers_preset_weighs_and_holds_out_as_its_code_does():
     assert "--config.sample.samples=1" in paper.__doc__  # where it is not followed, it is listed
 
 
+@pytest.mark.parametrize(
+    ("changes", "given", "faults"),
+    [
+        ({"algorithm": "sft"}, {"replay.dedup", "sample.samples", "sample.rows"}, 2),
+        ({"algorithm": "farl"}, {"loss.contrastive_weight", "replay.dedup", "sub_output.mode"}, 1),
+        ({"loss.contrastive": "in_batch"}, {"loss.contrastive_smoothing", "loss.smoothing"}, 1),
+        ({"sub_output.mode": "full"}, {"sub_output.mode", "sub_output.prob"}, 1),
+        ({}, {"loss.contrastive_smoothing", "sub_output.prob", "replay.dedup", "seed"}, 0),
+    ],
+)
+def test_a_field_that_was_set_and_is_not_read_is_refused(changes, given, faults):
+    config = common.get_config()
+    config.update_from_flattened_dict(changes)
+    if not faults:
+        return settings.check_given(config, given)
+    with pytest.raises(UserError, match="set but not read") as e:
+        settings.check_given(config, given)
+    assert len(str(e.value).splitlines()) == 1 + faults
+
+
 def test_settings_lists_every_fault_at_once():
     config = common.get_config()
     config.algorithm = "ppo"

@@ -1,6 +1,7 @@
 """What values the fields of a config may take, checked before anything is loaded or written."""
 
 import operator
+from collections.abc import Collection
 from typing import Any
 
 import ml_collections
@@ -64,6 +65,41 @@ FROM_0_TO_1 = (
     "loss.contrastive_smoothing",
     "train.dropout_rate",
 )
+
+
+# Fields, or beginnings of their names, that a method does not read.
+_NOT_OF = {
+    "sft": (
+        "sample.samples",
+        "sample.temperature",
+        "sample.top_",
+        "replay.",
+        "sub_output.",
+        "loss.contrastive",
+    ),
+    "farl": ("loss.contrastive",),
+}
+
+
+def check_given(config: ml_collections.ConfigDict, given: Collection[str]) -> None:
+    """Raises UserError with every field of `given`, "loss.smoothing" and the like, that was set
+    though the method, as it is configured, does not read it."""
+    algorithm = config.algorithm
+    reasons = dict.fromkeys(_NOT_OF.get(algorithm, ()), f"algorithm {algorithm!r} does not read it")
+    if config.loss.contrastive == "in_batch":
+        reasons["loss.contrastive_smoothing"] = "it is for loss.contrastive='pairwise'"
+    if config.sub_output.mode != "suffix":
+        reasons["sub_output.prob"] = "it is for sub_output.mode='suffix'"
+    faults = [
+        f"config.{field}: {reason}"
+        for field in sorted(given)
+        for name, reason in reasons.items()
+        if field.startswith(name)
+    ]
+    if faults:
+        raise UserError(
+            "Fields that are set but not read. Leave them out:\n  " + "\n  ".join(faults)
+        )
 
 
 def check(config: ml_collections.ConfigDict) -> None:
