@@ -24,8 +24,9 @@ GRIDS = {
     },
 }
 
-# Task, difficulty, questions in all splits: where the base model knows both the answer and a
-# mistake (assets/tiny/README.md). The sizes bring each run to a minute or two.
+# Task, difficulty, questions in all splits. In counting and sorting the base model knows both the
+# answer and a mistake (assets/tiny/README.md); of expressions so short that it does there are too
+# few to split, so these are beyond it. The sizes bring each run to a minute or two.
 TASKS = (
     ("object_counting", 2, 1000),
     ("boolean_expressions", 4, 1000),
