@@ -44,8 +44,11 @@ class Codec:
         Such are special tokens and ids beyond the tokenizer's, for which models have embeddings: an
         output with a pad in it would otherwise pass for the same text without.
         """
-        hidden = any(self._is_hidden(token) for token in tokens if token != self.eos_id)
-        return None if hidden else self.decode(tokens)
+        return self.decode(tokens) if self.is_readable(tokens) else None
+
+    def is_readable(self, tokens: Sequence[int]) -> bool:
+        """Whether each token of an output, but the EOS, has a text; see `read`."""
+        return not any(self._is_hidden(token) for token in tokens if token != self.eos_id)
 
     def lacks(self, tokens: Sequence[int]) -> bool:
         """Whether the text that these tokens were made of has characters without a token."""

@@ -243,8 +243,11 @@ class Job:
                 progress=lambda n: (bar.update(n), self.interrupts.check()),
             )
         texts = [[self.codec.decode(output.tokens) for output in drawn] for drawn in outputs]
-        read = [[self.codec.read(output.tokens) for output in drawn] for drawn in outputs]
-        verdicts = judge(self.questions.verifier, examples, read)
+        readable = [
+            [text if self.codec.is_readable(output.tokens) else None for output, text in drawn]
+            for drawn in map(zip, outputs, texts)
+        ]
+        verdicts = judge(self.questions.verifier, examples, readable)
         samples = [
             Sample(
                 example_id=example.id,
