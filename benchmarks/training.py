@@ -27,7 +27,7 @@ from absl import app, flags
 from benchmarks import machine, turns, workloads
 from hir_jax.model import shapes
 from hir_jax.run import metrics
-from hir_jax.training.batch import Batch, TrainingExample, make_batch
+from hir_jax.training.batch import TWO_PROMPTS, Batch, TrainingExample, make_batch
 
 FLAGS = flags.FLAGS
 flags.DEFINE_list("batch", ["16"], "Examples a step; one or several.")
@@ -143,14 +143,14 @@ def random_batch(size: int) -> Batch:
         TrainingExample(row(FLAGS.source), row(FLAGS.source), row(FLAGS.target), correct=True)
         for _ in range(size)
     ]
-    return make_batch(examples, size, (FLAGS.source, FLAGS.target))
+    return make_batch(examples, size, (FLAGS.source, FLAGS.target), TWO_PROMPTS)
 
 
 def jax_step(folder: pathlib.Path, batch: Batch) -> Step:
     """The step as the loop uses it."""
     from hir_jax.devices import sharding
+    from hir_jax.methods.hir import Hir
     from hir_jax.model import hf
-    from hir_jax.training.objective import LossSettings
     from hir_jax.training.optimizer import make_optimizer
     from hir_jax.training.state import init_state, state_shardings
     from hir_jax.training.step import make_step
@@ -160,14 +160,11 @@ def jax_step(folder: pathlib.Path, batch: Batch) -> Step:
     params = hf.load_params(folder, config)
     params = jax.device_put(params, sharding.tree_shardings(mesh, params))
     optimizer = make_optimizer("adamw", RATE)
-    settings = LossSettings(
-        smoothing=SMOOTHING,
-        contrastive_weight=ALPHA,
-        contrastive_smoothing=SMOOTHING,
-        entropy_weight=BETA,
-    )
+    hir = Hir(smoothing=SMOOTHING, contrastive_weight=ALPHA, contrastive_smoothing=SMOOTHING)
     shardings = state_shardings(params, optimizer, mesh)
-    step = make_step(config, settings, optimizer, shardings, FLAGS.accumulation)
+    step = make_step(
+        config, hir.objective(entropy_weight=BETA), optimizer, shardings, FLAGS.accumulation
+    )
     states = [init_state(params, optimizer, mesh)]
     placed = jax.device_put(batch, sharding.batch_sharding(mesh))
 
@@ -190,8 +187,8 @@ def torch_step(folder: pathlib.Path, batch: Batch) -> Step:
     model = transformers.T5ForConditionalGeneration.from_pretrained(folder).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=0.0)
     size = batch.targets_BxT.shape[0]
-    sources = torch.tensor(batch.sources_Bx2xS.reshape(2 * size, -1), dtype=torch.long)
-    masks = torch.tensor(batch.source_masks_Bx2xS.reshape(2 * size, -1))
+    sources = torch.tensor(batch.sources_BxPxS.reshape(2 * size, -1), dtype=torch.long)
+    masks = torch.tensor(batch.source_masks_BxPxS.reshape(2 * size, -1))
     targets = torch.tensor(batch.targets_BxT, dtype=torch.long)
     inputs = torch.nn.functional.pad(targets[:, :-1], (1, 0)).repeat_interleave(2, 0)
 

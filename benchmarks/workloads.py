@@ -16,10 +16,10 @@ from hir_jax import data
 from hir_jax.data.bigbench.tasks import RAW_FOLDER
 from hir_jax.data.example import format_prompt
 from hir_jax.devices import sharding
+from hir_jax.methods.sft import Sft
 from hir_jax.model import batching, hf, shapes, t5
 from hir_jax.model.config import Params, T5Config
 from hir_jax.training.batch import TrainingExample, make_batch
-from hir_jax.training.objective import LossSettings
 from hir_jax.training.optimizer import make_optimizer
 from hir_jax.training.state import init_state, state_shardings
 from hir_jax.training.step import make_step
@@ -210,8 +210,7 @@ def _tune(params: Params, config: T5Config, steps: int = 100) -> Params:
     mesh = sharding.make_mesh({"data": -1, "fsdp": 1, "tensor": 1})
     params = jax.device_put(params, sharding.tree_shardings(mesh, params))
     shardings = state_shardings(params, optimizer, mesh)
-    settings = LossSettings(smoothing=0.0)
-    step = make_step(config, settings, optimizer, shardings)
+    step = make_step(config, Sft().objective(), optimizer, shardings)
     state = init_state(params, optimizer, mesh)
     for _ in range(steps):
         rows = []

@@ -8,7 +8,9 @@ def get_config() -> ml_collections.ConfigDict:
     """The mended defaults: hindsight relabeling as we would run it (see configs/paper.py)."""
     config = ml_collections.ConfigDict()
     config.seed = 0  # of every random draw of the run
-    config.algorithm = "hir"  # hir | farl (imitate right outputs only) | sft (true answers)
+    # hir | farl, the same as raft (imitate right outputs only) | sft (true answers) | reinforce |
+    # rloo | grpo | ppo | nft | topr | w_reinforce | maxrl | package.module:Class (docs/methods.md)
+    config.algorithm = "hir"
     config.iterations = 10  # N: rounds of sampling and training
     # auto (choice where there are options, else exact) | exact | choice | number | list | math |
     # reference | chrf:0.6 | bleu:0.3 (likeness needed) | package.module:function | final, or final:
@@ -48,8 +50,12 @@ def get_config() -> ml_collections.ConfigDict:
     config.sample = sample = ml_collections.ConfigDict()
     sample.samples = 4  # R: outputs a question and iteration
     sample.temperature = 1.0  # τ
-    sample.top_k = 50  # likeliest tokens kept; 0 = all. ε puts mass on junk that this cuts off
+    # Likeliest tokens kept; 0 = all. ε puts mass on junk that this cuts off. None = 50, or 0 for a
+    # method with ratios of the whole policy
+    sample.top_k = config_dict.placeholder(int)
     sample.top_p = 1.0  # probability kept
+    # Log how far samples are from the starting model, of which a copy is kept then
+    sample.kl_to_start = False
     sample.max_new_tokens = 32  # longest output and training target, EOS included
     sample.rows = 0  # outputs decoded at once on a device; 0 = by the memory at hand
     sample.dtype = config_dict.placeholder(str)  # of decoding; None = model.dtype
@@ -69,13 +75,53 @@ def get_config() -> ml_collections.ConfigDict:
 
     config.loss = loss = ml_collections.ConfigDict()
     loss.smoothing = 0.2  # ε: label smoothing
-    loss.average = "tokens"  # all tokens of a batch weigh the same, or all its examples: examples
+    # All tokens of a batch weigh the same: tokens; or all its examples, by the mean over their
+    # tokens: examples; or by the sum, divided by max_new_tokens: constant. None = as the method's
+    # paper has it: examples for grpo, tokens for the others
+    loss.average = config_dict.placeholder(str)
     loss.contrastive = "pairwise"  # pairwise | in_batch (the paper's Eq. 4); of hir alone
     loss.contrastive_weight = 1.0  # α; 0 leaves the term out
     # ε_c: smoothing of the pairwise term; None = ε
     loss.contrastive_smoothing = config_dict.placeholder(float)
     loss.entropy_weight = 0.001  # β: > 0 rewards entropy
     loss.kl_weight = 0.0  # κ: of KL(policy ‖ starting model) under the sampling prompt
+
+    config.ratio = ratio = ml_collections.ConfigDict()  # π/μ of the methods that have one
+    # μ: the whole, untempered policy, so that ratios begin at 1; or what was really drawn from,
+    # tempered and truncated: drawn
+    ratio.behaviour = "whole"
+    ratio.clip_low = 0.2  # of rloo with clip, grpo, ppo: clipped below 1 - clip_low
+    ratio.clip_high = 0.2  # and above 1 + clip_high
+
+    config.reinforce = reinforce = ml_collections.ConfigDict()
+    reinforce.baseline = "mean"  # taken from every reward: mean (of all samples) | none
+
+    config.rloo = rloo = ml_collections.ConfigDict()
+    rloo.clip = False  # clip ratios, for several epochs on the same samples
+
+    config.grpo = grpo = ml_collections.ConfigDict()
+    grpo.divide_by_spread = True  # advantages by the deviation of a question's rewards
+    grpo.skip_flat = False  # leave out questions whose samples are all right or all wrong
+
+    config.ppo = ppo = ml_collections.ConfigDict()
+    ppo.discount = 1.0  # γ, a token
+    ppo.trace = 0.95  # λ of the generalized advantage estimate
+    ppo.value_weight = 0.5  # of the value loss
+    ppo.value_clip = 0.2  # how far a value may move from its old one; 0 = as far as it likes
+    ppo.whiten = True  # advantages to mean 0 and variance 1 over an iteration
+    ppo.kl_coefficient = 0.0  # β: reward taken a nat away from the starting model
+    ppo.kl_target = 0.0  # nats an output that β adapts to; 0 = β stays
+
+    config.nft = nft = ml_collections.ConfigDict()
+    nft.least = 1.0  # ε: likelihood ratio of the implied wrong policy that is the least
+    nft.divide_by_spread = True  # questions weigh sqrt((1 - p) / p), as in grpo; or 1 - p
+
+    config.topr = topr = ml_collections.ConfigDict()
+    topr.low = 0.0  # ratios of wrong outputs are clipped to this
+    topr.high = 1.0  # and to this
+
+    config.w_reinforce = w_reinforce = ml_collections.ConfigDict()
+    w_reinforce.right_weight = 0.1  # λ: of right outputs beside 1 of wrong ones; 0 = NSR
 
     config.train = train = ml_collections.ConfigDict()
     train.epochs = 10  # E: passes over the buffer an iteration

@@ -13,6 +13,7 @@ FLOORS = [
     {"errors", "shipped"},
     {"devices", "model", "data"},
     {"decoding", "hindsight", "training"},
+    {"methods"},
     {"run"},
     {"planning", "commands"},
     {"cli"},

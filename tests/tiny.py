@@ -21,7 +21,7 @@ from configs import common
 from hir_jax.devices import sharding
 from hir_jax.model import hf, t5
 from hir_jax.model.config import T5Config
-from hir_jax.run import trainers
+from hir_jax.run import settings, trainers
 
 SPECIAL = ("<pad>", "</s>", "<unk>")
 TEXT = "True False not and or ( ) is Solve the question with correct wrong answer . Q : A"
@@ -170,7 +170,8 @@ _trainings = {}
 def _make_training(config, model, make=trainers.make_training):
     """One jitted step for all runs that ask for the same, so that it is traced once, too."""
     parts = [config[name].to_json() for name in ("train", "loss", "mesh")]
-    key = (config.algorithm == "hir", model.config, *parts)
+    method = settings.method_of(config)
+    key = (method, model.config, *parts)
     if key not in _trainings:
         _trainings[key] = make(config, model)
     return _trainings[key]

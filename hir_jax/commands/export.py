@@ -6,14 +6,16 @@ import ml_collections
 from absl import logging
 
 from hir_jax.commands.policy import load_policy
-from hir_jax.model import hf
+from hir_jax.model import hf, value_head
 
 
 def export_policy(config: ml_collections.ConfigDict, workdir: str | None, output: str) -> None:
-    """Writes the policy as a Hugging Face folder."""
-    hf.check_new(pathlib.Path(output))
+    """Writes the policy as a Hugging Face folder, and its value head, if it has one, beside it."""
+    folder = pathlib.Path(output)
+    hf.check_new(folder)
     model, name = load_policy(config, workdir)
-    hf.export(
-        pathlib.Path(output), model.params, model.config, model.codec.tokenizer, model.raw_config
-    )
+    params, head = value_head.split(model.params)
+    hf.export(folder, params, model.config, model.codec.tokenizer, model.raw_config)
+    if head is not None:
+        value_head.save(folder, head)
     logging.info("exported %s to %s", name, output)

@@ -20,11 +20,11 @@ from hir_jax.data.example import Example, format_prompt, letter
 from hir_jax.data.generators import words
 from hir_jax.devices import sharding
 from hir_jax.errors import UserError
+from hir_jax.methods.sft import Sft
 from hir_jax.model import batching, hf, t5
 from hir_jax.model.codec import Codec
 from hir_jax.run import finite, metrics
 from hir_jax.training.batch import Batch, TrainingExample, make_batch, plan_batches
-from hir_jax.training.objective import LossSettings
 from hir_jax.training.optimizer import make_optimizer
 from hir_jax.training.state import init_state, state_shardings
 from hir_jax.training.step import make_step
@@ -59,8 +59,7 @@ def pretrain(config: ml_collections.ConfigDict, output: str) -> None:
     params = t5.init_params(model, jax.random.key(settings.seed))
     params = jax.device_put(params, sharding.tree_shardings(mesh, params))
     shardings = state_shardings(params, optimizer, mesh)
-    loss = LossSettings(smoothing=0.0)
-    step = make_step(model, loss, optimizer, shardings)
+    step = make_step(model, Sft().objective(), optimizer, shardings)
     state = init_state(params, optimizer, mesh)
     batches = training_batches(pools, codec, config)
     key = jax.random.key(0)  # unread: no dropout

@@ -45,6 +45,7 @@ class Pair:
         target: tokens for the decoder to predict.
         correct: train under the correct-answer instruction, else under the wrong-answer one.
         weight: what it counts for; 1 on average over an epoch.
+        scalars: what a method's loss reads besides, one a pair or one a token of `target`.
     """
 
     example_id: str
@@ -52,6 +53,7 @@ class Pair:
     target: Tokens
     correct: bool
     weight: float = 1.0
+    scalars: Mapping[str, float | Sequence[float]] = dataclasses.field(default_factory=dict)
 
 
 def full(sample: Sample) -> Pair:

@@ -15,6 +15,8 @@ from hir_jax.model.cache import Cache, Lanes
 from hir_jax.model.config import Params, T5Config
 from hir_jax.model.stacks import T5
 
+ALWAYS_FLOAT32 = ("scale", "relative_bias", "value_weight", "value_bias")
+
 
 def init_params(config: T5Config, key: jax.Array) -> Params:
     """Random float32 parameters, scaled as in Mesh TensorFlow's T5 (Raffel et al., 2020)."""
@@ -137,6 +139,6 @@ def cast_weights(params: Params, dtype: str) -> Params:
     """
 
     def cast(path: tuple[Any, ...], leaf: jax.Array) -> jax.Array:
-        return leaf.astype(jnp.float32 if path[-1].key in ("scale", "relative_bias") else dtype)
+        return leaf.astype(jnp.float32 if path[-1].key in ALWAYS_FLOAT32 else dtype)
 
     return jax.tree_util.tree_map_with_path(cast, params)

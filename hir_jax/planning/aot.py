@@ -20,11 +20,12 @@ from hir_jax.decoding import engine
 from hir_jax.decoding.programs import abstract_states, decodes_as_is, programs
 from hir_jax.devices import sharding
 from hir_jax.devices.hardware import Kind
-from hir_jax.model import batching, t5
+from hir_jax.methods.method import VALUES
+from hir_jax.model import batching, t5, value_head
 from hir_jax.model.codec import Codec
 from hir_jax.model.config import Params, T5Config
 from hir_jax.planning import hlo
-from hir_jax.run import models, trainers
+from hir_jax.run import models, settings, trainers
 from hir_jax.training.batch import make_batch
 
 MANY = 1 << 30  # prompts: so many that rows are bounded by memory alone
@@ -67,6 +68,8 @@ class Compiled:
 def abstract_model(config: ml_collections.ConfigDict, shape: T5Config, mesh: Mesh) -> models.Model:
     """A model without weights: its parameters have a shape, a type and a place."""
     params = jax.eval_shape(lambda: t5.init_params(shape, jax.random.key(0)))
+    if VALUES in settings.method_of(config).needs:
+        params[value_head.NAME] = jax.eval_shape(lambda: value_head.init_params(shape))
     shape = models.for_training(config, shape)
     codec = Codec(None, shape.eos_token_id)
     return models.Model(shape, sharding.abstract(params, mesh), codec, {}, mesh)
@@ -79,7 +82,7 @@ def state_memory(config: ml_collections.ConfigDict, model: models.Model) -> dict
         "parameters": sharding.device_bytes(state.params),
         "optimizer state": sharding.device_bytes(state.opt_state),
     }
-    if config.loss.kl_weight:
+    if trainers.needs_start(config):
         kept["starting model"] = kept["parameters"]
     return kept
 
@@ -96,7 +99,7 @@ def training(config: ml_collections.ConfigDict, model: models.Model) -> Compiled
     mesh = model.mesh
     batch = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding.batch_sharding(mesh)),
-        make_batch([], config.train.batch_size, lengths(config)),
+        make_batch([], config.train.batch_size, lengths(config), made.layout),
     )
     reference = model.params if config.loss.kl_weight else None
     lower = functools.partial(

@@ -31,9 +31,10 @@ class StepMetrics:
         every: int,
         write: Callable[[int, dict[str, float]], object],
         stop: Callable[[Fault], object],
+        first: int = 0,
     ) -> None:
-        """Every `every`th step's metrics go to `write`; `stop` is to raise."""
-        self._every, self._write, self._stop = every, write, stop
+        """The metrics of `first` and of every `every`th step go to `write`; `stop` is to raise."""
+        self._every, self._write, self._stop, self._first = every, write, stop, first
         self._unread: list[tuple[int, dict[str, jax.Array]]] = []
 
     def add(self, step: int, values: dict[str, jax.Array]) -> None:
@@ -67,7 +68,7 @@ class StepMetrics:
                 self._stop(Fault(step, what))
 
     def _is_logged(self, step: int) -> bool:
-        return step % self._every == 0
+        return step % self._every == 0 or step == self._first
 
 
 def not_finite(values: Mapping[str, Any]) -> str | None:

@@ -1,9 +1,10 @@
-"""The HIR loop: sample, verify, relabel, train, evaluate, checkpoint, repeat.
+"""The loop: sample, verify, train by a method, evaluate, checkpoint, repeat.
 
 Every random draw is keyed by (seed, iteration, ...), so a run that was killed and resumed from its
 workdir ends bit-identical to one that never stopped.
 """
 
+import functools
 import itertools
 import json
 import pathlib
@@ -23,7 +24,9 @@ from hir_jax.errors import UserError
 from hir_jax.hindsight import replay
 from hir_jax.hindsight.relabel import Pair
 from hir_jax.hindsight.sample import Sample
+from hir_jax.methods.method import VALUES, View
 from hir_jax.run import (
+    annotate,
     checkpoint,
     evaluate,
     finite,
@@ -35,6 +38,7 @@ from hir_jax.run import (
     trainers,
     workdirs,
 )
+from hir_jax.run.alarms import Alarms
 from hir_jax.run.judging import judge
 from hir_jax.run.outcome import Outcome
 from hir_jax.run.progress import Progress
@@ -77,16 +81,17 @@ class Job:
         self.interrupts = interrupts
         self.key = jax.random.key(config.seed)
         model = models.load_model(config)
-        self.codec, self.mesh = model.codec, model.mesh
+        self.codec, self.mesh, self.model_config = model.codec, model.mesh, model.config
         self.questions = load_questions(config, self.codec)
         self._check_splits()
         identity.claim(self.workdir, identity.of_run(model, self.questions, config.verifier))
         workdirs.record(workdir, config)
         self.sampler = models.make_sampler(config, model, self.questions.buckets.source)
         self.training = trainers.make_training(config, model)
-        # The state takes the parameters over and donates them at each step, so the KL term's
-        # reference must be a copy.
-        self.reference = jax.tree.map(jnp.copy, model.params) if config.loss.kl_weight else None
+        # The state takes the parameters over and donates them at each step, so what is kept of the
+        # start must be a copy.
+        start = trainers.needs_start(config)
+        self.reference = jax.tree.map(jnp.copy, model.params) if start else None
         self.checkpoints = checkpoint.Checkpoints(
             workdirs.checkpoint_folder(workdir), config.checkpoint.keep
         )
@@ -103,6 +108,7 @@ class Job:
             self._check_length()
         self._check_weights(config.model.path if restored is None else self.checkpoints.directory)
         self.writer = metrics.writer(workdir, self.progress.metrics_bytes)
+        self.alarms = Alarms(self.progress.alarms, functools.partial(self._write, "alarm"))
 
     # Phases ---------------------------------------------------------------------------------------
 
@@ -115,22 +121,20 @@ class Job:
 
     def online(self) -> None:
         """Samples outputs for every training question, verifies them, fills the buffer."""
-        config, progress = self.config, self.progress
-        if config.algorithm != "sft":
-            samples = self._draw_samples()
-            instructions = self.questions.instructions
-            by_id = self.questions.by_id
+        progress, method = self.progress, self.training.method
+        if method.draws_samples:
+            samples = self._annotate(self._draw_samples())
+            progress.method = method.after_sampling(samples, progress.method)
             if processes.is_first():
-                folder, iteration = self.workdir, progress.iteration
-                workdirs.write_samples(folder, iteration, samples, by_id, instructions)
-            progress.buffer = replay.add(
-                progress.buffer,
-                samples,
-                keep_iterations=config.replay.keep_iterations,
-                dedup=config.replay.dedup,
-            )
+                folder, by_id = self.workdir, self.questions.by_id
+                instructions = self.questions.instructions
+                workdirs.write_samples(folder, progress.iteration, samples, by_id, instructions)
+            progress.buffer = replay.add(progress.buffer, samples, **method.replay)
             progress.drawn += len(samples)
-            self._write("sample", replay.summary(samples) | {"buffer": len(progress.buffer)})
+            figures = method.figures(self._view()) | annotate.summary(samples)
+            figures |= replay.summary(samples) | {"buffer": len(progress.buffer)}
+            self._write("sample", figures)
+            self.alarms.samples(figures)
         progress.sampled, progress.batches = True, 0
         self._save()
 
@@ -149,14 +153,21 @@ class Job:
             trained_on = replay.pairs_summary(epochs[0])
             self._write("pairs", trained_on)
             logging.info(
-                "iteration %d: %d pairs to train on, of which %.1f%% are right",
+                "iteration %d: %d pairs to train on, %.1f%% of them under the correct-answer "
+                "instruction",
                 progress.iteration,
                 trained_on["pairs"],
                 100 * trained_on["correct"],
             )
         started, first = time.monotonic(), progress.batches
-        write = lambda step, values: self._write("train", values, step)  # noqa: E731
-        steps = finite.StepMetrics(config.train.log_every, write, self._stop)
+        on_policy = progress.steps - first + 1  # the first step since the samples were drawn
+
+        def write(step: int, values: dict[str, float]) -> None:
+            self._write("train", values | {"entropy": -values["negative_entropy"]}, step)
+            as_drawn = step == on_policy and config.ratio.behaviour == "whole"
+            self.alarms.step(values, first=as_drawn)
+
+        steps = finite.StepMetrics(config.train.log_every, write, self._stop, on_policy)
         with metrics.progress(total, f"iteration {progress.iteration}: training", "step") as bar:
             bar.update(first)
             for batch in itertools.islice(self._batches(epochs), first, None):
@@ -201,6 +212,7 @@ class Job:
                 best_iteration=best["iteration"],
                 chosen_on=self._judging_split,
                 after=self._evaluate("test", params),
+                alarms=self.progress.alarms,
             ).to_json()
             if processes.is_first():
                 workdirs.write_json(file, known)
@@ -259,6 +271,7 @@ class Job:
                 logprob=output.logprob,
                 iteration=iteration,
                 read=verdict.read,
+                logprobs=output.logprobs,
             )
             for example, *parts in zip(examples, outputs, texts, verdicts, strict=True)
             for index, (output, text, verdict) in enumerate(zip(*parts, strict=True))
@@ -267,15 +280,37 @@ class Job:
         self._time("sample", started, {"samples": len(samples), "tokens": tokens})
         return samples
 
-    def _epochs(self) -> list[list[Pair]]:
-        progress = self.progress
-        return pairs.epochs(
-            self.config, self.questions, self.codec, progress.buffer, progress.iteration
+    def _annotate(self, samples: list[Sample]) -> list[Sample]:
+        """The samples with what the method needs of other passes over them."""
+        values = VALUES in self.training.method.needs
+        if self.reference is None and not values:
+            return samples
+        started = time.monotonic()
+        prompts, ids = self.questions.prompts, [sample.example_id for sample in samples]
+        sources = [prompts.source(example_id, True, ()) for example_id in ids]
+        make = functools.partial(
+            annotate.annotate, self.model_config, self.mesh, self.questions.buckets
         )
+        size = self.config.train.batch_size
+        if values:
+            samples = make(self.state.params, samples, sources, size, value=True)
+        if self.reference is not None:
+            samples = make(self.reference, samples, sources, size, value=False)
+        self._time("annotate", started, {"samples": len(samples)})
+        return samples
+
+    def _view(self, epoch: int = 0) -> View:
+        done = self.progress
+        given = (self.config, self.questions, self.codec)
+        return pairs.view(*given, done.buffer, done.iteration, epoch, done.method)
+
+    def _epochs(self) -> list[list[Pair]]:
+        make = self.training.method.pairs
+        return [make(self._view(epoch)) for epoch in range(self.config.train.epochs)]
 
     def _batches(self, epochs: list[list[Pair]]) -> Iterator[Batch]:
         key = (self.config.seed, ORDER, self.progress.iteration)
-        return pairs.batches(self.config, self.questions, epochs, key)
+        return pairs.batches(self.config, self.questions, epochs, self.training.layout, key)
 
     def _step(self, batch: Batch) -> dict[str, jax.Array]:
         batch = processes.place(batch, sharding.batch_sharding(self.mesh))

@@ -10,9 +10,13 @@ from jax.sharding import Mesh
 
 from hir_jax.decoding.sampler import Sampler
 from hir_jax.devices import processes, sharding
-from hir_jax.model import hf
+from hir_jax.methods.method import LOGPROBS, VALUES
+from hir_jax.model import hf, value_head
 from hir_jax.model.codec import Codec
 from hir_jax.model.config import Params, T5Config
+from hir_jax.run import settings
+
+DEFAULT_TOP_K = 50  # the smoothing of the loss puts mass on junk that this cuts off
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +50,9 @@ def load_model(config: ml_collections.ConfigDict) -> Model:
         return processes.place(array, jax.sharding.NamedSharding(mesh, spec))
 
     params = hf.load_params(folder, model, place)
+    if VALUES in settings.method_of(config).needs:
+        head = value_head.load(folder, model)
+        params[value_head.NAME] = {k: place((value_head.NAME, k), v) for k, v in head.items()}
     codec = Codec(hf.load_tokenizer(folder, model), model.eos_token_id)
     return Model(model, params, codec, hf.read_raw_config(folder), mesh)
 
@@ -68,6 +75,15 @@ def make_sampler(
         rows=sample.rows,
         max_new_tokens=sample.max_new_tokens,
         eos_id=model.codec.eos_id,
-        top_k=sample.top_k,
+        top_k=top_k(config),
         top_p=sample.top_p,
+        logprobs=config.ratio.behaviour if LOGPROBS in settings.method_of(config).needs else "none",
     )
+
+
+def top_k(config: ml_collections.ConfigDict) -> int:
+    """Tokens that are drawn from: by default all where ratios are of the whole policy, else 50."""
+    if config.sample.top_k is not None:
+        return config.sample.top_k
+    whole = config.ratio.behaviour == "whole" and LOGPROBS in settings.method_of(config).needs
+    return 0 if whole else DEFAULT_TOP_K

@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Any
 
-from hir_jax.run import evaluate
+from hir_jax.run import alarms, evaluate
 from hir_jax.run.evaluate import Evaluation
 from hir_jax.run.statistics import Estimate
 
@@ -23,6 +23,7 @@ class Outcome:
             checkpoint counts as the best.
         before: of the starting model.
         after: of the best checkpoint.
+        alarms: how often each kind of trouble was seen; see `alarms`.
     """
 
     iterations: int
@@ -32,6 +33,7 @@ class Outcome:
     chosen_on: str
     before: Evaluation
     after: Evaluation
+    alarms: dict[str, int] = dataclasses.field(default_factory=dict)
 
     @property
     def beat_the_start(self) -> bool:
@@ -65,6 +67,7 @@ class Outcome:
             UserError: another version wrote the record.
         """
         evaluations = {name: Evaluation.from_json(record[name]) for name in ("before", "after")}
+        record = {"alarms": {}} | record  # which earlier versions did not write
         rest = {field.name: record[field.name] for field in dataclasses.fields(cls)}
         return cls(**rest | evaluations)
 
@@ -72,7 +75,8 @@ class Outcome:
         """Before, after and the change, and which checkpoint "after" is."""
         after = "after" if self.best_iteration else "after (the start)"
         rows = {"before": self.before, after: self.after}
-        return f"{evaluate.table(rows, self.change)}\n{self._note()}"
+        parts = (evaluate.table(rows, self.change), self._note(), alarms.told(self.alarms))
+        return "\n".join(part for part in parts if part)
 
     def _note(self) -> str:
         if not self.iterations:

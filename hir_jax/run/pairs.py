@@ -1,66 +1,46 @@
-"""What an iteration trains on: pairs made of samples or answers, and batches of them."""
+"""What an iteration trains on: a method's pairs, and batches of them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import ml_collections
 import numpy as np
 
-from hir_jax.hindsight import relabel, replay
 from hir_jax.hindsight.relabel import Pair
 from hir_jax.hindsight.sample import Sample
+from hir_jax.methods.method import View
 from hir_jax.model.codec import Codec
 from hir_jax.run.questions import Questions
-from hir_jax.training.batch import Batch, TrainingExample, make_batch, plan_batches
+from hir_jax.training.batch import Batch, Layout, TrainingExample, make_batch, plan_batches
 
 
-def epochs(
+def view(
     config: ml_collections.ConfigDict,
     questions: Questions,
     codec: Codec,
     buffer: Sequence[Sample],
     iteration: int,
-) -> list[list[Pair]]:
-    """The pairs of each epoch of an iteration, by `config.algorithm`."""
-    if config.algorithm == "sft":
-        answers = relabel.answer_pairs(
-            questions.splits.train, lambda text: codec.encode([text])[0], codec.eos_id
-        )
-        return [answers] * config.train.epochs
-    counted = config.replay.dedup == "count"
-    samples = replay.view(
-        replay.distinct(buffer) if counted else buffer,
-        max_size=config.replay.max_size,
+    epoch: int,
+    state: Mapping[str, float],
+) -> View:
+    """What the method makes the rows of an epoch of."""
+    return View(
+        samples=buffer,
+        examples=questions.splits.train,
+        iteration=iteration,
+        epoch=epoch,
         seed=config.seed,
-        hold_out=config.replay.hold_out,
+        encode=lambda text: codec.encode([text])[0],
+        decode=codec.decode,
+        eos_id=codec.eos_id,
+        state=state,
     )
-    if config.algorithm == "farl":
-        samples = relabel.correct_only(samples)
-    times = replay.times_drawn(samples, buffer) if counted else None
-    answers = {name: example.targets[0] for name, example in questions.by_id.items()}
-    return [
-        replay.weigh(
-            relabel.hindsight_pairs(
-                samples,
-                mode=config.sub_output.mode,
-                prob=config.sub_output.prob,
-                seed=config.seed,
-                iteration=iteration,
-                epoch=epoch,
-                eos_id=codec.eos_id,
-                decode=codec.decode,
-                answers=answers,
-            ),
-            times,
-            config.replay.share_right,
-        )
-        for epoch in range(config.train.epochs)
-    ]
 
 
 def batches(
     config: ml_collections.ConfigDict,
     questions: Questions,
     epochs: Sequence[Sequence[Pair]],
+    layout: Layout,
     key: Sequence[int],
 ) -> Iterator[Batch]:
     """The batches of all epochs, in order; `key`, with the epoch's number, decides their order."""
@@ -73,6 +53,7 @@ def batches(
                 target=pair.target,
                 correct=pair.correct,
                 weight=pair.weight,
+                scalars=pair.scalars,
             )
             for pair in pairs
         ]
@@ -80,4 +61,5 @@ def batches(
         rng = np.random.default_rng([*key, epoch])
         plan = plan_batches(lengths, config.train.batch_size, questions.buckets, rng)
         for indices, shape in plan:
-            yield make_batch([examples[i] for i in indices], config.train.batch_size, shape)
+            rows = [examples[i] for i in indices]
+            yield make_batch(rows, config.train.batch_size, shape, layout)

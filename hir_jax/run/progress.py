@@ -17,9 +17,11 @@ class Progress:
         batches: batches of this iteration trained on.
         steps: optimizer steps in all.
         buffer: the replay buffer.
+        method: what the method keeps from one iteration to the next.
         drawn: samples drawn in all.
         before: the test evaluation of the starting model.
         best: (accuracy, gap) of the best checkpoint on the development questions.
+        alarms: how often each kind of trouble was seen.
         metrics_bytes: length of metrics.jsonl.
         saves: checkpoints written.
     """
@@ -29,9 +31,11 @@ class Progress:
     batches: int = 0
     steps: int = 0
     buffer: tuple[Sample, ...] = ()
+    method: dict[str, float] = dataclasses.field(default_factory=dict)
     drawn: int = 0
     before: dict[str, Any] | None = None
     best: list[float] | None = None
+    alarms: dict[str, int] = dataclasses.field(default_factory=dict)
     metrics_bytes: int = 0
     saves: int = 0
 

@@ -12,9 +12,10 @@ from hir_jax.devices import processes
 from hir_jax.errors import UserError
 from hir_jax.hindsight import verify
 from hir_jax.hindsight.relabel import Instructions
+from hir_jax.methods.method import ANSWERS
 from hir_jax.model import batching
 from hir_jax.model.codec import Codec
-from hir_jax.run import prompts, writing
+from hir_jax.run import prompts, settings, writing
 from hir_jax.run.prompts import PromptTable
 
 
@@ -91,6 +92,6 @@ def _check_answers(
         f"{len(over)} of {len(lengths)} training answers are longer than "
         f"config.sample.max_new_tokens={limit}, the longest {max(over)} tokens"
     )
-    if config.algorithm == "sft":
-        raise UserError(f"{report}; raise it, since sft trains on whole answers.")
+    if ANSWERS in settings.method_of(config).needs:
+        raise UserError(f"{report}; raise it, since {config.algorithm} trains on whole answers.")
     logging.warning("%s: the model cannot give them in full.", report)

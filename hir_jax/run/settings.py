@@ -8,19 +8,23 @@ import ml_collections
 
 from hir_jax.errors import UserError
 from hir_jax.hindsight import relabel, replay
+from hir_jax.methods import hir, ratios, reinforce, table
+from hir_jax.methods.method import ANSWERS, GROUPS, Method
+from hir_jax.training import objective
 
 DTYPES = ("float32", "bfloat16")
 
 CHOICES: dict[str, tuple[str, ...]] = {
-    "algorithm": ("hir", "farl", "sft"),
     "model.dtype": DTYPES,
     "sample.dtype": (*DTYPES, None),
     "data.too_long": ("error", "drop"),
     "data.unwritable": ("error", "drop"),
     "replay.dedup": replay.DEDUP_MODES,
     "sub_output.mode": relabel.MODES,
-    "loss.average": ("tokens", "examples"),
-    "loss.contrastive": ("pairwise", "in_batch"),
+    "loss.average": (*objective.AVERAGES, None),
+    "loss.contrastive": hir.FORMS,
+    "ratio.behaviour": ratios.BEHAVIOURS,
+    "reinforce.baseline": reinforce.BASELINES,
     "train.optimizer": ("adamw", "adafactor"),
     "evaluate.split": ("train", "dev", "test"),
 }
@@ -49,6 +53,15 @@ AT_LEAST_0 = (
     "replay.max_size",
     "loss.contrastive_weight",
     "loss.kl_weight",
+    "ratio.clip_high",
+    "w_reinforce.right_weight",
+    "ppo.value_weight",
+    "ppo.value_clip",
+    "ppo.kl_coefficient",
+    "ppo.kl_target",
+    "topr.low",
+    "topr.high",
+    "nft.least",
     "train.epochs",
     "train.accumulation",
     "train.learning_rate",
@@ -63,29 +76,28 @@ FROM_0_TO_1 = (
     "sub_output.prob",
     "loss.smoothing",
     "loss.contrastive_smoothing",
+    "ratio.clip_low",
+    "ppo.discount",
+    "ppo.trace",
     "train.dropout_rate",
 )
 
 
-# Fields, or beginnings of their names, that a method does not read.
-_NOT_OF = {
-    "sft": (
-        "sample.samples",
-        "sample.temperature",
-        "sample.top_",
-        "replay.",
-        "sub_output.",
-        "loss.contrastive",
-    ),
-    "farl": ("loss.contrastive",),
-}
+def method_of(config: ml_collections.ConfigDict) -> Method:
+    """The method that `config.algorithm` names, as it is configured.
+
+    Raises:
+        UserError: there is none of that name.
+    """
+    return table.resolve(config.algorithm).make(config)
 
 
 def check_given(config: ml_collections.ConfigDict, given: Collection[str]) -> None:
     """Raises UserError with every field of `given`, "loss.smoothing" and the like, that was set
     though the method, as it is configured, does not read it."""
     algorithm = config.algorithm
-    reasons = dict.fromkeys(_NOT_OF.get(algorithm, ()), f"algorithm {algorithm!r} does not read it")
+    unread = table.OPTIONAL.difference(table.resolve(algorithm).reads)
+    reasons = dict.fromkeys(sorted(unread), f"algorithm {algorithm!r} does not read it")
     if config.loss.contrastive == "in_batch":
         reasons["loss.contrastive_smoothing"] = "it is for loss.contrastive='pairwise'"
     if config.sub_output.mode != "suffix":
@@ -105,6 +117,10 @@ def check_given(config: ml_collections.ConfigDict, given: Collection[str]) -> No
 def check(config: ml_collections.ConfigDict) -> None:
     """Raises UserError with every field whose value no run could use."""
     faults = []
+    try:
+        table.resolve(config.algorithm)
+    except UserError as e:
+        faults.append(str(e).removesuffix("."))
 
     def expect(name: str, value: Any, fits: bool, expected: str) -> None:
         if not fits:
@@ -123,9 +139,23 @@ def check(config: ml_collections.ConfigDict) -> None:
             value = operator.attrgetter(name)(config)
             # None stands for a default that another field gives; NaN fits no bounds.
             expect(name, value, value is None or low <= value <= high, expected)
-    if config.algorithm != "hir":
-        share = config.replay.share_right
-        expected = f"None with algorithm={config.algorithm}, which trains on right outputs alone"
-        expect("replay.share_right", share, share is None, expected)
+    if not faults:  # a method is made of fields that are sound
+        faults = _faults_of_method(config)
     if faults:
         raise UserError("Faulty config:\n  " + "\n  ".join(faults))
+
+
+def _faults_of_method(config: ml_collections.ConfigDict) -> list[str]:
+    kind, method = table.resolve(config.algorithm), method_of(config)
+    faults = kind.faults(config)
+    if GROUPS in method.needs and config.sample.samples < 2:
+        faults.append(
+            f"config.sample.samples: expected 2 or more with algorithm={config.algorithm}, which "
+            f"compares the samples of a question; found {config.sample.samples}"
+        )
+    if ANSWERS in method.needs and config.sample.kl_to_start:
+        faults.append(
+            f"config.sample.kl_to_start: expected False with algorithm={config.algorithm}, which "
+            "draws no samples to measure it on; found True"
+        )
+    return faults

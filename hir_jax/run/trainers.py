@@ -10,9 +10,12 @@ from jax.sharding import Mesh
 
 from hir_jax.devices import sharding
 from hir_jax.errors import UserError
+from hir_jax.methods.method import REFERENCE, Method
 from hir_jax.model.config import Params
+from hir_jax.run import settings
 from hir_jax.run.models import Model
-from hir_jax.training.objective import LossSettings
+from hir_jax.training.batch import Layout
+from hir_jax.training.objective import Objective
 from hir_jax.training.optimizer import make_optimizer
 from hir_jax.training.state import TrainState, init_state, new_state, state_shardings
 from hir_jax.training.step import Step, make_step
@@ -23,11 +26,15 @@ class Training:
     """The optimizer step and the state it works on.
 
     Attributes:
+        method: what makes its rows and its loss.
+        layout: what its batches hold.
         step: from `make_step`.
         optimizer: from `make_optimizer`.
         mesh: where the state lives.
     """
 
+    method: Method
+    layout: Layout
     step: Step
     optimizer: optax.GradientTransformation
     mesh: Mesh
@@ -43,7 +50,7 @@ class Training:
 
 
 def make_training(config: ml_collections.ConfigDict, model: Model) -> Training:
-    """The step that `config.train`, `config.loss` and `config.algorithm` ask for.
+    """What `config.algorithm`, `config.train` and `config.loss` ask for.
 
     Raises:
         UserError: settings that do not go together.
@@ -55,6 +62,8 @@ def make_training(config: ml_collections.ConfigDict, model: Model) -> Training:
             f"config.train.batch_size: expected a multiple of {parts} (accumulation x data x fsdp),"
             f" found {train.batch_size}."
         )
+    method = settings.method_of(config)
+    objective = make_objective(config, method, model.mesh)
     optimizer = make_optimizer(
         train.optimizer,
         train.learning_rate,
@@ -64,30 +73,31 @@ def make_training(config: ml_collections.ConfigDict, model: Model) -> Training:
     )
     step = make_step(
         model.config,
-        loss_settings(config, model.mesh),
+        objective,
         optimizer,
         state_shardings(model.params, optimizer, model.mesh),
         accumulation=train.accumulation,
         use_dropout=train.dropout_rate > 0,
     )
-    return Training(step, optimizer, model.mesh)
+    return Training(method, method.layout(objective), step, optimizer, model.mesh)
 
 
-def loss_settings(config: ml_collections.ConfigDict, mesh: Mesh) -> LossSettings:
-    """The loss that `config.loss` and `config.algorithm` ask for, every default filled in."""
+def make_objective(config: ml_collections.ConfigDict, method: Method, mesh: Mesh) -> Objective:
+    """A method's loss, with what `config.loss` says for all methods."""
     loss = config.loss
-    same = loss.contrastive_smoothing is None
-    return LossSettings(
-        smoothing=loss.smoothing,
-        contrastive=loss.contrastive,
-        # The baselines imitate; they have no instruction to tell from another.
-        contrastive_weight=loss.contrastive_weight if config.algorithm == "hir" else 0.0,
-        contrastive_smoothing=loss.smoothing if same else loss.contrastive_smoothing,
+    return method.objective(
         entropy_weight=loss.entropy_weight,
         kl_weight=loss.kl_weight,
-        average=loss.average,
+        average=method.average if loss.average is None else loss.average,
+        length=config.sample.max_new_tokens,
         logits_at_once=config.train.logits_mib * 2**20 // 4 * mesh.size,
     )
+
+
+def needs_start(config: ml_collections.ConfigDict) -> bool:
+    """Whether a copy of the starting model is kept."""
+    asked = config.loss.kl_weight or config.sample.kl_to_start
+    return bool(asked) or REFERENCE in settings.method_of(config).needs
 
 
 def batch_multiple(config: ml_collections.ConfigDict, mesh: Mesh) -> int:

@@ -173,16 +173,16 @@ def write_samples(
 def write_batch(workdir: pathlib.Path, batch: Batch, codec: Codec) -> None:
     """nonfinite_batch.jsonl: the examples of the batch that stopped a run, as text and tokens."""
     lines = []
-    for row in zip(*batch, strict=True):
-        sources, source_masks, target, target_mask, correct, weight = row
-        if not target_mask.any():
+    for i, mask in enumerate(batch.target_mask_BxT):
+        if not mask.any():
             continue  # padding
-        positive, negative = (
-            tokens[mask] for tokens, mask in zip(sources, source_masks, strict=True)
-        )
-        parts = {"source": positive, "opposite_source": negative, "target": target[target_mask]}
+        names = ("source", "opposite_source")[: batch.sources_BxPxS.shape[1]]
+        sources = zip(batch.sources_BxPxS[i], batch.source_masks_BxPxS[i], strict=True)
+        parts = dict(zip(names, (tokens[real] for tokens, real in sources), strict=True))
+        parts["target"] = batch.targets_BxT[i, mask]
         record = {name: codec.decode(tokens.tolist()) for name, tokens in parts.items()}
-        record |= {"correct": bool(correct), "weight": float(weight)}
+        record |= {"correct": bool(batch.correct_B[i]), "weight": float(batch.weight_B[i])}
+        record |= {name: values[i].tolist() for name, values in batch.scalars.items()}
         record |= {f"{name}_tokens": tokens.tolist() for name, tokens in parts.items()}
         lines.append(json.dumps(record, ensure_ascii=False) + "\n")
     _write(workdir / NONFINITE, "".join(lines))

@@ -1,14 +1,19 @@
 """One step's arrays: what its fields are, and which examples share it.
 
-Letters in names: B examples, S source tokens, T target tokens; the axis of 2 is (p*, p⁻).
+Letters in names: B examples, P prompts of each (p*, and p⁻ where a method wants it), S source
+tokens, T target tokens.
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple
+import types
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from hir_jax.model.batching import Buckets, bucket_of, chunks, pad
+
+Scalars = Mapping[str, float | Sequence[float]]
+NONE: Mapping[str, Any] = types.MappingProxyType({})
 
 
 class TrainingExample(NamedTuple):
@@ -19,17 +24,30 @@ class TrainingExample(NamedTuple):
     target: tuple[int, ...]
     correct: bool  # p* is then the instruction that the output was sampled under
     weight: float = 1.0  # what it counts for; 1 on average over an epoch
+    scalars: Scalars = NONE  # those that the layout names
+
+
+class Layout(NamedTuple):
+    """What a batch holds, besides what all have."""
+
+    opposite: bool = False  # the sources under p⁻
+    of_rows: tuple[str, ...] = ()  # scalars of an example
+    of_tokens: tuple[str, ...] = ()  # scalars of each target token
+
+
+ONE_PROMPT, TWO_PROMPTS = Layout(), Layout(opposite=True)
 
 
 class Batch(NamedTuple):
     """Arrays of one training step; rows past the real examples have an empty target."""
 
-    sources_Bx2xS: np.ndarray
-    source_masks_Bx2xS: np.ndarray
+    sources_BxPxS: np.ndarray
+    source_masks_BxPxS: np.ndarray
     targets_BxT: np.ndarray
     target_mask_BxT: np.ndarray
     correct_B: np.ndarray
     weight_B: np.ndarray
+    scalars: Mapping[str, np.ndarray] = NONE  # float32 B or BxT, 0 where there is padding
 
 
 def plan_batches(
@@ -74,19 +92,37 @@ def plan_batches(
 
 
 def make_batch(
-    examples: Sequence[TrainingExample], batch_size: int, shape: tuple[int, int]
+    examples: Sequence[TrainingExample],
+    batch_size: int,
+    shape: tuple[int, int],
+    layout: Layout = ONE_PROMPT,
 ) -> Batch:
     """Pads examples to (source, target) lengths, and the batch to `batch_size` rows."""
     source_length, target_length = shape
-    empty = [()] * (batch_size - len(examples))
-    positives = pad([*(e.positive for e in examples), *empty], source_length)
-    negatives = pad([*(e.negative for e in examples), *empty], source_length)
+    missing = batch_size - len(examples)
+    empty = [()] * missing
+    prompts = [pad([*(e.positive for e in examples), *empty], source_length)]
+    if layout.opposite:
+        prompts.append(pad([*(e.negative for e in examples), *empty], source_length))
+    sources, masks = zip(*prompts, strict=True)
     targets, target_mask = pad([*(e.target for e in examples), *empty], target_length)
+
+    def of_tokens(name: str) -> np.ndarray:
+        values = np.zeros(targets.shape, np.float32)
+        for row, example in zip(values, examples, strict=False):
+            row[: len(example.target)] = example.scalars[name]
+        return values
+
+    def of_rows(values: Sequence[float]) -> np.ndarray:
+        return np.array([*values, *[0] * missing], np.float32)
+
+    scalars = {name: of_rows([e.scalars[name] for e in examples]) for name in layout.of_rows}
     return Batch(
-        sources_Bx2xS=np.stack([positives[0], negatives[0]], axis=1),
-        source_masks_Bx2xS=np.stack([positives[1], negatives[1]], axis=1),
+        sources_BxPxS=np.stack(sources, axis=1),
+        source_masks_BxPxS=np.stack(masks, axis=1),
         targets_BxT=targets,
         target_mask_BxT=target_mask,
-        correct_B=np.array([*(e.correct for e in examples), *(False for _ in empty)]),
-        weight_B=np.array([*(e.weight for e in examples), *(0 for _ in empty)], np.float32),
+        correct_B=np.array([*(e.correct for e in examples), *[False] * missing]),
+        weight_B=of_rows([e.weight for e in examples]),
+        scalars=scalars | {name: of_tokens(name) for name in layout.of_tokens},
     )

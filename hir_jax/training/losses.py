@@ -1,8 +1,8 @@
-"""The loss terms of HIR (Zhang et al., 2023, section 3), each as (sum, weight).
+"""Statistics of tokens, and the terms that losses are sums of.
 
 A weight says what a token or an example counts for: 0 where it is padding, else 1 if nobody asks
-for more or less; a mask is such a weight. Sums and weights of parts of a batch add up, so that
-accumulated gradients are exactly the large batch's.
+for more or less; a mask is such a weight. Sums of parts of a batch add up, so that accumulated
+gradients are exactly the large batch's.
 
 Letters in names: B examples, T target tokens, D model width, V vocabulary, C candidate
 instructions.
@@ -12,15 +12,43 @@ import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 
+TOKENS, EXAMPLES = "tokens", "examples"
 
-class Term(NamedTuple):
-    """A loss, weighed and summed, and the sum of the weights; float32 scalars."""
+
+@flax.struct.dataclass
+class Term:
+    """A part of a loss: weighed losses, summed, and what becomes of the sum over a whole batch.
+
+    Attributes:
+        sum: float32 scalar.
+        per: TOKENS or EXAMPLES, by whose number in the batch the sum is divided.
+        coefficient: of the mean in the loss; 0 makes it a figure for the log.
+    """
 
     sum: jax.Array
-    weight: jax.Array
+    per: str = flax.struct.field(pytree_node=False)
+    coefficient: float = flax.struct.field(pytree_node=False, default=1.0)
+
+
+Terms = dict[str, Term]
+
+
+def of_tokens(loss_BxT: jax.Array, weight_BxT: jax.Array, coefficient: float = 1.0) -> Term:
+    """The term of a loss of each token."""
+    return Term(_weighed(loss_BxT, weight_BxT), TOKENS, coefficient)
+
+
+def of_examples(loss_B: jax.Array, weight_B: jax.Array, coefficient: float = 1.0) -> Term:
+    """The term of a loss of each example."""
+    return Term(_weighed(loss_B, weight_B), EXAMPLES, coefficient)
+
+
+def _weighed(loss: jax.Array, weight: jax.Array) -> jax.Array:
+    return jnp.sum(jnp.where(weight > 0, weight * loss, 0.0))
 
 
 class TokenStatistics(NamedTuple):
@@ -136,15 +164,22 @@ def _is_target(targets: jax.Array, logits: jax.Array) -> jax.Array:
     return jnp.arange(logits.shape[-1]) == targets[..., None]
 
 
-def supervised(statistics: TokenStatistics, weight_BxT: jax.Array, smoothing: float) -> Term:
+def supervised(
+    statistics: TokenStatistics,
+    weight_BxT: jax.Array,
+    smoothing: float,
+    coefficient: float = 1.0,
+) -> Term:
     """Cross-entropy with label smoothing ε: (1-ε)(-log p(y)) + ε mean_v(-log p(v)), a token."""
     loss_BxT = -(1 - smoothing) * statistics.logprob - smoothing * statistics.mean_logprob
-    return _weighed(loss_BxT, weight_BxT)
+    return of_tokens(loss_BxT, weight_BxT, coefficient)
 
 
-def negative_entropy(statistics: TokenStatistics, weight_BxT: jax.Array) -> Term:
+def negative_entropy(
+    statistics: TokenStatistics, weight_BxT: jax.Array, coefficient: float = 1.0
+) -> Term:
     """-H, a token; adding it to a loss rewards entropy."""
-    return _weighed(-statistics.entropy, weight_BxT)
+    return of_tokens(-statistics.entropy, weight_BxT, coefficient)
 
 
 def mean_logprob(logprob_BxT: jax.Array, mask_BxT: jax.Array) -> jax.Array:
@@ -154,19 +189,26 @@ def mean_logprob(logprob_BxT: jax.Array, mask_BxT: jax.Array) -> jax.Array:
 
 
 def pairwise_contrastive(
-    positive_B: jax.Array, negative_B: jax.Array, weight_B: jax.Array, smoothing: float
+    positive_B: jax.Array,
+    negative_B: jax.Array,
+    weight_B: jax.Array,
+    smoothing: float,
+    coefficient: float = 1.0,
 ) -> Term:
-    """The reference code's contrastive loss, an example.
+    """The reference code's contrastive loss (Zhang et al., 2023), an example.
 
     With c the softmax over the scores under p* and p⁻: -(1-ε) log c(p*) - ε log c(p⁻).
     """
     margin_B = positive_B - negative_B
     right_B, wrong_B = jax.nn.log_sigmoid(margin_B), jax.nn.log_sigmoid(-margin_B)
-    return _weighed(-(1 - smoothing) * right_B - smoothing * wrong_B, weight_B)
+    loss_B = -(1 - smoothing) * right_B - smoothing * wrong_B
+    return of_examples(loss_B, weight_B, coefficient)
 
 
-def in_batch_contrastive(logprob_BxC: jax.Array, weight_B: jax.Array) -> Term:
-    """The paper's Eq. 4, an example: -log(exp P_ii / Σ_k exp P_ik).
+def in_batch_contrastive(
+    logprob_BxC: jax.Array, weight_B: jax.Array, coefficient: float = 1.0
+) -> Term:
+    """Eq. 4 of Zhang et al. (2023), an example: -log(exp P_ii / Σ_k exp P_ik).
 
     Args:
         logprob_BxC: P_ik, the summed log-probability of output i under prompt k; square.
@@ -175,7 +217,7 @@ def in_batch_contrastive(logprob_BxC: jax.Array, weight_B: jax.Array) -> Term:
     # Differences first: sums over long outputs are large, and float32 would round their losses.
     candidates_BxC = logprob_BxC - jnp.diagonal(logprob_BxC)[:, None]
     candidates_BxC = jnp.where(weight_B[None, :] > 0, candidates_BxC, -jnp.inf)
-    return _weighed(jax.nn.logsumexp(candidates_BxC, axis=-1), weight_B)
+    return of_examples(jax.nn.logsumexp(candidates_BxC, axis=-1), weight_B, coefficient)
 
 
 def kl_divergence(
@@ -185,6 +227,7 @@ def kl_divergence(
     reference_head_DxV: jax.Array,
     weight_BxT: jax.Array,
     pieces: int = 1,
+    coefficient: float = 1.0,
 ) -> Term:
     """KL(π_θ ‖ π_ref), a token, from the decoder's outputs; in pieces as `token_statistics`."""
 
@@ -194,9 +237,5 @@ def kl_divergence(
         difference = logp - jax.nn.log_softmax(_logits(reference, reference_head_DxV))
         return jnp.sum(jnp.exp(logp) * difference, axis=-1)
 
-    return _weighed(in_pieces(divergence, pieces, decoded_BxTxD, reference_BxTxD), weight_BxT)
-
-
-def _weighed(loss: jax.Array, weight: jax.Array) -> Term:
-    total = jnp.sum(jnp.where(weight > 0, weight * loss, 0.0))
-    return Term(total, jnp.sum(weight, dtype=jnp.float32))
+    loss_BxT = in_pieces(divergence, pieces, decoded_BxTxD, reference_BxTxD)
+    return of_tokens(loss_BxT, weight_BxT, coefficient)

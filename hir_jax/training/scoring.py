@@ -1,23 +1,31 @@
-"""Log-probabilities of given outputs.
+"""What a model says of given outputs, token by token.
 
 Letters in names: B rows, S source tokens, T target tokens.
 """
 
 import functools
+import math
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
 from hir_jax.devices import processes, sharding
-from hir_jax.model import batching, t5
+from hir_jax.model import batching, t5, value_head
 from hir_jax.model.config import Params, T5Config
 from hir_jax.training import losses
 from hir_jax.training.batch import plan_batches
 
 Tokens = tuple[int, ...]
+
+
+class Scores(NamedTuple):
+    """Of one target, a number a token."""
+
+    logprobs: tuple[float, ...]  # in nats
+    values: tuple[float, ...]  # of the value head before the token; empty without one
 
 
 @functools.partial(jax.jit, static_argnames="config")
@@ -26,16 +34,45 @@ def score_batch(
     source_BxS: jax.Array,
     source_mask_BxS: jax.Array,
     target_BxT: jax.Array,
-    target_mask_BxT: jax.Array,
     *,
     config: T5Config,
-) -> jax.Array:
-    """The summed log-probability of each target given its source, in nats; float32 B."""
+) -> tuple[jax.Array, jax.Array | None]:
+    """The log-probability of each target token, and the value before it; float32 BxT."""
     inputs_BxT = t5.shift_right(config, target_BxT)
     encoded = t5.encode(params, config, source_BxS, source_mask_BxS)
     decoded = t5.decode(params, config, encoded, source_mask_BxS, inputs_BxT)
-    logprob_BxT = losses.token_statistics(decoded, t5.head(params, config), target_BxT).logprob
-    return jnp.sum(jnp.where(target_mask_BxT, logprob_BxT, 0.0), axis=-1)
+    statistics = losses.token_statistics(decoded, t5.head(params, config), target_BxT)
+    has_values = value_head.NAME in params
+    return statistics.logprob, value_head.values(params, decoded) if has_values else None
+
+
+def score_tokens(
+    params: Params,
+    config: T5Config,
+    mesh: Mesh,
+    pairs: Sequence[tuple[Tokens, Tokens]],
+    batch_size: int,
+    buckets: batching.Buckets,
+    progress: Callable[[int], object] = lambda n: None,
+) -> list[Scores]:
+    """The scores of each (source, target), in their order."""
+    size = batching.round_up(batch_size, sharding.batch_multiple(mesh))
+    lengths = [(len(source), len(target)) for source, target in pairs]
+    scores = [Scores((), ())] * len(pairs)
+    for indices, (source_length, target_length) in plan_batches(
+        lengths, size, buckets, np.random.default_rng(0)
+    ):
+        padding = [()] * (size - len(indices))
+        sources = batching.pad([*(pairs[i][0] for i in indices), *padding], source_length)
+        targets, _ = batching.pad([*(pairs[i][1] for i in indices), *padding], target_length)
+        arrays = processes.place((*sources, targets), sharding.batch_sharding(mesh))
+        logprobs, values = processes.fetch(score_batch(params, *arrays, config=config), mesh)
+        for row, i in enumerate(indices):
+            real = slice(len(pairs[i][1]))
+            value = () if values is None else tuple(values[row, real].tolist())
+            scores[i] = Scores(tuple(logprobs[row, real].tolist()), value)
+        progress(len(indices))
+    return scores
 
 
 def score(
@@ -47,19 +84,6 @@ def score(
     buckets: batching.Buckets,
     progress: Callable[[int], object] = lambda n: None,
 ) -> list[float]:
-    """The log-probability of each (source, target), in their order."""
-    size = batching.round_up(batch_size, sharding.batch_multiple(mesh))
-    lengths = [(len(source), len(target)) for source, target in pairs]
-    logprobs = [0.0] * len(pairs)
-    for indices, (source_length, target_length) in plan_batches(
-        lengths, size, buckets, np.random.default_rng(0)
-    ):
-        padding = [()] * (size - len(indices))
-        sources = batching.pad([*(pairs[i][0] for i in indices), *padding], source_length)
-        targets = batching.pad([*(pairs[i][1] for i in indices), *padding], target_length)
-        arrays = processes.place((*sources, *targets), sharding.batch_sharding(mesh))
-        values = processes.fetch(score_batch(params, *arrays, config=config), mesh)
-        for i, value in zip(indices, values, strict=False):
-            logprobs[i] = float(value)
-        progress(len(indices))
-    return logprobs
+    """The log-probability of each target given its source, in nats."""
+    scores = score_tokens(params, config, mesh, pairs, batch_size, buckets, progress)
+    return [math.fsum(each.logprobs) for each in scores]

@@ -1,4 +1,4 @@
-"""The optimizer step of HIR: one fused pass over [p*; p⁻], donated and sharded state.
+"""The optimizer step: one fused pass over the prompts of a batch, donated and sharded state.
 
 Letters in names: B examples, S source tokens, T target tokens, A parts of an accumulated batch.
 """
@@ -20,7 +20,7 @@ from hir_jax.model.config import Params, T5Config
 from hir_jax.model.stacks import BLOCK
 from hir_jax.training import losses
 from hir_jax.training.batch import Batch
-from hir_jax.training.objective import LossSettings, total_loss, weights_of
+from hir_jax.training.objective import Objective, counts_of, total_loss
 from hir_jax.training.state import TrainState
 
 ON_A_CPU = 2**20  # activations of one layer in a part of a batch; see `parts_for`
@@ -30,7 +30,7 @@ Step = Callable[..., tuple[TrainState, dict[str, jax.Array]]]
 
 def make_step(
     config: T5Config,
-    settings: LossSettings,
+    objective: Objective,
     optimizer: optax.GradientTransformation,
     shardings: Any,
     accumulation: int = 1,
@@ -42,7 +42,7 @@ def make_step(
 
     Args:
         config: the model's shape.
-        settings: the loss.
+        objective: what is descended on.
         optimizer: from `make_optimizer`.
         shardings: of the state, from `state_shardings`.
         accumulation: parts that a batch is computed in, to save memory; the gradient is exactly
@@ -50,10 +50,9 @@ def make_step(
         use_dropout: whether `key` is used.
 
     Raises:
-        UserError: the in-batch form, whose candidates are the whole batch, with accumulation.
+        UserError: terms whose candidates are the whole batch, with accumulation.
     """
-    in_batch = settings.contrastive == "in_batch" and settings.contrastive_weight != 0
-    if accumulation > 1 and in_batch:
+    if accumulation > 1 and objective.crossed:
         raise UserError(
             "config.train.accumulation: the in_batch contrastive loss compares every output with "
             f"the whole batch; expected 1, found {accumulation}. Use contrastive='pairwise'."
@@ -72,9 +71,9 @@ def make_step(
                 gathered(params),
                 *args,
                 config=config,
-                settings=settings,
+                objective=objective,
                 reference=None if reference is None else gathered(reference),
-                weights=weights_of(batch, settings.average),
+                counts=counts_of(batch, objective.average),
             )
 
         if regather:  # what is gathered is forgotten, and all else but the inputs of blocks
@@ -90,7 +89,7 @@ def make_step(
             (total, terms), grads = grad(params, rows, dropout_key)
             return grads, {"loss": total, **terms}
 
-        parts = accumulation or (1 if in_batch else parts_for(batch, config.d_model, mesh))
+        parts = accumulation or (1 if objective.crossed else parts_for(batch, config.d_model, mesh))
         grads, metrics = _accumulate(part, batch, parts)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
@@ -111,7 +110,8 @@ def parts_for(batch: Batch, width: int, mesh: Mesh) -> int:
     if mesh.devices.flat[0].platform != "cpu":
         return 1
     rows = batch.targets_BxT.shape[0] // sharding.batch_multiple(mesh)
-    tokens = 2 * rows * (batch.sources_Bx2xS.shape[-1] + batch.targets_BxT.shape[-1])
+    prompts, source_length = batch.sources_BxPxS.shape[1:]
+    tokens = prompts * rows * (source_length + batch.targets_BxT.shape[-1])
     return losses.fewest_parts(rows, tokens * width / ON_A_CPU)
 
 

@@ -207,7 +207,7 @@ def test_fields_that_only_another_config_has_can_be_set(refused):
 
 def test_faulty_values_are_all_listed_before_anything_is_written(refused, tmp_path):
     refused(
-        "--config.algorithm=ppo",
+        "--config.algorithm=pppo",
         "--config.model.dtype=float16",
         "--config.train.log_every=0",
         says=["algorithm: expected one of hir,", "overflows in float16", "log_every: expected 1"],

@@ -97,8 +97,8 @@ def test_mistakes_come_in_the_second_phase_only():
             codec.decode(target[mask].tolist()) == answer_to[(*source[source_mask][:-1].tolist(),)]
             for batch in itertools.islice(batches, pretrain.BATCHES_A_DRAW)
             for source, source_mask, target, mask in zip(
-                batch.sources_Bx2xS[:, 0],
-                batch.source_masks_Bx2xS[:, 0],
+                batch.sources_BxPxS[:, 0],
+                batch.source_masks_BxPxS[:, 0],
                 batch.targets_BxT,
                 batch.target_mask_BxT,
                 strict=True,

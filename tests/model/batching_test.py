@@ -5,7 +5,7 @@ import pytest
 
 from hir_jax.model import batching
 from hir_jax.model.batching import Buckets
-from hir_jax.training.batch import TrainingExample, make_batch, plan_batches
+from hir_jax.training.batch import TWO_PROMPTS, TrainingExample, make_batch, plan_batches
 
 
 def padded_total(lengths, buckets):
@@ -145,14 +145,14 @@ def test_make_batch_pads_rows_and_masks_what_is_real():
         TrainingExample((5, 6, 1), (7, 1), (9, 1), True),
         TrainingExample((8, 1), (3, 0, 4, 1), (2, 0, 1), False, 0.5),  # token 0 is real in a row
     ]
-    batch = make_batch(examples, 3, (4, 3))
-    assert batch.sources_Bx2xS.tolist() == [
+    batch = make_batch(examples, 3, (4, 3), TWO_PROMPTS)
+    assert batch.sources_BxPxS.tolist() == [
         [[5, 6, 1, 0], [7, 1, 0, 0]],
         [[8, 1, 0, 0], [3, 0, 4, 1]],
         [[0, 0, 0, 0], [0, 0, 0, 0]],
     ]
-    assert batch.source_masks_Bx2xS.sum(axis=2).tolist() == [[3, 2], [2, 4], [0, 0]]
-    assert batch.source_masks_Bx2xS[1, 1].all()
+    assert batch.source_masks_BxPxS.sum(axis=2).tolist() == [[3, 2], [2, 4], [0, 0]]
+    assert batch.source_masks_BxPxS[1, 1].all()
     assert batch.targets_BxT.tolist() == [[9, 1, 0], [2, 0, 1], [0, 0, 0]]
     assert batch.target_mask_BxT.tolist() == [[True, True, False], [True] * 3, [False] * 3]
     assert batch.correct_B.tolist() == [True, False, False]

@@ -64,7 +64,7 @@ def test_training_is_compiled_for_the_arguments_of_a_run(monkeypatch):
     training = trainers.make_training(config, real)
     planned, called = Recorder(), Recorder()
     batch = jax.device_put(
-        make_batch([], config.train.batch_size, (16, 8)),
+        make_batch([], config.train.batch_size, (16, 8), training.layout),
         sharding.batch_sharding(real.mesh),
     )
     reference = jax.tree.map(jnp.copy, real.params)

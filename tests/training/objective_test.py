@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from hir_jax.devices import sharding
-from hir_jax.training.batch import TrainingExample, make_batch
-from hir_jax.training.objective import token_weights, weights_of
+from hir_jax.training.batch import TWO_PROMPTS, TrainingExample, make_batch
+from hir_jax.training.objective import counts_of, token_weights
 from tests.training import step_test
 from tests.training.step_test import ALL_TERMS, IN_BATCH, Trainer, descent, distance
 
@@ -42,7 +42,7 @@ def examples(weights=WEIGHTS):
 
 
 def batch_of(rows):
-    return make_batch(rows, SIZE, (8, 4))
+    return make_batch(rows, SIZE, (8, 4), TWO_PROMPTS)
 
 
 def test_token_weights_as_drawn():
@@ -50,11 +50,13 @@ def test_token_weights_as_drawn():
     rows += [TrainingExample((1,), (1,), (5, 1), True, 3.0)]
     batch = make_batch(rows, 3, (8, 4))
     assert token_weights(batch, "tokens").tolist() == [[1] * 4, [3, 3, 0, 0], [0] * 4]
+    constant = token_weights(batch, "constant", 8).tolist()
+    assert constant == [[0.125] * 4, [0.375, 0.375, 0, 0], [0] * 4]
     assert token_weights(batch, "examples").tolist() == [[0.25] * 4, [1.5, 1.5, 0, 0], [0] * 4]
     # Weights are 1 on average over an epoch: a batch is divided by what is in it, unweighed.
-    assert weights_of(batch, "tokens")["supervised"] == 6
-    assert weights_of(batch, "examples")["supervised"] == 2
-    assert weights_of(batch, "tokens")["contrastive"] == 2
+    assert counts_of(batch, "tokens") == {"tokens": 6, "examples": 2}
+    for average in ("examples", "constant"):
+        assert counts_of(batch, average) == {"tokens": 2, "examples": 2}
 
 
 def test_one_long_output_among_short_ones():

@@ -9,30 +9,24 @@ import pytest
 
 from hir_jax.devices import sharding
 from hir_jax.errors import UserError
+from hir_jax.methods.hir import Hir
 from hir_jax.model import t5
 from hir_jax.planning import hlo
 from hir_jax.run import checkpoint
 from hir_jax.training import losses, objective
 from hir_jax.training import step as step_module
-from hir_jax.training.batch import TrainingExample, make_batch
-from hir_jax.training.objective import LossSettings, loss_terms, total_loss
+from hir_jax.training.batch import TWO_PROMPTS, TrainingExample, make_batch
+from hir_jax.training.objective import loss_terms, total_loss
 from hir_jax.training.optimizer import make_optimizer
 from hir_jax.training.state import init_state, state_shardings
 from hir_jax.training.step import make_step, parts_for
 from tests import tiny
 
 CONFIG = tiny.EVEN
-ALL_TERMS = LossSettings(
-    smoothing=0.2,
-    contrastive="pairwise",
-    contrastive_weight=1.0,
-    contrastive_smoothing=0.1,
-    entropy_weight=0.3,
-    kl_weight=0.5,
+ALL_TERMS = Hir(smoothing=0.2, contrastive_weight=1.0, contrastive_smoothing=0.1).objective(
+    entropy_weight=0.3, kl_weight=0.5
 )
-IN_BATCH = LossSettings(
-    smoothing=0.0, contrastive="in_batch", contrastive_weight=2.0, kl_weight=0.5
-)
+IN_BATCH = Hir(contrastive="in_batch", contrastive_weight=2.0).objective(kl_weight=0.5)
 KEY = jax.random.key(7)
 
 init_params = jax.jit(lambda seed: t5.init_params(CONFIG, jax.random.key(seed)))
@@ -59,7 +53,7 @@ def random_batch(real, size=8, shape=(8, 4)):
         TrainingExample(tokens(shape[0]), tokens(shape[0]), tokens(shape[1]), bool(i % 3))
         for i in range(real)
     ]
-    return make_batch(examples, size, shape)
+    return make_batch(examples, size, shape, TWO_PROMPTS)
 
 
 BATCH = random_batch(6)
@@ -112,7 +106,7 @@ def separate_logits(params, batch, kind):
     rows = [
         logits_of(params, source[kind], mask[kind], targets)
         for source, mask, targets in zip(
-            batch.sources_Bx2xS, batch.source_masks_Bx2xS, batch.targets_BxT, strict=True
+            batch.sources_BxPxS, batch.source_masks_BxPxS, batch.targets_BxT, strict=True
         )
     ]
     return np.asarray(jnp.stack(rows), np.float64)
@@ -126,14 +120,14 @@ def target_logprobs(logits, targets):
     return np.take_along_axis(log_softmax(logits), targets[..., None], axis=-1)[..., 0]
 
 
-loss_terms = jax.jit(loss_terms, static_argnames=("config", "settings"))
+loss_terms = jax.jit(loss_terms, static_argnames=("config", "objective"))
 
 
 def check_terms(got, expected):
     assert got.keys() == expected.keys()
-    for name, (total, weight) in expected.items():
+    for name, (total, per) in expected.items():
         np.testing.assert_allclose(got[name].sum, total, rtol=2e-5, err_msg=name)
-        assert got[name].weight == weight
+        assert got[name].per == per
 
 
 def expected_terms(params, reference, batch):
@@ -155,12 +149,11 @@ def expected_terms(params, reference, batch):
         sampled = 0 if batch.correct_B[i] else 1  # the prompt that a sample was drawn under
         policy = log_softmax((positive, negative)[sampled][i][mask[i]])
         kl += (np.exp(policy) * (policy - log_softmax(kept[sampled][i][mask[i]]))).sum()
-    tokens, rows = mask.sum(), mask.any(axis=1).sum()
     return {
-        "supervised": (supervised, tokens),
-        "negative_entropy": (entropy, tokens),
-        "contrastive": (contrastive, rows),
-        "kl": (kl, tokens),
+        "supervised": (supervised, "tokens"),
+        "negative_entropy": (entropy, "tokens"),
+        "contrastive": (contrastive, "examples"),
+        "kl": (kl, "tokens"),
     }
 
 
@@ -185,22 +178,21 @@ def test_in_batch_terms_compare_each_output_with_every_prompt(params, reference)
         own = under_each_prompt[list(real).index(i)]
         total += np.log(np.exp(under_each_prompt).sum()) - own
     np.testing.assert_allclose(got["contrastive"].sum, total, rtol=2e-5)
-    assert got["contrastive"].weight == len(real) == 6
+    assert len(real) == 6
     expected = expected_terms(params, reference, BATCH)
     np.testing.assert_allclose(got["kl"].sum, expected["kl"][0], rtol=2e-5)
 
 
 def test_without_the_contrastive_and_kl_terms_there_is_no_pass_under_the_negative(params):
-    settings = LossSettings(smoothing=0.2)
-    batch = BATCH._replace(sources_Bx2xS=BATCH.sources_Bx2xS.copy())
-    batch.sources_Bx2xS[:, 1] = 39
+    settings = Hir(smoothing=0.2).objective()
+    batch = BATCH._replace(sources_BxPxS=BATCH.sources_BxPxS.copy())
+    batch.sources_BxPxS[:, 1] = 39
     terms = loss_terms(params, BATCH, None, CONFIG, settings)
     assert terms.keys() == {"supervised", "negative_entropy"}
     other = loss_terms(params, batch, None, CONFIG, settings)
     assert jax.tree.map(float, terms) == jax.tree.map(float, other)
-    assert not settings.uses_negative and ALL_TERMS.uses_negative
-    in_batch = LossSettings(smoothing=0.0, contrastive="in_batch", contrastive_weight=1.0)
-    assert not in_batch.uses_negative
+    assert not settings.opposite and ALL_TERMS.opposite and IN_BATCH.opposite
+    assert not Hir(contrastive="in_batch", contrastive_weight=1.0).objective().opposite
 
 
 def test_kl_of_a_model_with_itself_is_zero(params):
@@ -210,12 +202,23 @@ def test_kl_of_a_model_with_itself_is_zero(params):
 
 def test_total_loss_weighs_each_terms_share(monkeypatch):
     sums = {"supervised": 8.0, "negative_entropy": -6.0, "contrastive": 4.0, "kl": 2.0}
-    weights = {"supervised": 16.0, "negative_entropy": 12.0, "contrastive": 2.0, "kl": 20.0}
-    terms = {name: losses.Term(total, 1.0) for name, total in sums.items()}  # a part of a batch
+    coefficients = {"supervised": 1.0, "negative_entropy": 0.3, "contrastive": 2.0, "kl": 0.0}
+    terms = {  # of a part of a batch
+        name: losses.Term(
+            total, "examples" if name == "contrastive" else "tokens", coefficients[name]
+        )
+        for name, total in sums.items()
+    }
     monkeypatch.setattr(objective, "loss_terms", lambda *args: terms)
-    total, shares = total_loss({}, BATCH, None, config=CONFIG, settings=ALL_TERMS, weights=weights)
-    assert shares == {"supervised": 0.5, "negative_entropy": -0.5, "contrastive": 2.0, "kl": 0.1}
-    assert total == pytest.approx(0.5 + 0.3 * -0.5 + 1.0 * 2.0 + 0.5 * 0.1)
+    counts = {"tokens": 16.0, "examples": 2.0}
+    total, means = total_loss({}, BATCH, None, config=CONFIG, objective=ALL_TERMS, counts=counts)
+    assert means == {
+        "supervised": 0.5,
+        "negative_entropy": -0.375,
+        "contrastive": 2.0,
+        "kl": 0.125,
+    }
+    assert total == pytest.approx(0.5 + 0.3 * -0.375 + 2.0 * 2.0)  # the last one is for the log
 
 
 # Gradients -----------------------------------------------------------------------------------
@@ -312,8 +315,8 @@ def test_metrics_are_the_terms_means(params, reference, whole):
 
 def test_nothing_in_a_padding_row_changes_the_gradient(trainer, params, reference, whole):
     batch = jax.tree.map(np.copy, BATCH)
-    batch.sources_Bx2xS[6:] = 17
-    batch.source_masks_Bx2xS[6:] = True
+    batch.sources_BxPxS[6:] = 17
+    batch.source_masks_BxPxS[6:] = True
     batch.targets_BxT[6:] = 23
     batch.correct_B[6:] = True
     state, metrics = trainer.run(params, [batch], reference=reference)
@@ -341,7 +344,7 @@ def test_the_loss_rises_along_the_gradient_by_its_norm(trainer, params, referenc
 def test_in_batch_refuses_accumulation():
     with pytest.raises(UserError, match=r"accumulation.*expected 1, found 2.*pairwise"):
         Trainer(IN_BATCH, descent(), accumulation=2)
-    unused = LossSettings(smoothing=0.0, contrastive="in_batch", contrastive_weight=0.0)
+    unused = Hir(contrastive="in_batch").objective()
     Trainer(unused, descent(), accumulation=2)
 
 
@@ -445,7 +448,7 @@ def test_unknown_optimizer():
 
 # The step ------------------------------------------------------------------------------------
 
-PLAIN = LossSettings(smoothing=0.2)
+PLAIN = Hir(smoothing=0.2).objective()
 
 
 def test_adafactor_learns_and_each_shape_compiles_once(params):
@@ -522,13 +525,13 @@ def test_every_mesh_trains_as_one_device_does(trainer, params, reference, shape)
 
 
 def test_devices_exchange_weights_and_gradients_not_activations(params):
-    settings = LossSettings(smoothing=0.2, contrastive_weight=1.0)
+    settings = Hir(smoothing=0.2, contrastive_weight=1.0).objective()
     mesh = sharding.make_mesh({"data": 1, "fsdp": 8, "tensor": 1})
     sharded = Trainer(settings, descent(), mesh)
     batch = sharded.place(random_batch(64, 64, (32, 8)))
     text = sharded.step.lower(sharded.start(params), batch, KEY, None).compile().as_text()
     weights = sum(leaf.nbytes for leaf in jax.tree.leaves(params))
-    activation = batch.sources_Bx2xS.size * CONFIG.d_model * 4
+    activation = batch.sources_BxPxS.size * CONFIG.d_model * 4
     assert activation > 4 * weights
     # Weights are gathered, and their gradients summed, twice at most.
     assert sum(each.bytes for each in hlo.parse(text).cost.collectives) < 4 * weights
@@ -539,7 +542,7 @@ def test_with_remat_weights_are_gathered_again_for_the_gradient(params):
     gathers = []
     for remat in (False, True):
         config = dataclasses.replace(CONFIG, remat=remat)
-        made = Trainer(LossSettings(smoothing=0.2), descent(), mesh, config)
+        made = Trainer(PLAIN, descent(), mesh, config)
         text = made.step.lower(made.start(params), made.place(random_batch(8)), KEY, None).as_text()
         gathers.append(text.count("sdy.sharding_constraint"))
     split = [x for x in jax.tree.leaves(params) if x.ndim > 1]
@@ -547,9 +550,9 @@ def test_with_remat_weights_are_gathered_again_for_the_gradient(params):
 
 
 def test_a_part_of_an_accumulated_batch_is_compiled_once(params):
-    made = Trainer(LossSettings(smoothing=0.2), descent(), accumulation=4)
+    made = Trainer(PLAIN, descent(), accumulation=4)
     text = made.step.lower(made.start(params), BATCH, KEY, None).as_text()
-    whole = Trainer(LossSettings(smoothing=0.2), descent())
+    whole = Trainer(PLAIN, descent())
     once = whole.step.lower(whole.start(params), BATCH, KEY, None).as_text()
     assert text.count("dot_general") == once.count("dot_general") > 0
 

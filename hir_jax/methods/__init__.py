@@ -1,0 +1,1 @@
+"""What is learned from samples: one file a method, and the frame that they share."""

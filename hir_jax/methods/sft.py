@@ -1,0 +1,48 @@
+"""Supervised fine-tuning, a baseline of the HIR paper (2302.05206): imitation of true answers.
+
+    L = -log π(answer | q)
+
+When: true answers are at hand, as a bound for what samples may teach. It draws none.
+"""
+
+import dataclasses
+from typing import Any, ClassVar, Self
+
+from hir_jax.hindsight import relabel
+from hir_jax.hindsight.relabel import Pair
+from hir_jax.methods.method import ANSWERS, Method, View
+from hir_jax.training import losses
+from hir_jax.training.losses import Terms
+from hir_jax.training.objective import Statistics
+
+
+@dataclasses.dataclass(frozen=True)
+class Sft(Method):
+    """Cross-entropy on the first target of each training question.
+
+    Attributes:
+        smoothing: ε of the cross-entropy.
+    """
+
+    smoothing: float = 0.0
+
+    reads: ClassVar[tuple[str, ...]] = ("loss.smoothing",)
+
+    @classmethod
+    def make(cls, config: Any) -> Self:
+        """By `config.loss`."""
+        return cls(config.loss.smoothing)
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Answers."""
+        return frozenset({ANSWERS})
+
+    def pairs(self, view: View) -> list[Pair]:
+        """One of each question."""
+        return relabel.answer_pairs(view.examples, view.encode, view.eos_id)
+
+    def terms(self, statistics: Statistics) -> Terms:
+        """The cross-entropy."""
+        term = losses.supervised(statistics.own, statistics.weight_BxT, self.smoothing)
+        return {"supervised": term}
