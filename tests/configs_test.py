@@ -69,7 +69,7 @@ def test_every_field_is_read_somewhere():
         if section == "mesh":  # read as shape[axis]
             return name in sharding.AXES
         return (
-            re.search(rf"\b{section or 'config'}\.{name}\b", code)
+            re.search(rf"\b{section or 'config'}\.({name}|to_dict\(\))\B|\b{section or 'config'}\.{name}\b", code)
             # There `config` is config.data.
             or (section == "data" and re.search(rf"\bconfig\.{name}\b", data_code))
         )

@@ -110,7 +110,10 @@ def make_batch(
     def of_tokens(name: str) -> np.ndarray:
         values = np.zeros(targets.shape, np.float32)
         for row, example in zip(values, examples, strict=False):
-            row[: len(example.target)] = example.scalars[name]
+            length, own = len(example.target), example.scalars[name]
+            if len(own) != length:
+                raise ValueError(f"{name}: expected {length} numbers, a token each; found {own}")
+            row[:length] = own
         return values
 
     def of_rows(values: Sequence[float]) -> np.ndarray:

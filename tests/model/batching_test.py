@@ -5,7 +5,7 @@ import pytest
 
 from hir_jax.model import batching
 from hir_jax.model.batching import Buckets
-from hir_jax.training.batch import TWO_PROMPTS, TrainingExample, make_batch, plan_batches
+from hir_jax.training.batch import TWO_PROMPTS, Layout, TrainingExample, make_batch, plan_batches
 
 
 def padded_total(lengths, buckets):
@@ -157,8 +157,24 @@ def test_make_batch_pads_rows_and_masks_what_is_real():
     assert batch.target_mask_BxT.tolist() == [[True, True, False], [True] * 3, [False] * 3]
     assert batch.correct_B.tolist() == [True, False, False]
     assert batch.weight_B.tolist() == [1.0, 0.5, 0.0]
-    kinds = [x.dtype for x in batch]
+    kinds = [x.dtype for x in batch[:-1]]
     assert kinds == [np.int32, np.bool_, np.int32, np.bool_, np.bool_, np.float32]
+    assert batch.scalars == {}
+
+
+def test_make_batch_has_what_its_layout_names_alone():
+    examples = [
+        TrainingExample((5, 1), (7, 1), (9, 8, 1), True, 1.0, {"a": 2.0, "t": (0.5, 1.5, 2.5)}),
+        TrainingExample((5, 1), (7, 1), (9,), True, 1.0, {"a": 3.0, "t": [4.5]}),
+    ]
+    batch = make_batch(examples, 3, (2, 4), Layout(of_rows=("a",), of_tokens=("t",)))
+    assert batch.sources_BxPxS.shape == (3, 1, 2)
+    assert batch.scalars["a"].tolist() == [2.0, 3.0, 0.0]
+    assert batch.scalars["t"].tolist() == [[0.5, 1.5, 2.5, 0], [4.5, 0, 0, 0], [0] * 4]
+    assert {values.dtype for values in batch.scalars.values()} == {np.dtype(np.float32)}
+    short = examples[1]._replace(scalars={"a": 3.0, "t": (4.5, 1.0)})
+    with pytest.raises(ValueError, match="t: expected 1 numbers"):
+        make_batch([short], 3, (2, 4), Layout(of_tokens=("t",)))
 
 
 def test_pad_refuses_a_row_beyond_its_length():

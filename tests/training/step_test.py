@@ -16,7 +16,7 @@ from hir_jax.run import checkpoint
 from hir_jax.training import losses, objective
 from hir_jax.training import step as step_module
 from hir_jax.training.batch import TWO_PROMPTS, TrainingExample, make_batch
-from hir_jax.training.objective import loss_terms, total_loss
+from hir_jax.training.objective import counts_of, loss_terms, total_loss
 from hir_jax.training.optimizer import make_optimizer
 from hir_jax.training.state import init_state, state_shardings
 from hir_jax.training.step import make_step, parts_for
@@ -308,7 +308,8 @@ def test_metrics_are_the_terms_means(params, reference, whole):
     terms = loss_terms(params, BATCH, None, CONFIG, ALL_TERMS, reference)
     assert metrics.keys() == {"loss", "grad_norm", *terms}
     for name, term in terms.items():
-        np.testing.assert_allclose(metrics[name], term.sum / term.weight, rtol=1e-5)
+        count = counts_of(BATCH, "tokens")[term.per]
+        np.testing.assert_allclose(metrics[name], term.sum / count, rtol=1e-5)
     assert all(value.shape == () for value in metrics.values())
     np.testing.assert_allclose(metrics["grad_norm"], optax.tree.norm(gradient), rtol=1e-6)
 

@@ -1,0 +1,148 @@
+"""The frame: what is refused, what is not computed, a user's own method, and the table."""
+
+import dataclasses
+
+import pytest
+
+from configs import common
+from hir_jax.errors import UserError
+from hir_jax.methods import table
+from hir_jax.methods.hir import Hir
+from hir_jax.methods.method import ANSWERS, GROUPS, LOGPROBS, OPPOSITE, REFERENCE, VALUES
+from hir_jax.methods.policy_gradient import PolicyGradient
+from hir_jax.run import models, settings, trainers
+from hir_jax.training.batch import Layout
+from tests import tiny
+
+NEEDS = {
+    "hir": {OPPOSITE},
+    "sft": {ANSWERS},
+    "farl": set(),
+    "raft": set(),
+    "reinforce": set(),
+    "rloo": {GROUPS},
+    "grpo": {GROUPS, LOGPROBS},
+    "ppo": {VALUES, LOGPROBS},
+    "nft": {GROUPS, LOGPROBS},
+    "topr": {LOGPROBS},
+    "w_reinforce": set(),
+    "maxrl": {GROUPS},
+}
+
+
+def config(**changes):
+    made = common.get_config()
+    made.update_from_flattened_dict(changes)
+    return made
+
+
+def method(**changes):
+    return settings.method_of(config(**changes))
+
+
+def test_each_method_needs_what_it_says():
+    assert {name: method(algorithm=name).needs for name in table.METHODS} == NEEDS
+    assert method(**{"algorithm": "rloo", "rloo.clip": True}).needs == {GROUPS, LOGPROBS}
+    ppo = method(**{"algorithm": "ppo", "ppo.kl_coefficient": 0.1})
+    assert ppo.needs == {VALUES, LOGPROBS, REFERENCE}
+    assert method(**{"loss.contrastive_weight": 0.0}).needs == set()
+
+
+@pytest.mark.parametrize("name", table.METHODS)
+def test_each_method_is_sound_as_it_comes(name):
+    made = config(algorithm=name)
+    settings.check(made)
+    found = settings.method_of(made)
+    assert found == settings.method_of(made) and hash(found) == hash(settings.method_of(made))
+
+
+def layout(**changes):
+    made = config(**changes)
+    found = settings.method_of(made)
+    return found.layout(trainers.make_objective(made, found, tiny.one_device()))
+
+
+def test_batches_hold_what_is_needed_alone():
+    assert layout() == Layout(opposite=True)
+    assert layout(**{"loss.contrastive_weight": 0.0}) == Layout()
+    # The divergence from the start is under the prompt that was sampled under.
+    assert layout(**{"loss.contrastive_weight": 0.0, "loss.kl_weight": 0.1}).opposite
+    assert layout(**{"loss.contrastive": "in_batch"}) == Layout()
+    assert layout(algorithm="farl") == layout(algorithm="sft") == Layout()
+    assert layout(**{"algorithm": "farl", "loss.kl_weight": 0.1}) == Layout()
+    assert layout(algorithm="rloo") == Layout(of_rows=("advantage",))
+    grpo = Layout(of_rows=("advantage",), of_tokens=("behaviour",))
+    assert layout(algorithm="grpo") == layout(**{"algorithm": "rloo", "rloo.clip": True}) == grpo
+
+
+def test_averages_are_as_the_methods_papers_have_them():
+    def average(**changes):
+        made = config(**changes)
+        return trainers.make_objective(made, settings.method_of(made), tiny.one_device()).average
+
+    assert average() == average(algorithm="ppo") == "tokens"
+    assert average(algorithm="grpo") == "examples"
+    assert average(**{"algorithm": "grpo", "loss.average": "constant"}) == "constant"
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"algorithm": "grpo", "sample.samples": 1}, "samples: expected 2 or more"),
+        ({"algorithm": "grpo", "sample.top_k": 50}, "top_k and top_p: expected 0"),
+        ({"algorithm": "topr", "sample.top_p": 0.9}, "ratio.behaviour=drawn"),
+        ({"algorithm": "ppo", "ppo.kl_target": 1.0}, "kl_coefficient: expected above 0"),
+        (
+            {"algorithm": "ppo", "ppo.kl_coefficient": 0.1, "ratio.behaviour": "drawn"},
+            "Use loss.kl_weight",
+        ),
+        ({"algorithm": "sft", "sample.kl_to_start": True}, "draws no samples"),
+        ({"algorithm": "grpo", "ratio.behaviour": "exact"}, "behaviour: expected one of whole"),
+        ({"algorithm": "absent"}, "algorithm: expected one of hir"),
+        ({"algorithm": "tests.absent:Method"}, "importing 'tests.absent' failed"),
+        ({"algorithm": "tests.methods.frame_test:NEEDS"}, "to be a class made from"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_is_loaded(changes, says):
+    with pytest.raises(UserError, match=says):
+        settings.check(config(**changes))
+
+
+def test_what_may_be_is_not_refused():
+    drawn = {"ratio.behaviour": "drawn", "sample.top_k": 50, "sample.top_p": 0.9}
+    for name in ("grpo", "topr", "nft", "ppo"):
+        settings.check(config(algorithm=name, **drawn))
+    settings.check(config(**{"algorithm": "rloo", "sample.top_k": 50}))
+    settings.check(config(**{"algorithm": "topr", "sample.samples": 1}))
+
+
+def test_all_tokens_are_drawn_from_where_ratios_are_of_the_whole_policy():
+    assert models.top_k(config()) == models.top_k(config(algorithm="rloo")) == 50
+    assert models.top_k(config(algorithm="grpo")) == 0
+    assert models.top_k(config(**{"algorithm": "grpo", "ratio.behaviour": "drawn"})) == 50
+    assert models.top_k(config(**{"sample.top_k": 7})) == 7
+
+
+def test_fields_of_other_methods_are_refused():
+    with pytest.raises(UserError) as e:
+        settings.check_given(
+            config(algorithm="grpo"), {"grpo.skip_flat", "ppo.trace", "loss.smoothing"}
+        )
+    assert len(str(e.value).splitlines()) == 3
+    settings.check_given(config(algorithm="grpo"), {"grpo.skip_flat", "ratio.clip_low"})
+
+
+@dataclasses.dataclass(frozen=True)
+class Optimist(PolicyGradient):
+    """A user's own."""
+
+    def advantages(self, samples):
+        return [2 * s.reward for s in samples]
+
+
+def test_a_users_own_method_is_found_by_its_path():
+    made = config(algorithm="tests.methods.frame_test:Optimist")
+    settings.check(made)
+    assert settings.method_of(made) == Optimist()
+    assert table.resolve("raft") is table.resolve("farl")
+    assert table.resolve("hir") is Hir
