@@ -14,8 +14,13 @@ def get_config() -> ml_collections.ConfigDict:
     config.iterations = 10  # N: rounds of sampling and training
     # auto (choice where there are options, else exact) | exact | choice | number | list | math |
     # reference | chrf:0.6 | bleu:0.3 (likeness needed) | package.module:function | final, or final:
-    # before any of these, as in final:number, for the answer that a longer text comes to
+    # before any of these, as in final:number, for the answer that a longer text comes to; several
+    # with commas between judge together
     config.verifier = "auto"
+
+    config.reward = reward = ml_collections.ConfigDict()
+    reward.threshold = 0.5  # of what a verifier gives, 0 to 1: from here on an output is right
+    reward.weights = ()  # of the rewards of several verifiers, in their order; () = all the same
 
     config.model = model = ml_collections.ConfigDict()
     model.path = ""  # Hugging Face folder, or hub name such as google/flan-t5-base

@@ -69,7 +69,8 @@ def test_every_field_is_read_somewhere():
         if section == "mesh":  # read as shape[axis]
             return name in sharding.AXES
         return (
-            re.search(rf"\b{section or 'config'}\.({name}|to_dict\(\))\B|\b{section or 'config'}\.{name}\b", code)
+            re.search(rf"\b{section or 'config'}\.{name}\b", code)
+            or re.search(rf"\*\*config\.{section}\.to_dict\(\)", code)  # by a dataclass
             # There `config` is config.data.
             or (section == "data" and re.search(rf"\bconfig\.{name}\b", data_code))
         )
@@ -98,6 +99,7 @@ def test_a_runs_own_config_is_read_from_its_workdir(tmp_path):
     config = common.get_config()
     config.data.seed = 7
     config.loss.contrastive_smoothing = 0.1
+    config.verifier, config.reward.weights = "exact,number", (0.8, 0.2)
     (tmp_path / "config.json").write_text(config.to_json_best_effort())
     assert workdir.get_config(str(tmp_path)) == config
     # As an earlier version wrote it, without a field that there is now.
@@ -182,6 +184,32 @@ def test_settings_lists_every_fault_at_once():
         "  config.loss.smoothing: expected 0 to 1; found nan",
         "  config.loss.contrastive_smoothing: expected 0 to 1; found 1.5",
     ]
+
+
+def test_faulty_rewards_are_refused_before_anything_is_loaded():
+    config = common.get_config()
+    config.verifier, config.reward.weights = "exact,my_checks:short", (0.8, 0.2)
+    settings.check(config)  # asks no module
+    config.reward.threshold, config.reward.weights = 0.0, (0.8, -0.2, 1.0)
+    with pytest.raises(UserError) as e:
+        settings.check(config)
+    assert str(e.value).splitlines()[1:] == [
+        "  config.reward.threshold: expected above 0 and at most 1; found 0.0",
+        "  config.reward.weights: expected (), or for each of exact, my_checks:short a number "
+        "above 0; found (0.8, -0.2, 1.0)",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("flag", "weights"), [("(0.8, 0.2)", (0.8, 0.2)), ("3,1", (3, 1)), ("2", (2,)), ("()", ())]
+)
+def test_weights_are_a_flag(flag, weights, monkeypatch):
+    given = [f"--config.reward.weights={flag}", "--config.reward.threshold=1"]
+    monkeypatch.setattr("sys.argv", ["main.py", *given])
+    values = flags.FlagValues()
+    loaded = config_flags.DEFINE_config_file("config", None, flag_values=values)
+    values(["main.py", f"--config={ROOT / 'configs' / 'common.py'}", *given])
+    assert (loaded.value.reward.weights, loaded.value.reward.threshold) == (weights, 1.0)
 
 
 def test_a_share_of_right_pairs_is_of_hir_alone():

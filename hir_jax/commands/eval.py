@@ -24,7 +24,7 @@ def evaluate_policy(
     model, name = load_policy(config, workdir)
     questions = load_questions(config, model.codec)
     if workdir and not transfer:
-        ours = identity.of_questions(model.codec, questions, config.verifier)
+        ours = identity.of_questions(model.codec, questions, config)
         mend = "Leave out the flags that change it, or judge the run by it with --transfer."
         identity.check(pathlib.Path(workdir), ours, mend)
     split = config.evaluate.split

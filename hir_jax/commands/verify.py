@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+from typing import Any
 
 import ml_collections
 
@@ -12,26 +13,35 @@ from hir_jax.data.files import raise_faults, read_text
 from hir_jax.hindsight import verify
 from hir_jax.run import settings
 
-_GIVEN_BACK = ("correct", "parsed", "read")
+_GIVEN_BACK = ("correct", "parsed", "read", "reward", "facts", "rewards")
 
 
 def verify_file(config: ml_collections.ConfigDict, source: str, output: str) -> None:
     """Judges each line of `source` by `config.verifier`; one line each, in order, to `output`.
 
     A line has a question as in `data.jsonl`, with "answer" or "answers" and "options" if it has
-    any, and an "output". It comes back with "correct", "parsed" and "read", what was taken for the
-    answer. No model is loaded.
+    any, and an "output". It comes back with "correct", "parsed", "read" (what was taken for the
+    answer) and "reward"; with "facts", where the verifier names some, and with "rewards", each
+    one's own, where several judge. No model is loaded.
     """
     settings.check(config)
-    verifier = verify.resolve(config.verifier)
+    reward = config.reward
+    verifier = verify.resolve(config.verifier, reward.threshold, reward.weights)
     check_output(output)
     records = read_jsonl(source, all_of=("question", "output"))
     examples = _examples(source, [line for line, _ in records])
     with open_output(output) as out:
         for (_, record), example in zip(records, examples, strict=True):
-            verdict = verifier(record["output"], example)
-            result = {name: getattr(verdict, name) for name in _GIVEN_BACK}
-            out.write(json.dumps(record | result, ensure_ascii=False) + "\n")
+            given = {name: value for name, value in record.items() if name not in _GIVEN_BACK}
+            result = given | _fields(verifier(record["output"], example))
+            out.write(json.dumps(result, ensure_ascii=False) + "\n")
+
+
+def _fields(verdict: verify.Verdict) -> dict[str, Any]:
+    """A verdict, under the names that a run's samples have."""
+    decided = {name: getattr(verdict, name) for name in ("correct", "parsed", "read", "reward")}
+    named = {"facts": verdict.facts, "rewards": verdict.parts}
+    return decided | {name: dict(values) for name, values in named.items() if values}
 
 
 def _examples(source: str, numbers: list[int]) -> list[Example]:

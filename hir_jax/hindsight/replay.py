@@ -11,7 +11,7 @@ mostly. Counts (dedup "count") or a set share of right pairs mend that; the log 
 import collections
 import dataclasses
 import math
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -141,19 +141,71 @@ def pairs_summary(pairs: Sequence[Pair]) -> dict[str, float]:
 def summary(samples: Sequence[Sample]) -> dict[str, float]:
     """Figures for the log, of the buffer or of freshly drawn samples; shares of nothing are 0.
 
+    A group is what was drawn for one question in one iteration: R samples, or what is left of them.
+
     Returns:
         size: the number of samples.
         questions: the number of distinct questions.
         correct: the share with a right answer.
         parsed: the share that could be read as an answer.
         repeated: the share that repeats the text of another sample of the same question.
+        reward, reward_std: mean and standard deviation of the reward.
+        tokens_mean, tokens_max: length of an output, its EOS included.
+        all_right, all_wrong: the share of groups all of whose samples are right, or wrong.
+        pass@1, pass@2, pass@4, ... up to the largest group: the chance that one of k samples is
+            right, `pass_at`; the mean over groups of at least k.
+        reward_NAME: where several verifiers judge, the mean reward of the one of that name.
+        fact_NAME: the share of which the fact of that name holds.
     """
     size = len(samples)
     distinct = len({_identity(sample, "all") for sample in samples})
+    rewards = np.array([sample.reward for sample in samples] or [0.0])
+    lengths = [len(sample.tokens) for sample in samples]
+    groups = _groups(samples)
     return {
         "size": size,
         "questions": len({sample.example_id for sample in samples}),
         "correct": sum(sample.correct for sample in samples) / max(size, 1),
         "parsed": sum(sample.parsed for sample in samples) / max(size, 1),
         "repeated": (size - distinct) / max(size, 1),
+        "reward": float(rewards.mean()),
+        "reward_std": float(rewards.std()),
+        "tokens_mean": sum(lengths) / max(size, 1),
+        "tokens_max": max(lengths, default=0),
+        "all_right": sum(right == n for n, right in groups) / max(len(groups), 1),
+        "all_wrong": sum(right == 0 for _, right in groups) / max(len(groups), 1),
+        **_passes(groups),
+        **_means("reward", [sample.rewards for sample in samples]),
+        **_means("fact", [sample.facts for sample in samples]),
     }
+
+
+def pass_at(k: int, n: int, right: int) -> float:
+    """The chance that k of n samples, of which so many are right, have a right one among them.
+
+    So of all policies that give n samples it is an unbiased estimate of the chance that one of k is
+    right (Chen et al. 2021, arXiv 2107.03374). n must be at least k.
+    """
+    return 1 - math.comb(n - right, k) / math.comb(n, k)
+
+
+def _groups(samples: Iterable[Sample]) -> list[tuple[int, int]]:
+    """Of each question in each iteration the number of samples, and how many are right."""
+    verdicts = collections.defaultdict(list)
+    for sample in samples:
+        verdicts[sample.example_id, sample.iteration].append(sample.correct)
+    return [(len(own), sum(own)) for own in verdicts.values()]
+
+
+def _passes(groups: Sequence[tuple[int, int]]) -> dict[str, float]:
+    found, k = {}, 1
+    while of_k := [pass_at(k, n, right) for n, right in groups if n >= k]:
+        found[f"pass@{k}"] = sum(of_k) / len(of_k)
+        k *= 2
+    return found
+
+
+def _means(kind: str, named: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The mean under each name; where it is absent, it is 0."""
+    names = sorted(set().union(*named))
+    return {f"{kind}_{name}": sum(n.get(name, 0) for n in named) / len(named) for name in names}

@@ -1,4 +1,4 @@
-"""Verifiers by name: is an output a right answer to its example, and could it be read at all?
+"""Verifiers by name: how good an answer is an output to its example, and could it be read at all?
 
 The kinds are in `hir_jax.hindsight.verifiers`. The rule for all: a verifier may say that it cannot
 read an output; it never reads a part of an answer as the answer.
@@ -6,12 +6,12 @@ read an output; it never reads a part of an answer as the answer.
 
 import functools
 import importlib
-from collections.abc import Callable
-
-import numpy as np
+import math
+from collections.abc import Callable, Iterable, Sequence
 
 from hir_jax.data.example import Example
 from hir_jax.errors import UserError
+from hir_jax.hindsight import reward
 from hir_jax.hindsight.verifiers import similarity, symbolic
 from hir_jax.hindsight.verifiers.choice import choice
 from hir_jax.hindsight.verifiers.final import final, judged_by
@@ -19,7 +19,8 @@ from hir_jax.hindsight.verifiers.number import number
 from hir_jax.hindsight.verifiers.texts import exact, ordered_list, reference
 from hir_jax.hindsight.verifiers.verdict import UNREADABLE, Verdict, Verifier
 
-__all__ = ["BUILT_IN", "UNREADABLE", "Verdict", "Verifier", "auto", "module_of", "resolve"]
+__all__ = ["BUILT_IN", "UNREADABLE", "Verdict", "Verifier", "auto", "check_suits", "faults"]
+__all__ += ["is_built_in", "module_of", "names", "resolve"]
 
 
 def auto(output: str, example: Example) -> Verdict:
@@ -39,26 +40,86 @@ BUILT_IN: dict[str, Verifier] = {
 _SPELLINGS = f"{', '.join(BUILT_IN)}, math, final:NAME, chrf:THRESHOLD, bleu:THRESHOLD"
 
 
+def names(verifier: str) -> list[str]:
+    """The names in `config.verifier`: one, or several with commas between."""
+    return [name.strip() for name in verifier.split(",") if name.strip()] or [verifier]
+
+
 def module_of(name: str) -> str:
-    """The user's module that a verifier comes from; '' for one of ours."""
-    name = name.removeprefix("final:")
-    head = name.partition(":")[0]
+    """The user's module that a verifier, by one name, comes from; '' for one of ours."""
+    head, _, rest = name.partition(":")
+    if head == "final":
+        return module_of(rest) if rest else ""
     return "" if head in (*BUILT_IN, "math", *similarity.METRICS) else head
 
 
-def resolve(name: str) -> Verifier:
-    """The verifier of a name.
+def is_built_in(verifier: Verifier) -> bool:
+    """Whether all of it is ours, and so looks at an example's options and answers alone."""
+    if isinstance(verifier, reward.Judge):
+        return not any(map(module_of, verifier.verifiers))
+    return verifier in BUILT_IN.values()
+
+
+def check_suits(name: str, examples: Iterable[Example]) -> None:
+    """Raises UserError if one of ours, by `config.verifier`, does not suit one of the examples.
+
+    The user's own are not asked: they may be slow.
+    """
+    ours = [_named(one) for one in names(name) if not module_of(one)]
+    for example in examples:
+        for verifier in ours:
+            verifier("", example)
+
+
+def resolve(name: str, threshold: float = 0.5, weights: Sequence[float] = ()) -> Verifier:
+    """The verifier of a name, or of several with commas between, as in "exact,my_checks:short".
 
     - one of `BUILT_IN`;
     - "math": `symbolic.math`; "chrf:0.6" or "bleu:0.3": `similarity.like` with that threshold;
     - "final:NAME": the verifier NAME on the answer taken out of a longer text, `final.take`;
-    - "package.module:function": the user's own. It takes (output, example) and returns a bool,
-      which counts as parsed, or a `Verdict`. The verifier returned here raises UserError where it
-      gives anything else or fails.
+    - "package.module:function": the user's own. It takes (output, example) and returns a bool, a
+      reward from 0 to 1, either of which counts as parsed, or a `Verdict`. The verifier returned
+      here raises UserError where it gives anything else or fails.
+
+    Several judge together: the reward is the weighted mean of theirs, exactly 1.0 where all give
+    1.0, `parsed` and `read` are the first one's, facts come from all, and `Verdict.parts` has each
+    one's reward. Every verdict's `correct` is decided here: the reward is at least the threshold.
+
+    Args:
+        name: `config.verifier`.
+        threshold: `config.reward.threshold`, above 0 and at most 1.
+        weights: `config.reward.weights`, one for each name; () weighs all the same.
 
     Raises:
-        UserError: no such built-in, module, function or package; a faulty threshold.
+        UserError: no such built-in, module, function or package; a name given twice; a faulty
+            threshold or faulty weights.
     """
+    found = faults(name, threshold, weights)
+    if found:
+        raise UserError(f"Faulty reward: {'; '.join(found)}.")
+    verifiers = {one: _named(one) for one in names(name)}
+    if len(verifiers) == 1 and name.strip() in BUILT_IN:
+        return BUILT_IN[name.strip()]  # says right or wrong, at any threshold
+    return reward.Judge(verifiers, tuple(weights) or (1,) * len(verifiers), threshold)
+
+
+def faults(name: str, threshold: float, weights: Sequence[float]) -> list[str]:
+    """What is wrong with the names and values that `resolve` takes, by the fields of the config."""
+    given, found = names(name), []
+    if len(set(given)) < len(given):
+        found.append(f"verifier: expected each name once; found {name!r}")
+    if not 0 < threshold <= 1:
+        found.append(f"reward.threshold: expected above 0 and at most 1; found {threshold!r}")
+    positive = all(type(w) in (int, float) and 0 < w < math.inf for w in weights)
+    if weights and not (positive and len(weights) == len(given)):
+        found.append(
+            f"reward.weights: expected (), or for each of {', '.join(given)} a number above 0; "
+            f"found {tuple(weights)!r}"
+        )
+    return found
+
+
+def _named(name: str) -> Verifier:
     if name in BUILT_IN:
         return BUILT_IN[name]
     head, colon, rest = name.partition(":")
@@ -67,7 +128,7 @@ def resolve(name: str) -> Verifier:
     if head in similarity.METRICS:
         return similarity.like(head, _threshold(name, rest))
     if head == "final":
-        return judged_by(resolve(rest))
+        return judged_by(_named(rest))
     return _users(name)
 
 
@@ -117,11 +178,10 @@ def _call_users(name: str, function: Callable, output: str, example: Example) ->
             f"Verifier {name!r} raised {type(error).__name__}: {error}, for example "
             f"{example.id!r} and the output {output!r}. It must return a verdict for any text."
         ) from error
-    if isinstance(result, Verdict):
-        return result
-    if isinstance(result, bool | np.bool_):
-        return Verdict(bool(result), parsed=True)
-    raise UserError(
-        f"Verifier {name!r} must return a bool or a hir_jax.hindsight.verify.Verdict; it returned "
-        f"{result!r} of type {type(result).__name__}, for example {example.id!r}."
-    )
+    try:
+        return reward.checked(result)
+    except ValueError as error:
+        raise UserError(
+            f"Verifier {name!r} must return {error}, for example {example.id!r} and the output "
+            f"{output!r}."
+        ) from None

@@ -11,6 +11,8 @@ import pathlib
 import sys
 from typing import Any
 
+import ml_collections
+
 from hir_jax.devices import processes
 from hir_jax.errors import UserError
 from hir_jax.hindsight import verify
@@ -29,25 +31,36 @@ MEANING = {
     "dev": "the development questions, in their order",
     "test": "the test questions, in their order",
     "prompts": "the questions' tokens under both instructions",
-    "verifier": "the source of the verifier",
+    "verifier": "the source of the verifier, or what of its reward is right",
 }
 
 
-def of_run(model: Model, questions: Questions, verifier: str) -> dict[str, str]:
+def of_run(model: Model, questions: Questions, config: ml_collections.ConfigDict) -> dict[str, str]:
     """The digests of all that decides what a run computes, besides its config."""
     weights = checkpoint.checksums(checkpoint.flatten(model.params))
-    return {"weights": _digest(weights)} | of_questions(model.codec, questions, verifier)
+    return {"weights": _digest(weights)} | of_questions(model.codec, questions, config)
 
 
-def of_questions(codec: Codec, questions: Questions, verifier: str) -> dict[str, str]:
-    """Of what is asked, and how it is judged; `verifier` is the name in the config."""
+def of_questions(
+    codec: Codec, questions: Questions, config: ml_collections.ConfigDict
+) -> dict[str, str]:
+    """Of what is asked, and how it is judged."""
     table = questions.prompts
     return {
         "tokenizer": _digest(sorted(codec.tokenizer.get_vocab().items())),
         **{side: _digest(examples) for side, examples in questions.splits._asdict().items()},
         "prompts": _digest([sorted(table.correct.items()), sorted(table.wrong.items())]),
-        "verifier": _digest(_source(verifier)),
+        "verifier": _digest(_judging(config)),
     }
+
+
+def _judging(config: ml_collections.ConfigDict) -> Any:
+    """All that decides a verdict."""
+    names = verify.names(config.verifier)
+    if len(names) == 1 and not verify.module_of(names[0]):
+        return names[0]  # says right or wrong, at any threshold
+    sources = [(name, _source(name)) for name in names]
+    return sources, config.reward.threshold, tuple(config.reward.weights)
 
 
 def _source(verifier: str) -> str:

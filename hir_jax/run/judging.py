@@ -1,6 +1,7 @@
 """Verdicts on many outputs, shared out among processes."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from hir_jax.data.example import Example
 from hir_jax.devices import processes
@@ -18,10 +19,11 @@ def judge(
     pairs = zip(examples, texts, strict=True)
     outputs = [(text, example) for example, own in pairs for text in own]
 
-    def verdict(output: tuple[str | None, Example]) -> tuple[bool, bool, str]:
+    def verdict(output: tuple[str | None, Example]) -> tuple[Any, ...]:
         text, example = output
         found = UNREADABLE if text is None else verifier(text, example)
-        return bool(found.correct), bool(found.parsed), str(found.read)
+        decided = bool(found.correct), bool(found.parsed), str(found.read), float(found.reward)
+        return *decided, dict(found.facts), dict(found.parts)
 
     verdicts = iter(processes.shared_out(outputs, verdict))
     return [[Verdict(*next(verdicts)) for _ in own] for own in texts]

@@ -84,7 +84,7 @@ class Job:
         self.codec, self.mesh, self.model_config = model.codec, model.mesh, model.config
         self.questions = load_questions(config, self.codec)
         self._check_splits()
-        identity.claim(self.workdir, identity.of_run(model, self.questions, config.verifier))
+        identity.claim(self.workdir, identity.of_run(model, self.questions, config))
         workdirs.record(workdir, config)
         self.sampler = models.make_sampler(config, model, self.questions.buckets.source)
         self.training = trainers.make_training(config, model)
@@ -271,6 +271,9 @@ class Job:
                 logprob=output.logprob,
                 iteration=iteration,
                 read=verdict.read,
+                reward=verdict.reward,
+                facts=verdict.facts,
+                rewards=verdict.parts,
                 logprobs=output.logprobs,
             )
             for example, *parts in zip(examples, outputs, texts, verdicts, strict=True)

@@ -4,6 +4,7 @@ import json
 import math
 import os
 import pathlib
+import re
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -27,7 +28,8 @@ class MetricsWriter:
 
     `metrics.jsonl` holds only what a rerun repeats, so that a run that was killed and resumed
     leaves the same bytes as one never stopped. Wall-clock times go to `timings.jsonl`.
-    TensorBoard's tags are "<phase>/<name>" where the values have a "phase", else "<name>".
+    TensorBoard's tags are "<phase>/<name>" where the values have a "phase", else "<name>", with
+    "_" for what it has no tags with: "pass_2" for "pass@2".
     """
 
     def __init__(self, workdir: str | os.PathLike[str], position: int | None = None) -> None:
@@ -83,7 +85,8 @@ class MetricsWriter:
         group = f"{values['phase']}/" if "phase" in values else ""
         for name, value in values.items():
             if not isinstance(value, str):
-                self._events.add_scalar(group + name, value, step)
+                tag = re.sub(r"[^-/\w.]", "_", group + name)
+                self._events.add_scalar(tag, value, step)
 
 
 class NoWriter:

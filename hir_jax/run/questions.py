@@ -47,13 +47,12 @@ def load_questions(config: ml_collections.ConfigDict, codec: Codec) -> Questions
         UserError: the data is at fault, two sides have a prompt in common, a prompt or (for sft) an
             answer is too long, or an answer cannot be written.
     """
-    verifier = verify.resolve(config.verifier)
+    reward = config.reward
+    verifier = verify.resolve(config.verifier, reward.threshold, reward.weights)
     splits = data.load(config.data)
     instructions = Instructions(config.instruction.correct, config.instruction.wrong)
     every = [example for split in splits for example in split]
-    if not verify.module_of(config.verifier):
-        for example in every:
-            verifier("", example)  # one that does not suit the questions says so now
+    verify.check_suits(config.verifier, every)
     table = PromptTable.build(codec, every, instructions)
     lengths = {example.id: table.length(example.id) for example in every}
     dropped = prompts.check_lengths(lengths, config.data.max_source_tokens, config.data.too_long)

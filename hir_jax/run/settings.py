@@ -7,7 +7,7 @@ from typing import Any
 import ml_collections
 
 from hir_jax.errors import UserError
-from hir_jax.hindsight import relabel, replay
+from hir_jax.hindsight import relabel, replay, verify
 from hir_jax.methods import hir, ratios, reinforce, table
 from hir_jax.methods.method import ANSWERS, GROUPS, Method
 from hir_jax.training import objective
@@ -139,6 +139,9 @@ def check(config: ml_collections.ConfigDict) -> None:
             value = operator.attrgetter(name)(config)
             # None stands for a default that another field gives; NaN fits no bounds.
             expect(name, value, value is None or low <= value <= high, expected)
+    reward = config.reward
+    found = verify.faults(config.verifier, reward.threshold, reward.weights)
+    faults += [f"config.{fault}" for fault in found]
     if not faults:  # a method is made of fields that are sound
         faults = _faults_of_method(config)
     if faults:

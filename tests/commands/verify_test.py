@@ -4,13 +4,15 @@ import pytest
 
 from hir_jax.commands.verify import verify_file
 from hir_jax.errors import UserError
+from hir_jax.hindsight.verify import Verdict
 from tests import tiny
 
 
-def judged(folder, *records, verifier="final"):
+def judged(folder, *records, verifier="final", **changes):
     source = folder / "outputs.jsonl"
     source.write_text("".join(json.dumps(record) + "\n" for record in records))
-    verify_file(tiny.config(verifier=verifier), str(source), str(folder / "verdicts.jsonl"))
+    config = tiny.config(verifier=verifier, **changes)
+    verify_file(config, str(source), str(folder / "verdicts.jsonl"))
     lines = (folder / "verdicts.jsonl").read_text(encoding="utf-8").splitlines()
     return [json.loads(line) for line in lines]
 
@@ -39,6 +41,48 @@ def test_lines_come_back_with_verdicts_in_order(tmp_path):
 def test_the_configs_verifier_judges(tmp_path):
     record = {"question": "Half of 3?", "answer": 1.50, "output": "three halves"}
     assert judged(tmp_path, record, verifier="number")[0]["correct"]
+
+
+def test_right_and_wrong_have_rewards_too(tmp_path):
+    found = judged(tmp_path, *({"question": "?", "answer": 2, "output": o} for o in ("2", "3")))
+    assert [line["reward"] for line in found] == [1.0, 0.0]
+    assert not any(line.keys() & {"facts", "rewards"} for line in found)
+
+
+def test_rewards_facts_and_each_verifiers_own_reward(tmp_path):
+    name = "tests.commands.verify_test:graded"
+    records = [{"question": "Who?", "answer": "Ada", "output": o} for o in ("Ada", "Eve", "")]
+    changes = {"reward.weights": (1, 3), "reward.threshold": 0.75}
+    found = judged(tmp_path, *records, verifier=f"exact,{name}", **changes)
+    keys = ("correct", "parsed", "read", "reward", "facts", "rewards")
+    assert [{key: line[key] for key in keys} for line in found] == [
+        {
+            "correct": right,
+            "parsed": output != "",
+            "read": output,
+            "reward": reward,
+            "facts": {"short": True},
+            "rewards": {"exact": exact, name: own},
+        }
+        for output, right, reward, exact, own in (
+            ("Ada", True, 1.0, 1.0, 1.0),
+            ("Eve", True, 0.75, 0.0, 1.0),
+            ("", False, 0.375, 0.0, 0.5),
+        )
+    ]
+    # Judged again otherwise, nothing of the former verdict stays.
+    (tmp_path / "again").mkdir()
+    again = judged(tmp_path / "again", *found, verifier="exact")
+    assert [line.keys() & {"facts", "rewards"} for line in again] == [set()] * 3
+    assert [(line["correct"], line["reward"]) for line in again] == [
+        (True, 1.0),
+        (False, 0.0),
+        (False, 0.0),
+    ]
+
+
+def graded(output, example):
+    return Verdict(reward=1.0 if output else 0.5, facts={"short": len(output) < 9})
 
 
 @pytest.mark.parametrize(

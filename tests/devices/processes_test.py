@@ -357,24 +357,28 @@ def second_of_three(monkeypatch):
     return answer
 
 
+RIGHT = [True, True, "d", 1.0, {}, {}]
+
+
 def test_a_share_is_every_third_verdict(second_of_three):
     given = second_of_three(
         [
-            {"done": [[True, True, "a"], [True, True, "d"]], "fault": None},
-            {"done": [[False, False, ""]], "fault": None},
+            {"done": [[True, True, "a", 0.7, {"short": True}, {"x": 0.7}], RIGHT], "fault": None},
+            {"done": [[False, False, "", 0.0, {}, {}]], "fault": None},
         ]
     )
     judged = []
 
     def verifier(text, example):
         judged.append((text, example))
-        return verify.Verdict(False, True, text)
+        return verify.Verdict(False, True, text, np.float64(0.1), {"short": False})
 
     verdicts = judge(verifier, ["x", "y"], [["a", "b"], ["c", "d"]])
     assert judged == [("b", "x")]
-    assert given == [{"done": [(False, True, "b")], "fault": None}]
-    yes, no = verify.Verdict(True, True), verify.Verdict(False, False)
-    assert verdicts == [[yes, verify.Verdict(False, True)], [no, yes]]
+    assert given == [{"done": [(False, True, "b", 0.1, {"short": False}, {})], "fault": None}]
+    first = verify.Verdict(True, reward=0.7, facts={"short": True}, parts={"x": 0.7})
+    second = verify.Verdict(False, reward=0.1, facts={"short": False})
+    assert verdicts == [[first, second], [verify.UNREADABLE, verify.Verdict(True)]]
     assert [[verdict.read for verdict in own] for own in verdicts] == [["a", "b"], ["", "d"]]
 
 

@@ -202,14 +202,64 @@ def test_summary():
         sample(1, "r", 0, "x", parsed=False),
         sample(1, "r", 1, "y", parsed=False),
     ]
-    assert replay.summary(samples) == {
+    found = replay.summary(samples)
+    assert found == {
         "size": 5,
         "questions": 2,
         "correct": 0.6,
         "parsed": 0.6,
         "repeated": 0.4,
+        "reward": pytest.approx(0.6),
+        "reward_std": pytest.approx(0.24**0.5),
+        "tokens_mean": 2,
+        "tokens_max": 2,
+        "all_right": pytest.approx(2 / 3),  # of q in each of two iterations, and r
+        "all_wrong": pytest.approx(1 / 3),
+        "pass@1": pytest.approx(2 / 3),
+        "pass@2": 0.5,  # of the two groups of two
     }
-    assert replay.summary(()) == dict.fromkeys(replay.summary(samples), 0)
+    nothing = replay.summary(())
+    assert nothing == dict.fromkeys(nothing, 0)
+    assert list(nothing) == [name for name in found if not name.startswith("pass")]
+
+
+def test_summary_of_graded_samples():
+    made = [
+        ((2, 1), 1.0, {"short": True}, {"exact": 1.0, "my:f": 1.0}),
+        ((2, 3, 4, 1), 0.5, {"short": False}, {"exact": 0.0, "my:f": 1.0}),
+        ((2, 3, 1), 0.5, {"short": True}, {"exact": 1.0, "my:f": 0.0}),
+        ((1,), 0.0, {}, {}),  # one that could not be read: no verifier was asked
+    ]
+    samples = [
+        dataclasses.replace(
+            sample(1, "q", index, str(index), correct=reward >= 0.5),
+            tokens=tokens,
+            reward=reward,
+            facts=facts,
+            rewards=rewards,
+        )
+        for index, (tokens, reward, facts, rewards) in enumerate(made)
+    ]
+    found = replay.summary(samples)
+    assert (found["reward"], found["reward_std"]) == (0.5, pytest.approx(0.125**0.5))
+    assert (found["tokens_mean"], found["tokens_max"]) == (2.5, 4)
+    assert (found["reward_exact"], found["reward_my:f"], found["fact_short"]) == (0.5, 0.5, 0.5)
+    assert (found["all_right"], found["all_wrong"]) == (0, 0)
+    assert [found[f"pass@{k}"] for k in (1, 2, 4)] == [0.75, 1, 1]
+    assert "pass@3" not in found and "pass@8" not in found
+
+
+@pytest.mark.parametrize(("n", "right"), [(1, 0), (1, 1), (4, 1), (5, 2), (6, 0), (6, 6)])
+def test_pass_at_k_is_that_of_all_choices_of_k(n, right):
+    verdicts = [True] * right + [False] * (n - right)
+    for k in range(1, n + 1):
+        chosen = [any(part) for part in itertools.combinations(verdicts, k)]
+        assert replay.pass_at(k, n, right) == pytest.approx(np.mean(chosen))
+
+
+def test_pass_at_k_of_very_many():
+    assert replay.pass_at(1024, 4096, 1) == pytest.approx(0.25)
+    assert replay.pass_at(1, 4096, 4096) == 1.0
 
 
 def test_bad_settings():

@@ -312,13 +312,13 @@ def test_resolve_puts_final_before_the_users_function(users_module):
 def test_resolve_wraps_what_goes_wrong_in_the_users_function(users_module):
     users_module(
         "def raises(output, example): raise KeyError('gold')\n"
-        "def scores(output, example): return 0.5\n"
+        "def says(output, example): return 'yes'\n"
     )
     with pytest.raises(UserError, match=r"my_checks:raises.*KeyError.*'t/0'.*'out'") as caught:
         verify.resolve("my_checks:raises")("out", free("blue"))
     assert isinstance(caught.value.__cause__, KeyError)
-    with pytest.raises(UserError, match=r"my_checks:scores.*0\.5 of type float.*'t/0'"):
-        verify.resolve("my_checks:scores")("out", free("blue"))
+    with pytest.raises(UserError, match=r"my_checks:says.*'yes' of type str.*'t/0'.*'out'"):
+        verify.resolve("my_checks:says")("out", free("blue"))
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from hir_jax.hindsight import verify
 from hir_jax.hindsight.verifiers import texts
 from hir_jax.run import constant
 from hir_jax.run.constant import Constant, best_constant
+from hir_jax.run.judging import judge
 
 
 def free(name, *answers):
@@ -128,6 +129,40 @@ def test_a_built_in_verifier_judges_questions_with_the_same_answers_once(monkeyp
     # A verifier of the user's may look at the question.
     best_constant(examples, lambda output, e: verify.exact(output, e))
     assert len(judged) == 92
+
+
+@pytest.mark.parametrize("name", ["final:exact", "math", "chrf:0.6", "exact,final"])
+def test_all_that_is_ours_looks_at_answers_alone(name):
+    """Else 9,000 questions of two answers would take 18,000 verdicts."""
+    needed = {"math": "math_verify", "chrf:0.6": "sacrebleu"}.get(name)
+    if needed:
+        pytest.importorskip(needed)
+    examples = tuple(free(str(i), "2" if i % 3 else "3") for i in range(9000))
+    judged = []
+
+    def counted(verifier, examples, texts):
+        judged.extend(examples)
+        return judge(verifier, examples, texts)
+
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(constant, "judge", counted)
+        found = best_constant(examples, verify.resolve(name))
+    assert (found.text, found.accuracy) == ("2", pytest.approx(2 / 3))
+    assert len(judged) == 2
+
+
+def test_a_constant_is_right_from_the_threshold_on():
+    examples = [free(str(i), word) for i, word in enumerate(("a", "bb", "cccc"))]
+    name = "tests.run.constant_test:share"
+    for threshold, text, accuracy in ((0.5, "bb", 1.0), (0.51, "a", 1 / 3)):
+        found = best_constant(tuple(examples), verify.resolve(name, threshold))
+        assert (found.text, found.accuracy) == (text, accuracy)
+
+
+def share(output, example):
+    """How much of the longer of output and answer is as long as the other."""
+    lengths = len(output), len(example.answers[0])
+    return min(lengths) / max(lengths)
 
 
 def test_the_same_questions_are_searched_once():

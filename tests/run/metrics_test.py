@@ -124,6 +124,17 @@ def test_tensorboard_mirrors_numbers_under_their_phase(tmp_path):
     assert {tag for tag, *_ in found} == {"evaluate/accuracy", "loss", "train/rate"}
 
 
+def test_tensorboards_tags_are_of_letters_digits_and_few_others(tmp_path, caplog):
+    caplog.set_level("INFO")
+    writer = metrics.MetricsWriter(tmp_path)
+    writer.write(1, {"phase": "sample", "pass@2": 0.5, "reward_my.checks:near": 1.0})
+    writer.close()
+    found = {tag for tag, *_ in scalars(tmp_path)}
+    assert found == {"sample/pass_2", "sample/reward_my.checks_near"}
+    assert "pass@2" in lines(tmp_path / "metrics.jsonl")[0]
+    assert not caplog.records  # TensorBoard's writer would tell of each, each time
+
+
 def test_tensorboard_hides_what_was_cut(tmp_path):
     writer = metrics.MetricsWriter(tmp_path, 0)
     write_steps(writer, range(4))

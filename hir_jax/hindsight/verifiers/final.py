@@ -28,8 +28,8 @@ def judged_by(verifier: Verifier) -> Verifier:
     def verify(output: str, example: Example) -> Verdict:
         taken = take(output)
         verdict = verifier(taken, example)
-        if not taken:
-            return UNREADABLE
+        if not taken:  # nothing was answered, whatever facts hold of it
+            return dataclasses.replace(UNREADABLE, facts=verdict.facts)
         return dataclasses.replace(verdict, read=verdict.read or taken)
 
     return verify
