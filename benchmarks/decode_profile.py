@@ -22,7 +22,7 @@ import numpy as np
 from absl import app, flags
 
 from benchmarks import workloads
-from hir_jax.decoding import draws, engine
+from hir_jax.decoding import draws, records
 from hir_jax.model import hf, shapes, t5
 from hir_jax.model.cache import Cache, Lanes, init_cache
 from hir_jax.model.config import Params
@@ -44,7 +44,7 @@ def main(argv: Sequence[str]) -> None:
     raw = shapes.flan_t5("small")
     config = hf.parse_config(raw, pathlib.Path("flan-t5-small"), "float32", has_head=True)
     params = jax.jit(lambda: t5.init_params(config, jax.random.key(0)))()
-    places = engine.places_for(FLAGS.rows, FLAGS.samples)
+    places = records.places_for(FLAGS.rows, FLAGS.samples)
     cache = init_cache(config, FLAGS.rows, FLAGS.length, places, FLAGS.samples, FLAGS.source)
     cache = cache.replace(source_mask_BxS=jnp.ones_like(cache.source_mask_BxS))
     lanes = places * FLAGS.samples

@@ -10,6 +10,10 @@ Letters in names: N rows, V vocabulary, K tokens kept.
 import jax
 import jax.numpy as jnp
 
+# Whose log-probability of each token is kept: nobody's, the whole policy's, or that of what was
+# drawn from, see `drawn_logprob`.
+LOGPROBS = ("none", "whole", "drawn")
+
 BLOCK = 128  # of a draw from the whole vocabulary
 TOP_BLOCK = 32  # of a search for the likeliest tokens
 
@@ -53,12 +57,41 @@ def draw(
 def _draw(scaled_NxV: jax.Array, uniform_Nx2: jax.Array, top_k: int, top_p: float) -> jax.Array:
     if not top_k and top_p >= 1:
         return _draw_in_blocks(jax.nn.softmax(scaled_NxV), uniform_Nx2)
+    probs_NxK, tokens_NxK = _kept(scaled_NxV, top_k, top_p)
+    chosen_N = _invert(probs_NxK, uniform_Nx2[:, 0])
+    return jnp.take_along_axis(tokens_NxK, chosen_N[:, None], axis=1)[:, 0]
+
+
+def _kept(scaled_NxV: jax.Array, top_k: int, top_p: float) -> tuple[jax.Array, jax.Array]:
+    """Weights of the tokens that are drawn from, 0 where one is not, and those tokens; NxK."""
     vocabulary = scaled_NxV.shape[-1]
     values_NxK, tokens_NxK = likeliest(scaled_NxV, min(top_k or vocabulary, vocabulary))
     probs_NxK = jax.nn.softmax(values_NxK)
     before_NxK = jnp.cumsum(probs_NxK, axis=-1) - probs_NxK
-    chosen_N = _invert(jnp.where(before_NxK < top_p, probs_NxK, 0.0), uniform_Nx2[:, 0])
-    return jnp.take_along_axis(tokens_NxK, chosen_N[:, None], axis=1)[:, 0]
+    return jnp.where(before_NxK < top_p, probs_NxK, 0.0), tokens_NxK
+
+
+def drawn_logprob(
+    logits_NxV: jax.Array,
+    token_N: jax.Array,
+    temperature: jax.Array,
+    top_k: int = 0,
+    top_p: float = 1.0,
+) -> jax.Array:
+    """Log-probability of each row's token under what `draw` draws from; float32 N.
+
+    That is tempered, cut off by `top_k` and `top_p`, and sums to 1 again; greedy it is certain.
+    """
+
+    def tempered() -> jax.Array:
+        scaled_NxV = logits_NxV / temperature
+        if not top_k and top_p >= 1:
+            return token_logprob(scaled_NxV, token_N)
+        probs_NxK, tokens_NxK = _kept(scaled_NxV, top_k, top_p)
+        chosen_N = jnp.sum(jnp.where(tokens_NxK == token_N[:, None], probs_NxK, 0.0), axis=-1)
+        return jnp.log(chosen_N) - jnp.log(jnp.sum(probs_NxK, axis=-1))
+
+    return jax.lax.cond(temperature > 0, tempered, lambda: jnp.zeros(token_N.shape))
 
 
 def likeliest(scores_NxV: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:

@@ -13,157 +13,17 @@ Letters in names: N rows, Q places for questions, R samples a question, L = Q * 
 in the pool, C capacity of the log, S source tokens, D model width, T new tokens.
 """
 
-import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 
 from hir_jax.decoding import draws
+from hir_jax.decoding.records import NONE, Desk, Log, Pool, Shape, State, new_log
 from hir_jax.model import t5
-from hir_jax.model.cache import Cache, Lanes, init_cache, lengthen_sources
+from hir_jax.model.cache import Cache, Lanes
 from hir_jax.model.config import Params, T5Config
-
-POOL_ROWS = 2  # a pool has work for so many times the rows
-
-NONE = -1  # the request of an idle row, the question of an empty place
-
-
-@dataclasses.dataclass(frozen=True)
-class Shape:
-    """What the engine is compiled for, besides the model.
-
-    Attributes:
-        rows: N, outputs decoded at once.
-        places: Q, questions whose cross-attention keys and values are kept; see `places_for`.
-        samples: R, of each question.
-        max_new_tokens: T, after which an output is cut.
-        top_k: see `draws.draw`.
-        top_p: see `draws.draw`.
-    """
-
-    rows: int
-    places: int
-    samples: int
-    max_new_tokens: int
-    top_k: int = 0
-    top_p: float = 1.0
-
-    @classmethod
-    def make(cls, rows: int, samples: int, **others: Any) -> "Shape":
-        """With as many places as keep the rows busy."""
-        return cls(rows, places_for(rows, samples), samples, **others)
-
-    @property
-    def lanes(self) -> int:
-        """L: each place has one for each sample."""
-        return self.places * self.samples
-
-    @property
-    def batch(self) -> int:
-        """Rows that must be free before any is refilled: handing out one by one costs too much."""
-        return max(1, self.rows // 16)
-
-    @property
-    def encoded(self) -> int:
-        """Questions encoded at once; a pool is a multiple of it."""
-        return max(1, self.rows // 16)
-
-    @property
-    def pool(self) -> int:
-        """P: memory grows with it, and how rarely the host is asked."""
-        return -(-POOL_ROWS * self.rows // (self.samples * self.encoded)) * self.encoded
-
-
-def places_for(rows: int, samples: int) -> int:
-    """Places that keep rows busy.
-
-    rows / samples would do if the samples of a question ended together; two and a half times that
-    leaves 1% of the rows idle where lengths are geometric.
-    """
-    return min(rows, -(-5 * rows // (2 * samples)))
-
-
-@flax.struct.dataclass
-class Pool:
-    """Questions to sample from; request r is sample r mod R of question r // R."""
-
-    source_PxS: jax.Array
-    source_mask_PxS: jax.Array
-    uid_P: jax.Array  # uint32 identities of the prompts, for the keys of the draws
-    questions: jax.Array  # scalar; those from here on are padding
-    first: jax.Array  # scalar; the number that the log gives to request 0
-
-    @property
-    def length(self) -> int:
-        """S, what sources are padded to."""
-        return self.source_PxS.shape[-1]
-
-
-@flax.struct.dataclass
-class Log:
-    """Outputs in the order in which they ended."""
-
-    count: jax.Array  # scalar
-    request_C: jax.Array
-    tokens_CxT: jax.Array  # pad after the end
-    length_C: jax.Array  # tokens drawn, EOS included
-    logprob_C: jax.Array  # their summed log-probability, of the untempered, untruncated policy
-
-
-@flax.struct.dataclass
-class State:
-    """What decoding carries from step to step, and from pool to pool."""
-
-    clock: jax.Array  # scalar, steps done
-    steps: jax.Array  # scalar, steps done before the last request was handed out
-    busy: jax.Array  # scalar, rows at work summed over those steps
-    request_N: jax.Array  # NONE where a row is idle
-    ended_N: jax.Array  # rows whose output is whole, or that are idle
-    token_N: jax.Array  # read in the next step
-    age_N: jax.Array  # tokens drawn
-    tokens_NxT: jax.Array
-    logprob_N: jax.Array
-    key_N: jax.Array
-    lane_N: jax.Array  # L where a row is idle
-    cache: Cache
-
-
-@flax.struct.dataclass
-class Desk:
-    """What a call hands out from."""
-
-    next: jax.Array  # scalar, the first request not handed out
-    question_Q: jax.Array  # of the pool, last put into each place; NONE before
-
-
-def new_state(config: T5Config, shape: Shape, source_length: int) -> State:
-    """All rows idle."""
-    rows = shape.rows
-    return State(
-        clock=jnp.int32(0),
-        steps=jnp.int32(0),
-        busy=jnp.int32(0),
-        request_N=jnp.full(rows, NONE, jnp.int32),
-        ended_N=jnp.ones(rows, bool),
-        token_N=jnp.zeros(rows, jnp.int32),
-        age_N=jnp.zeros(rows, jnp.int32),
-        tokens_NxT=jnp.zeros((rows, shape.max_new_tokens), jnp.int32),
-        logprob_N=jnp.zeros(rows),
-        key_N=jnp.broadcast_to(jax.random.key(0), rows),
-        lane_N=jnp.full(rows, shape.lanes, jnp.int32),
-        cache=init_cache(
-            config, rows, shape.max_new_tokens, shape.places, shape.samples, source_length
-        ),
-    )
-
-
-def lengthen(state: State, source_length: int) -> State:
-    """The state with room for longer sources, which those at work do not notice."""
-    return state.replace(cache=lengthen_sources(state.cache, source_length))
 
 
 def decode_pool(
@@ -226,7 +86,7 @@ def decode_pool(
         return state, desk, log
 
     desk = Desk(jnp.int32(0), jnp.full(shape.places, NONE, jnp.int32))
-    log = _new_log(pool.uid_P.shape[0] * shape.samples + shape.rows, shape)
+    log = new_log(pool.uid_P.shape[0] * shape.samples + shape.rows, shape)
     state, _, log = jax.lax.while_loop(more_to_do, serve, (state, desk, log))
     return _write_away(state, log)
 
@@ -276,6 +136,9 @@ def _step(
     uniform_Nx2 = draws.uniforms(state.key_N, age_N)
     drawn_N = draws.draw(logits_NxV, uniform_Nx2, temperature, shape.top_k, shape.top_p)
     logprob_N = draws.token_logprob(logits_NxV, drawn_N)
+    kept_N = logprob_N
+    if shape.logprobs == "drawn":
+        kept_N = draws.drawn_logprob(logits_NxV, drawn_N, temperature, shape.top_k, shape.top_p)
     here_NxT = (jnp.arange(shape.max_new_tokens) == age_N[:, None]) & ~state.ended_N[:, None]
     working_N = ~state.ended_N
     age_N = state.age_N + working_N
@@ -289,6 +152,9 @@ def _step(
         age_N=age_N,
         tokens_NxT=jnp.where(here_NxT, drawn_N[:, None], state.tokens_NxT),
         logprob_N=state.logprob_N + jnp.where(working_N, logprob_N, 0.0),
+        logprobs_NxT=jax.tree.map(
+            lambda old_NxT: jnp.where(here_NxT, kept_N[:, None], old_NxT), state.logprobs_NxT
+        ),
         cache=cache,
     )
 
@@ -326,6 +192,11 @@ def _write_away(state: State, log: Log) -> tuple[State, Log]:
         tokens_CxT=log.tokens_CxT.at[at_N].set(state.tokens_NxT, mode="drop"),
         length_C=log.length_C.at[at_N].set(state.age_N, mode="drop"),
         logprob_C=log.logprob_C.at[at_N].set(state.logprob_N, mode="drop"),
+        logprobs_CxT=jax.tree.map(
+            lambda old, new: old.at[at_N].set(new, mode="drop"),
+            log.logprobs_CxT,
+            state.logprobs_NxT,
+        ),
     )
     request_N = jnp.where(whole_N, NONE, state.request_N)
     return state.replace(request_N=request_N), log
@@ -397,13 +268,3 @@ def _fill_places(
 
     groups = largest(-(-jnp.sum(opens_Q) // group))
     return jax.lax.fori_loop(0, groups, fill, cache)
-
-
-def _new_log(capacity: int, shape: Shape) -> Log:
-    return Log(
-        count=jnp.int32(0),
-        request_C=jnp.full(capacity, NONE, jnp.int32),
-        tokens_CxT=jnp.zeros((capacity, shape.max_new_tokens), jnp.int32),
-        length_C=jnp.zeros(capacity, jnp.int32),
-        logprob_C=jnp.zeros(capacity),
-    )

@@ -11,7 +11,7 @@ from absl import logging
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from hir_jax.decoding import engine
+from hir_jax.decoding import engine, records
 from hir_jax.devices import sharding
 from hir_jax.model import t5
 from hir_jax.model.config import Params, T5Config
@@ -23,23 +23,23 @@ class Programs(NamedTuple):
     Each shard of the mesh's data and fsdp axes decodes on its own.
     """
 
-    new_state: Callable[[int], engine.State]
-    lengthen: Callable[[engine.State, int], engine.State]
-    decode_pool: Callable[..., tuple[engine.State, engine.Log]]
+    new_state: Callable[[int], records.State]
+    lengthen: Callable[[records.State, int], records.State]
+    decode_pool: Callable[..., tuple[records.State, records.Log]]
 
 
 @functools.cache
-def programs(mesh: Mesh, config: T5Config, shape: engine.Shape) -> Programs:
+def programs(mesh: Mesh, config: T5Config, shape: records.Shape) -> Programs:
     """The functions for a mesh, a model and an engine; whatever they give lies in one place."""
     split = P(("data", "fsdp"))
     in_step = ("data", "fsdp") if mesh.shape["tensor"] > 1 else ()
 
-    def lengthen(state: engine.State, source_length: int) -> engine.State:
-        return jax.vmap(lambda one: engine.lengthen(one, source_length))(state)
+    def lengthen(state: records.State, source_length: int) -> records.State:
+        return jax.vmap(lambda one: records.lengthen(one, source_length))(state)
 
     def decode_pool(
-        params: Params, state: engine.State, *args: Any
-    ) -> tuple[engine.State, engine.Log]:
+        params: Params, state: records.State, *args: Any
+    ) -> tuple[records.State, records.Log]:
         def on_shard(params: Params, state: Any, pool: Any, *rest: jax.Array) -> Any:
             state, pool = jax.tree.map(lambda x: x[0], (state, pool))
             made = engine.decode_pool(
@@ -70,17 +70,17 @@ def programs(mesh: Mesh, config: T5Config, shape: engine.Shape) -> Programs:
 
 
 def new_states(
-    mesh: Mesh, config: T5Config, shape: engine.Shape, source_length: int
-) -> engine.State:
+    mesh: Mesh, config: T5Config, shape: records.Shape, source_length: int
+) -> records.State:
     """A state without work for each shard, along an axis in front."""
-    one = engine.new_state(config, shape, source_length)
+    one = records.new_state(config, shape, source_length)
     shards = sharding.batch_multiple(mesh)
     return jax.tree.map(lambda x: jnp.broadcast_to(x, (shards, *x.shape)), one)
 
 
 def abstract_states(
-    mesh: Mesh, config: T5Config, shape: engine.Shape, source_length: int
-) -> engine.State:
+    mesh: Mesh, config: T5Config, shape: records.Shape, source_length: int
+) -> records.State:
     """Shape, type and place of `new_states`: each on its shard, heads of its caches on `tensor`.
 
     As with parameters, heads that `tensor` does not divide are whole on each of its devices.

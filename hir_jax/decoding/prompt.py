@@ -16,6 +16,7 @@ class Output(NamedTuple):
 
     tokens: tuple[int, ...]  # EOS included where one was drawn
     logprob: float  # of all tokens, under the model's own (untempered, untruncated) distribution
+    logprobs: tuple[float, ...] = ()  # of each token, where they were asked for
 
 
 def uid(example_id: str) -> int:

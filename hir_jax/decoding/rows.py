@@ -5,7 +5,7 @@ from collections.abc import Callable
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from hir_jax.decoding import engine
+from hir_jax.decoding import records
 from hir_jax.decoding.programs import abstract_states
 from hir_jax.devices import processes, sharding
 from hir_jax.model.config import T5Config
@@ -17,7 +17,7 @@ SHARE = 2 / 3  # of free memory, see there
 def default_rows(
     config: T5Config,
     mesh: Mesh,
-    make: Callable[[int], engine.Shape],
+    make: Callable[[int], records.Shape],
     source_length: int,
     free: float | None,
 ) -> int:
@@ -43,7 +43,7 @@ def default_rows(
     return rows
 
 
-def engine_memory(config: T5Config, mesh: Mesh, shape: engine.Shape, source_length: int) -> float:
+def engine_memory(config: T5Config, mesh: Mesh, shape: records.Shape, source_length: int) -> float:
     """Bytes on a device of the engine's state, of a pool's encodings, and of a step's logits."""
     states = abstract_states(mesh, config, shape, source_length)
     encoded = shape.pool * source_length * config.d_model * jnp.dtype(config.dtype).itemsize

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from hir_jax.decoding import engine
+from hir_jax.decoding import records
 from hir_jax.decoding.programs import decoding_copy, programs
 from hir_jax.decoding.prompt import Output, Prompt
 from hir_jax.decoding.rows import default_rows, free_memory
@@ -50,6 +50,7 @@ class Sampler:
         eos_id: what ends an output.
         top_k: see `draws.draw`.
         top_p: see `draws.draw`.
+        logprobs: one of `draws.LOGPROBS`.
     """
 
     config: T5Config
@@ -60,6 +61,7 @@ class Sampler:
     rows: int = 0
     top_k: int = 0
     top_p: float = 1.0
+    logprobs: str = "none"
 
     def prepare(self, params: Params) -> Params:
         """See `decoding_copy`; to be made once where several calls follow, each of which would."""
@@ -98,7 +100,7 @@ class Sampler:
         shape = self.shape(len(prompts), samples, max(len(prompt.tokens) for prompt in prompts))
         pools = self._pools(prompts, shape)
         ended: dict[tuple[int, int], Output] = {}
-        logs: list[engine.Log] = []
+        logs: list[records.Log] = []
         new_state, lengthen, decode_pool = programs(self.mesh, self.config, shape)
         state = new_state(pools[0].length)
         for number, pool in enumerate(pools):
@@ -123,17 +125,18 @@ class Sampler:
 
     def shape(
         self, prompts: int, samples: int, source_length: int, free: float | None = None
-    ) -> engine.Shape:
+    ) -> records.Shape:
         """What the engine is compiled for: no more rows than there is work or memory for.
 
         `free` is a device's free memory in bytes; None: what it was when first asked.
         """
         make = functools.partial(
-            engine.Shape.make,
+            records.Shape.make,
             samples=samples,
             max_new_tokens=self.max_new_tokens,
             top_k=self.top_k,
             top_p=self.top_p,
+            logprobs=self.logprobs,
         )
         rows = self.rows or default_rows(
             self.config, self.mesh, make, source_length, self._free if free is None else free
@@ -146,7 +149,7 @@ class Sampler:
         # Asked once: were it another number of rows in each iteration, each would compile anew.
         return free_memory(self.mesh)
 
-    def _pools(self, prompts: Sequence[Prompt], shape: engine.Shape) -> "list[_Pool]":
+    def _pools(self, prompts: Sequence[Prompt], shape: records.Shape) -> "list[_Pool]":
         by_bucket: dict[int, list[int]] = {bucket: [] for bucket in sorted(self.buckets)}
         for i, prompt in enumerate(prompts):
             by_bucket[batching.bucket_of(len(prompt.tokens), self.buckets)].append(i)
@@ -169,13 +172,13 @@ class _Pool:
         """The prompts of each shard."""
         return [self.indices[shard::shards] for shard in range(shards)]
 
-    def rows_encoded(self, shards: int, shape: engine.Shape) -> int:
+    def rows_encoded(self, shards: int, shape: records.Shape) -> int:
         """Prompts and padding, of all shards."""
         return sum(batching.round_up(len(i), shape.encoded) for i in self.dealt(shards))
 
     def arrays(
-        self, prompts: Sequence[Prompt], number: int, shape: engine.Shape, mesh: Mesh
-    ) -> engine.Pool:
+        self, prompts: Sequence[Prompt], number: int, shape: records.Shape, mesh: Mesh
+    ) -> records.Pool:
         """What each shard gets; requests are numbered by the pool's number and their place."""
         shards = sharding.batch_multiple(mesh)
         dealt = self.dealt(shards)
@@ -189,7 +192,7 @@ class _Pool:
             sources.append(source)
             masks.append(mask)
             uids.append(np.array([*(prompt.uid for prompt in chosen), *[0] * missing], np.uint32))
-        pool = engine.Pool(
+        pool = records.Pool(
             source_PxS=np.stack(sources),
             source_mask_PxS=np.stack(masks),
             uid_P=np.stack(uids),
@@ -200,9 +203,9 @@ class _Pool:
 
 
 def _collect(
-    log: engine.Log,
+    log: records.Log,
     pools: Sequence[_Pool],
-    shape: engine.Shape,
+    shape: records.Shape,
     ended: dict[tuple[int, int], Output],
 ) -> int:
     """Adds a log's outputs by (prompt, sample); gives their number."""
@@ -210,18 +213,22 @@ def _collect(
     shards = len(log.count)
     for shard in range(shards):
         count = log.count[shard]
+        kept = log.logprobs_CxT
         rows = zip(
             log.request_C[shard, :count].tolist(),
             log.tokens_CxT[shard],
             log.length_C[shard].tolist(),
             log.logprob_C[shard].tolist(),
+            np.zeros((count, 0)) if kept is None else kept[shard],
             strict=False,
         )
-        for request, tokens, length, logprob in rows:
+        for request, tokens, length, logprob, each in rows:
             question, sample = divmod(request, shape.samples)
             number, place = divmod(question, shape.pool)
             prompt = pools[number].indices[place * shards + shard]
-            ended[prompt, sample] = Output(tuple(tokens[:length].tolist()), logprob)
+            ended[prompt, sample] = Output(
+                tuple(tokens[:length].tolist()), logprob, tuple(each[:length].tolist())
+            )
     return int(log.count.sum())
 
 
@@ -230,7 +237,7 @@ def _statistics(
     outputs: Sequence[Sequence[Output]],
     pools: Sequence[_Pool],
     counts: tuple[np.ndarray, np.ndarray, np.ndarray],
-    shape: engine.Shape,
+    shape: records.Shape,
 ) -> Statistics:
     steps, busy, clock = counts
     source_tokens = sum(len(prompt.tokens) for prompt in prompts)

@@ -16,7 +16,7 @@ import ml_collections
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
-from hir_jax.decoding import engine
+from hir_jax.decoding import records
 from hir_jax.decoding.programs import abstract_states, decodes_as_is, programs
 from hir_jax.devices import sharding
 from hir_jax.devices.hardware import Kind
@@ -150,14 +150,14 @@ def decoding_copy(params: Params, config: T5Config, mesh: Mesh) -> Params:
     return jax.tree.map(_placed, cast, places)
 
 
-def abstract_pool(shape: engine.Shape, source_length: int, mesh: Mesh) -> engine.Pool:
+def abstract_pool(shape: records.Shape, source_length: int, mesh: Mesh) -> records.Pool:
     """What the sampler hands to the shards of a mesh."""
     size = (sharding.batch_multiple(mesh), shape.pool)
 
     def array(shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding.batch_sharding(mesh))
 
-    return engine.Pool(
+    return records.Pool(
         source_PxS=array((*size, source_length), np.int32),
         source_mask_PxS=array((*size, source_length), bool),
         uid_P=array(size, np.uint32),

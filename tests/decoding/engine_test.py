@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hir_jax.decoding import draws, engine
+from hir_jax.decoding import draws, engine, records
 from hir_jax.model import t5
 from hir_jax.model.config import T5Config
 from tests.decoding import simple_decode
@@ -89,7 +89,7 @@ def pool_of(first_tokens, shape, uids=None, number=0):
     missing = shape.pool - len(first_tokens)
     assert missing >= 0
     uids = range(len(first_tokens)) if uids is None else uids
-    pool = engine.Pool(
+    pool = records.Pool(
         source_PxS=np.array([[token, 9] for token in first_tokens] + [[0, 0]] * missing),
         source_mask_PxS=np.array([[True] * 2] * len(first_tokens) + [[False] * 2] * missing),
         uid_P=np.array([*uids, *[0] * missing], np.uint32),
@@ -100,12 +100,12 @@ def pool_of(first_tokens, shape, uids=None, number=0):
 
 
 def shape_of(rows=8, places=8, samples=1, limit=5, **options):
-    return engine.Shape(rows, places, samples, limit, **options)
+    return records.Shape(rows, places, samples, limit, **options)
 
 
 def decode_pools(pools, shape, temperature=0.0, eos_id=EOS, steps=None):
     """Outputs by request of all pools, one after the other, and the last state."""
-    state = engine.new_state(POLICY, shape, 2)
+    state = records.new_state(POLICY, shape, 2)
     ended = {}
     logs = []
     for i, pool in enumerate(pools):
@@ -132,7 +132,7 @@ def decode_pools(pools, shape, temperature=0.0, eos_id=EOS, steps=None):
         ):
             assert request not in ended and not tokens[length:].any()
             ended[int(request)] = (tokens[:length].tolist(), float(logprob))
-    assert np.all(state.ended_N) and np.all(state.request_N == engine.NONE)
+    assert np.all(state.ended_N) and np.all(state.request_N == records.NONE)
     return ended, state, logs
 
 
@@ -300,7 +300,7 @@ SMALL = T5Config(
 def test_no_cache_is_copied_in_the_compiled_loop():
     shape = shape_of(rows=16, places=10, samples=4, limit=24)
     params = jax.eval_shape(lambda: t5.init_params(SMALL, jax.random.key(0)))
-    state = jax.eval_shape(lambda: engine.new_state(SMALL, shape, 56))
+    state = jax.eval_shape(lambda: records.new_state(SMALL, shape, 56))
     pool = jax.eval_shape(lambda: pool_arrays(shape, 56))
     function = jax.jit(
         engine.decode_pool, static_argnames=("config", "shape"), donate_argnames="state"
@@ -317,7 +317,7 @@ def test_no_cache_is_copied_in_the_compiled_loop():
 
 
 def pool_arrays(shape, length):
-    return engine.Pool(
+    return records.Pool(
         source_PxS=jnp.zeros((shape.pool, length), jnp.int32),
         source_mask_PxS=jnp.zeros((shape.pool, length), bool),
         uid_P=jnp.zeros(shape.pool, jnp.uint32),

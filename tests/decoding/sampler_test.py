@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hir_jax.decoding import engine, programs, sampler
+from hir_jax.decoding import programs, records, sampler
 from hir_jax.decoding.prompt import Prompt
 from hir_jax.decoding.rows import default_rows, engine_memory, free_memory
 from hir_jax.decoding.sampler import Sampler
@@ -120,7 +120,7 @@ def test_every_mesh_samples_as_one_device_does(params, sampled, shape):
 def test_heads_of_the_caches_are_split_over_tensor(heads, on_a_device):
     mesh = sharding.make_mesh({"data": 2, "fsdp": 2, "tensor": 2})
     config = dataclasses.replace(CONFIG, num_heads=heads)
-    shape = engine.Shape(rows=4, places=3, samples=2, max_new_tokens=5)
+    shape = records.Shape(rows=4, places=3, samples=2, max_new_tokens=5)
     new_state, lengthen, _ = programs.programs(mesh, config, shape)
     for state, length in ((new_state(8), 8), (lengthen(new_state(8), 16), 16)):
         local = jax.tree.map(lambda x: x.addressable_shards[0].data.shape, state)
@@ -284,7 +284,7 @@ def test_devices_are_not_asked_where_rows_are_given(monkeypatch):
 
 
 def test_rows_use_two_thirds_of_the_free_memory():
-    make = functools.partial(engine.Shape.make, samples=4, max_new_tokens=6)
+    make = functools.partial(records.Shape.make, samples=4, max_new_tokens=6)
     mesh = sharding.make_mesh({"data": 4, "fsdp": 1, "tensor": 2})
     needed = {}
     for rows in (8, 16, 1024):

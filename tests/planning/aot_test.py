@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hir_jax.decoding import engine, sampler
+from hir_jax.decoding import records, sampler
 from hir_jax.decoding.prompt import Prompt
 from hir_jax.devices import hardware, sharding
 from hir_jax.planning import aot
@@ -173,7 +173,7 @@ def test_memory_is_all_that_is_there(compiled):
         assert not program.fits(dataclasses.replace(KIND, memory=program.total - 1))
     sampling = compiled["sampling"].memory
     # Keys and values of self- and cross-attention, float32, one head of two on each device.
-    shape = engine.Shape(8, engine.places_for(8, 2), 2, 4)
+    shape = records.Shape(8, records.places_for(8, 2), 2, 4)
     columns = shape.rows * 4 + shape.places * 16
     masks = shape.places * 16
     assert sampling["caches"] == 2 * columns * 8 * 4 + masks
