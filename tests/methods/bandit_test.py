@@ -19,16 +19,22 @@ def cache():
 
 @pytest.fixture(scope="module")
 def questions(tmp_path_factory):
-    """Forty questions of one word, to all of which the answer is "True": two arms, and junk."""
+    """Forty questions of one word: what is asked is no matter."""
     file = tmp_path_factory.mktemp("bandit") / "questions.jsonl"
     lines = [json.dumps({"question": f"w{i}", "answer": "True"}) for i in range(40)]
     file.write_text("\n".join(lines))
     return str(file)
 
 
+def pulls(output, example):
+    """One arm of many pays."""
+    return output.split()[:1] == ["True"]
+
+
 def bandit(questions, name, **changes):
     settings = {
         "algorithm": name,
+        "verifier": "tests.methods.bandit_test:pulls",
         "data.source": "jsonl",
         "data.path": questions,
         "data.max_train": 16,
