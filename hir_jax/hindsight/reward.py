@@ -1,5 +1,4 @@
-"""Rewards, from 0 to 1: what a function of the user's may return, several verifiers' weighted mean,
-and from where on an output is right."""
+"""Rewards, from 0 to 1: what a verifier may give, the mean of several, and which are right."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence

@@ -98,8 +98,9 @@ def resolve(name: str, threshold: float = 0.5, weights: Sequence[float] = ()) ->
     if found:
         raise UserError(f"Faulty reward: {'; '.join(found)}.")
     verifiers = {one: _named(one) for one in names(name)}
-    if len(verifiers) == 1 and name.strip() in BUILT_IN:
-        return BUILT_IN[name.strip()]  # says right or wrong, at any threshold
+    first, *others = verifiers
+    if first in BUILT_IN and not others:
+        return BUILT_IN[first]  # says right or wrong, at any threshold
     return reward.Judge(verifiers, tuple(weights) or (1,) * len(verifiers), threshold)
 
 

@@ -1,7 +1,6 @@
 """Hindsight relabeling and sub-outputs: drawn examples, ranges, keys of the draws."""
 
 import collections
-import json
 
 import numpy as np
 import pytest
@@ -42,37 +41,6 @@ def test_relabel_gives_what_was_achieved_first():
     instructions = relabel.Instructions(correct="be right", wrong="be wrong")
     assert relabel.relabel(instructions, True) == ("be right", "be wrong")
     assert relabel.relabel(instructions, False) == ("be wrong", "be right")
-
-
-def test_sample_survives_json():
-    written = json.dumps(sample().to_json())
-    assert Sample.from_json(json.loads(written)) == sample()
-    whole = Sample.from_json(json.loads(written.replace("-1.5", "-2")))
-    assert isinstance(whole.logprob, float) and whole.logprob == -2.0
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"index": "0"}, "'index' must be int, found '0'"),
-        ({"index": True}, "'index' must be int, found True"),
-        ({"correct": 1}, "'correct' must be bool"),
-        ({"tokens": [2, "3"]}, "'tokens' must hold integers"),
-        ({"tokens": [-1]}, "'tokens' must hold integers"),
-        ({"reward": 1.0}, "'reward' is unknown"),
-        ({"reward": 1.0, "text": None}, "'reward' is unknown; 'text' must be str, found None"),
-    ],
-)
-def test_sample_from_json_is_strict(change, message):
-    with pytest.raises(UserError, match=rf"iter_0001.jsonl:3.*{message}"):
-        Sample.from_json(sample().to_json() | change, "iter_0001.jsonl:3")
-
-
-def test_sample_from_json_lists_what_is_missing():
-    with pytest.raises(UserError, match=r"'index' is missing; .*'iteration' is missing"):
-        Sample.from_json({"example_id": "t/0"})
-    with pytest.raises(UserError, match="expected a JSON object, found 3"):
-        Sample.from_json(3)
 
 
 def test_full_is_the_whole_output():

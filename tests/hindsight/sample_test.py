@@ -62,11 +62,22 @@ def test_the_records_of_earlier_versions_are_read():
     assert Sample.from_json(record | {"correct": False}).reward == 0.0
 
 
+def test_whole_numbers_of_a_file_are_floats():
+    record = json.loads(json.dumps(WHOLE.to_json()).replace("-0.1", "-2"))
+    again = Sample.from_json(record)
+    assert (again.logprob, again.logprobs[0]) == (-2.0, -2.0)
+    assert isinstance(again.logprob, float) and isinstance(again.logprobs[0], float)
+
+
 @pytest.mark.parametrize(
     ("changes", "fault"),
     [
         ({"mood": 1}, "field 'mood' is unknown"),
+        ({"mood": 1, "text": None}, "'mood' is unknown; 'text' must be str, found None"),
+        ({"index": "0"}, "'index' must be int, found '0'"),
         ({"index": True}, "'index' must be int, found True"),
+        ({"correct": 1}, "'correct' must be bool"),
+        ({"tokens": [5, "3"]}, "'tokens' must hold integers from 0"),
         ({"tokens": [5, -1]}, "'tokens' must hold integers from 0"),
         ({"reward": "1"}, "'reward' must be float, found '1'"),
         ({"reward": None}, "'reward' must be float, found None"),
@@ -83,6 +94,13 @@ def test_the_records_of_earlier_versions_are_read():
 def test_faulty_records(changes, fault):
     with pytest.raises(UserError, match=rf"line 3: not a sample as hir_jax writes it:.*{fault}"):
         Sample.from_json(WHOLE.to_json() | changes, "line 3")
+
+
+def test_what_is_missing_is_listed():
+    with pytest.raises(UserError, match=r"'index' is missing; .*'iteration' is missing"):
+        Sample.from_json({"example_id": "t/0"})
+    with pytest.raises(UserError, match="expected a JSON object, found 3"):
+        Sample.from_json(3)
 
 
 def test_all_faults_of_a_record_are_listed():
