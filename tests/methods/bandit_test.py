@@ -38,7 +38,8 @@ def bandit(questions, name, **changes):
         "data.source": "jsonl",
         "data.path": questions,
         "data.max_train": 16,
-        "iterations": 4,
+        "iterations": 6,
+        "evaluate.every": 6,
         "sample.samples": 1 if name == "sft" else 8,
         "sample.top_k": None,
         "sample.max_new_tokens": 2,
@@ -48,6 +49,8 @@ def bandit(questions, name, **changes):
         "train.epochs": 3,
         "loss.entropy_weight": 0.0,
         "loss.smoothing": 0.0,
+        # Where one of ten is right, a small weight has it learn what not to do, and nothing else.
+        "w_reinforce.right_weight": 1.0,
         **changes,
     }
     return tiny.config(**settings)
