@@ -83,7 +83,7 @@ class Nft(Method):
         reward = s.scalars["reward"][:, None]
         p = jnp.where(s.weight_B > 0, s.scalars["pass_rate"], 0.5)[:, None]  # 0 at padding
         implied_BxT = (1 - p * jnp.exp(log_BxT)) / (1 - p)
-        cut_BxT = (implied_BxT < self.least) & (reward < 1)
+        cut_BxT = (implied_BxT < 0.999 * self.least) & (reward < 1)  # on policy it is 1, rounded
         bounded_BxT = jnp.maximum(implied_BxT, self.least)
         implied_BxT += jax.lax.stop_gradient(bounded_BxT - implied_BxT)
         loss_BxT = -reward * log_BxT - (1 - reward) * jnp.log(implied_BxT)

@@ -7,41 +7,42 @@ import numpy as np
 from jax.sharding import Mesh
 
 from hir_jax.hindsight.sample import Sample
-from hir_jax.model.batching import Buckets
 from hir_jax.model.config import Params, T5Config
-from hir_jax.training import scoring
+from hir_jax.run.questions import Questions
+from hir_jax.training.scoring import Scores, score_tokens
 
 
 def annotate(
+    samples: Sequence[Sample],
+    questions: Questions,
     config: T5Config,
     mesh: Mesh,
-    buckets: Buckets,
-    params: Params,
-    samples: Sequence[Sample],
-    sources: Sequence[tuple[int, ...]],
+    policy: Params | None,
+    start: Params | None,
     batch_size: int,
-    value: bool,
 ) -> list[Sample]:
-    """The samples with `values` by the policy's value head, or with `reference` by the start.
+    """The samples with `values` by the policy's value head and `reference` by the start.
 
     Args:
+        samples: of one iteration.
+        questions: what they answer.
         config: the model's shape.
         mesh: where it lives.
-        buckets: lengths to pad to.
-        params: the policy's, or those of the start.
-        samples: of one iteration.
-        sources: the prompt of each.
+        policy: None leaves `values` empty.
+        start: None leaves `reference` empty.
         batch_size: samples at a time.
-        value: which of the two.
     """
-    given = [(source, sample.tokens) for source, sample in zip(sources, samples, strict=True)]
-    scores = scoring.score_tokens(params, config, mesh, given, batch_size, buckets)
-    if value:
-        pairs = zip(samples, scores, strict=True)
-        return [dataclasses.replace(sample, values=score.values) for sample, score in pairs]
+    source = questions.prompts.source
+    given = [(source(sample.example_id, True, ()), sample.tokens) for sample in samples]
+
+    def scores(params: Params | None) -> list[Scores]:
+        if params is None:
+            return [Scores((), ())] * len(samples)
+        return score_tokens(params, config, mesh, given, batch_size, questions.buckets)
+
     return [
-        dataclasses.replace(sample, reference=score.logprobs)
-        for sample, score in zip(samples, scores, strict=True)
+        dataclasses.replace(sample, values=own.values, reference=old.logprobs)
+        for sample, own, old in zip(samples, scores(policy), scores(start), strict=True)
     ]
 
 

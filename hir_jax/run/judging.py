@@ -1,11 +1,14 @@
-"""Verdicts on many outputs, shared out among processes."""
+"""Verdicts on many outputs, shared out among processes, and the samples that these become."""
 
 from collections.abc import Sequence
 from typing import Any
 
 from hir_jax.data.example import Example
+from hir_jax.decoding.prompt import Output
 from hir_jax.devices import processes
+from hir_jax.hindsight.sample import Sample
 from hir_jax.hindsight.verify import UNREADABLE, Verdict, Verifier
+from hir_jax.model.codec import Codec
 
 
 def judge(
@@ -27,3 +30,38 @@ def judge(
 
     verdicts = iter(processes.shared_out(outputs, verdict))
     return [[Verdict(*next(verdicts)) for _ in own] for own in texts]
+
+
+def judged(
+    verifier: Verifier,
+    examples: Sequence[Example],
+    outputs: Sequence[Sequence[Output]],
+    codec: Codec,
+    iteration: int,
+) -> list[Sample]:
+    """The samples that an iteration's outputs are, with their verdicts; in the examples' order."""
+    texts = [[codec.decode(output.tokens) for output in own] for own in outputs]
+    readable = [
+        [text if codec.is_readable(output.tokens) else None for output, text in own]
+        for own in map(zip, outputs, texts)
+    ]
+    verdicts = judge(verifier, examples, readable)
+    return [
+        Sample(
+            example_id=example.id,
+            index=index,
+            tokens=output.tokens,
+            text=text,
+            correct=verdict.correct,
+            parsed=verdict.parsed,
+            logprob=output.logprob,
+            iteration=iteration,
+            read=verdict.read,
+            reward=verdict.reward,
+            facts=verdict.facts,
+            rewards=verdict.parts,
+            logprobs=output.logprobs,
+        )
+        for example, *parts in zip(examples, outputs, texts, verdicts, strict=True)
+        for index, (output, text, verdict) in enumerate(zip(*parts, strict=True))
+    ]

@@ -31,6 +31,7 @@ from hir_jax.run import (
     evaluate,
     finite,
     identity,
+    judging,
     metrics,
     models,
     pairs,
@@ -39,7 +40,6 @@ from hir_jax.run import (
     workdirs,
 )
 from hir_jax.run.alarms import Alarms
-from hir_jax.run.judging import judge
 from hir_jax.run.outcome import Outcome
 from hir_jax.run.progress import Progress
 from hir_jax.run.questions import load_questions
@@ -81,7 +81,7 @@ class Job:
         self.interrupts = interrupts
         self.key = jax.random.key(config.seed)
         model = models.load_model(config)
-        self.codec, self.mesh, self.model_config = model.codec, model.mesh, model.config
+        self.codec, self.mesh, self.shape = model.codec, model.mesh, model.config
         self.questions = load_questions(config, self.codec)
         self._check_splits()
         identity.claim(self.workdir, identity.of_run(model, self.questions, config))
@@ -254,51 +254,24 @@ class Job:
                 count,
                 progress=lambda n: (bar.update(n), self.interrupts.check()),
             )
-        texts = [[self.codec.decode(output.tokens) for output in drawn] for drawn in outputs]
-        readable = [
-            [text if self.codec.is_readable(output.tokens) else None for output, text in drawn]
-            for drawn in map(zip, outputs, texts)
-        ]
-        verdicts = judge(self.questions.verifier, examples, readable)
-        samples = [
-            Sample(
-                example_id=example.id,
-                index=index,
-                tokens=output.tokens,
-                text=text,
-                correct=verdict.correct,
-                parsed=verdict.parsed,
-                logprob=output.logprob,
-                iteration=iteration,
-                read=verdict.read,
-                reward=verdict.reward,
-                facts=verdict.facts,
-                rewards=verdict.parts,
-                logprobs=output.logprobs,
-            )
-            for example, *parts in zip(examples, outputs, texts, verdicts, strict=True)
-            for index, (output, text, verdict) in enumerate(zip(*parts, strict=True))
-        ]
+        samples = judging.judged(self.questions.verifier, examples, outputs, self.codec, iteration)
         tokens = sum(len(sample.tokens) for sample in samples)
         self._time("sample", started, {"samples": len(samples), "tokens": tokens})
         return samples
 
     def _annotate(self, samples: list[Sample]) -> list[Sample]:
-        """The samples with what the method needs of other passes over them."""
-        values = VALUES in self.training.method.needs
-        if self.reference is None and not values:
-            return samples
+        """The samples with what other passes over them say, as far as anything needs it."""
+        policy = self.state.params if VALUES in self.training.method.needs else None
         started = time.monotonic()
-        prompts, ids = self.questions.prompts, [sample.example_id for sample in samples]
-        sources = [prompts.source(example_id, True, ()) for example_id in ids]
-        make = functools.partial(
-            annotate.annotate, self.model_config, self.mesh, self.questions.buckets
+        samples = annotate.annotate(
+            samples,
+            self.questions,
+            self.shape,
+            self.mesh,
+            policy,
+            self.reference,
+            self.config.train.batch_size,
         )
-        size = self.config.train.batch_size
-        if values:
-            samples = make(self.state.params, samples, sources, size, value=True)
-        if self.reference is not None:
-            samples = make(self.reference, samples, sources, size, value=False)
         self._time("annotate", started, {"samples": len(samples)})
         return samples
 

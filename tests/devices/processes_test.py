@@ -96,7 +96,7 @@ from hir_jax.devices import processes
 from hir_jax.errors import UserError
 from hir_jax.run import loop
 from hir_jax.devices.interrupts import Interrupted
-from tests.devices.processes_test import use_modes
+from tests.devices.processes_test import by_ppo, use_modes
 
 processes.HEARTBEAT_SECONDS = 600
 steps = []
@@ -118,6 +118,7 @@ def not_finite(number, original=loop.Job._step):
 def scenes(config, workdir, run=loop.run):
     run(config, workdir + "/straight")
     use_modes(config, workdir + "/straight")
+    run(by_ppo(config), workdir + "/ppo")
     loop.Job._step = not_finite(3)
     try:
         run(config, workdir + "/not_finite")
@@ -140,6 +141,14 @@ app.run(cli.main, flags_parser=cli.parse_flags)
 
 
 PROMPTS = ("not True is", "True and False is", "False or not True is")
+
+
+def by_ppo(config):
+    """The config of a run with all that a method may need: ratios, values, the start."""
+    changed = config.copy_and_resolve_references().unlock()
+    changes = {"algorithm": "ppo", "ppo.kl_coefficient": 0.1, "sample.top_k": None}
+    changed.update_from_flattened_dict(changes)
+    return changed.lock()
 
 
 def use_modes(config, workdir):
@@ -199,6 +208,16 @@ def test_two_processes_do_what_one_does(ended, folder):
         json.loads((folder / run / "eval_test.json").read_text()) for run in ("straight", "alone")
     ]
     assert scores[0] | {"model": ""} == scores[1] | {"model": ""}
+
+
+def test_a_method_with_a_value_head_and_ratios_in_two_processes(ended, folder):
+    loop.run(by_ppo(tiny.config(**CHANGES)), str(folder / "ppo_alone"))
+    ours, theirs = (records(folder / name) for name in ("ppo", "ppo_alone"))
+    assert json.loads(ours.pop("eval.json")) == json.loads(theirs.pop("eval.json"))
+    assert ours.keys() == theirs.keys()
+    for name in theirs:
+        for line, other in zip(lines(ours[name]), lines(theirs[name]), strict=True):
+            assert line == {key: rounded(value) for key, value in other.items()}
 
 
 def rounded(value):

@@ -70,10 +70,11 @@ def descent():
 class Trainer:
     """A compiled step on a mesh, and a state to begin with."""
 
-    def __init__(self, settings, optimizer, mesh=None, config=CONFIG, **options):
+    def __init__(self, settings, optimizer, mesh=None, config=CONFIG, like=None, **options):
         self.mesh = mesh or tiny.one_device()
         self.optimizer = optimizer
-        shardings = state_shardings(jax.eval_shape(init_params, 0), optimizer, self.mesh)
+        like = like or jax.eval_shape(init_params, 0)
+        shardings = state_shardings(like, optimizer, self.mesh)
         self.step = make_step(config, settings, optimizer, shardings, **options)
 
     def start(self, params):

@@ -1,0 +1,146 @@
+"""Whole runs of each method: a bandit is learned, a stopped run ends as if it never was."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from hir_jax.methods import table
+from hir_jax.run import checkpoint, loop, models, trainers, workdirs
+from tests import tiny
+from tests.run import loop_test
+
+RESUMED = ("ppo", "nft")  # log-probabilities, values, a state; rows that depend on groups
+METHODS = [name for name in table.METHODS if name != "raft"]  # which is farl
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache():
+    with tiny.compiled_once() as folder:
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def questions(tmp_path_factory):
+    """Forty questions of one word: what is asked is no matter."""
+    file = tmp_path_factory.mktemp("bandit") / "questions.jsonl"
+    lines = [json.dumps({"question": f"w{i}", "answer": "True"}) for i in range(40)]
+    file.write_text("\n".join(lines))
+    return str(file)
+
+
+def pulls(output, example):
+    """Two arms of many pay."""
+    return output.split()[:1] in ([], ["True"])
+
+
+@pytest.fixture(scope="module", params=METHODS)
+def method(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def config(method, questions):
+    return tiny.config(
+        **{
+            "algorithm": method,
+            "verifier": "tests.methods.runs_test:pulls",
+            "data.source": "jsonl",
+            "data.path": questions,
+            "data.max_train": 16,
+            "iterations": 5,
+            "evaluate.every": 5,
+            "sample.samples": 8,
+            "sample.top_k": None,
+            "sample.max_new_tokens": 2,
+            "sample.rows": 32,
+            "sample.kl_to_start": method in ("hir", "ppo"),
+            "ppo.kl_coefficient": 0.01,
+            "ppo.kl_target": 1.0,
+            "train.batch_size": 32,
+            "train.epochs": 3,
+            "train.log_every": 5,
+            "loss.entropy_weight": 0.0,
+            "loss.smoothing": 0.0,
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def straight(config, method, tmp_path_factory):
+    """The workdir of a run that was never stopped, and its outcome."""
+    workdir = tmp_path_factory.mktemp(method)
+    return workdir, loop.run(config, str(workdir))
+
+
+def lines(workdir, phase):
+    every = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
+    return [line for line in every if line["phase"] == phase]
+
+
+def test_a_bandit_is_learned(method, straight):
+    workdir, outcome = straight
+    drawn = [line["correct"] for line in lines(workdir, "sample")]
+    print(
+        method, drawn, outcome.before.asked_correct.accuracy, outcome.after.asked_correct.accuracy
+    )
+    if method == "sft":
+        assert outcome.after.asked_correct.accuracy >= 0.9
+    else:
+        assert drawn[0] < 0.6 and drawn[-1] >= 0.9
+
+
+def final_state(config, workdir):
+    model = models.load_model(config)
+    wanted = trainers.make_training(config, model).abstract_state(model.params)
+    folder = workdirs.checkpoint_folder(str(workdir))
+    _, state, progress = checkpoint.Checkpoints(folder).restore_latest(wanted)
+    return [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(state)], progress
+
+
+def test_a_run_stopped_in_training_ends_as_if_it_never_was(config, method, straight, tmp_path):
+    if method not in RESUMED:
+        pytest.skip("keeps nothing that those which are tried do not")
+    workdir, _ = straight
+    steps = lines(workdir, "train")[-1]["step"]
+    loop_test.stopped_run(config, tmp_path, loop.Job, "_step", steps // 2 + 1)
+    loop.run(config, str(tmp_path))
+    assert loop_test.records(tmp_path) == loop_test.records(workdir)
+    (arrays, progress), (straight_arrays, straight_progress) = (
+        final_state(config, run) for run in (tmp_path, workdir)
+    )
+    assert arrays == straight_arrays
+    assert progress | {"saves": 0} == straight_progress | {"saves": 0}
+
+
+def test_ratios_begin_at_one(config, method, straight):
+    if "logprobs" not in json.loads(samples_of(straight[0], 1)[0]):
+        pytest.skip("a method without ratios")
+    first = {line["iteration"]: line for line in reversed(lines(straight[0], "train"))}
+    assert sorted(first) == [1, 2, 3, 4, 5]
+    for line in first.values():
+        assert line["ratio_off"] < 1e-4 and line["ratio"] == pytest.approx(1, abs=1e-4)
+        assert line["clip_share"] == 0 if "clip_share" in line else method == "topr"
+
+
+def samples_of(workdir, iteration):
+    file = workdir / "samples" / f"iter_{iteration:04}.jsonl"
+    return file.read_text().splitlines() if file.exists() else ["{}"]
+
+
+def test_what_is_logged(config, method, straight):
+    train = lines(straight[0], "train")[-1]
+    assert {"loss", "grad_norm", "entropy"} <= train.keys()
+    sample = lines(straight[0], "sample")
+    if method == "sft":
+        assert not sample
+        return
+    wanted = {"reward", "reward_std", "all_right", "all_wrong", "pass@8", "tokens_mean"}
+    assert wanted <= sample[-1].keys()
+    if config.sample.kl_to_start:
+        distances = [line["kl_to_start"] for line in sample]
+        assert abs(distances[0]) < 1e-5 and distances[-1] > 0.1
+    if method == "ppo":
+        assert {"explained_variance", "kl_coefficient", "kl"} <= sample[-1].keys()
+        assert len({line["kl_coefficient"] for line in sample}) > 1  # it adapts
