@@ -94,7 +94,8 @@ def method_of(config: ml_collections.ConfigDict) -> Method:
 
 def check_given(config: ml_collections.ConfigDict, given: Collection[str]) -> None:
     """Raises UserError with every field of `given`, "loss.smoothing" and the like, that was set
-    though the method, as it is configured, does not read it."""
+    though the method, as it is configured, does not read it; or as `check` does."""
+    check(config)
     algorithm = config.algorithm
     unread = table.OPTIONAL.difference(table.resolve(algorithm).reads)
     reasons = dict.fromkeys(sorted(unread), f"algorithm {algorithm!r} does not read it")

@@ -80,7 +80,7 @@ def fake_model(monkeypatch):
 
     for function in (encode, put_sources, decode_step):
         monkeypatch.setattr(t5, function.__name__, function)
-    for module in (engine, simple_decode):
+    for module in (records, simple_decode):
         monkeypatch.setattr(module, "init_cache", init_cache)
 
 
