@@ -24,7 +24,8 @@ GROUPS = "groups"  # several samples of a question are compared
 ANSWERS = "answers"  # true answers, and no samples
 
 BEHAVIOUR = "behaviour"  # the scalars of tokens that have log μ
-SAMPLING = ("sample.samples", "sample.temperature", "sample.top_")  # read by all that draw samples
+# Read by all that draw samples.
+SAMPLING = ("sample.samples", "sample.temperature", "sample.top_", "sample.kl_to_start")
 
 
 @dataclasses.dataclass(frozen=True)

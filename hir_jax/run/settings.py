@@ -9,7 +9,7 @@ import ml_collections
 from hir_jax.errors import UserError
 from hir_jax.hindsight import relabel, replay, verify
 from hir_jax.methods import hir, ratios, reinforce, table
-from hir_jax.methods.method import ANSWERS, GROUPS, Method
+from hir_jax.methods.method import GROUPS, Method
 from hir_jax.training import objective
 
 DTYPES = ("float32", "bfloat16")
@@ -156,10 +156,5 @@ def _faults_of_method(config: ml_collections.ConfigDict) -> list[str]:
         faults.append(
             f"config.sample.samples: expected 2 or more with algorithm={config.algorithm}, which "
             f"compares the samples of a question; found {config.sample.samples}"
-        )
-    if ANSWERS in method.needs and config.sample.kl_to_start:
-        faults.append(
-            f"config.sample.kl_to_start: expected False with algorithm={config.algorithm}, which "
-            "draws no samples to measure it on; found True"
         )
     return faults

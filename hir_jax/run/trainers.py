@@ -96,8 +96,9 @@ def make_objective(config: ml_collections.ConfigDict, method: Method, mesh: Mesh
 
 def needs_start(config: ml_collections.ConfigDict) -> bool:
     """Whether a copy of the starting model is kept."""
-    asked = config.loss.kl_weight or config.sample.kl_to_start
-    return bool(asked) or REFERENCE in settings.method_of(config).needs
+    method = settings.method_of(config)
+    logged = config.sample.kl_to_start and method.draws_samples
+    return bool(config.loss.kl_weight or logged) or REFERENCE in method.needs
 
 
 def batch_multiple(config: ml_collections.ConfigDict, mesh: Mesh) -> int:

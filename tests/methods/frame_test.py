@@ -96,7 +96,6 @@ def test_averages_are_as_the_methods_papers_have_them():
             {"algorithm": "ppo", "ppo.kl_coefficient": 0.1, "ratio.behaviour": "drawn"},
             "Use loss.kl_weight",
         ),
-        ({"algorithm": "sft", "sample.kl_to_start": True}, "draws no samples"),
         ({"algorithm": "grpo", "ratio.behaviour": "exact"}, "behaviour: expected one of whole"),
         ({"algorithm": "absent"}, "algorithm: expected one of hir"),
         ({"algorithm": "tests.absent:Method"}, "importing 'tests.absent' failed"),
@@ -106,6 +105,17 @@ def test_averages_are_as_the_methods_papers_have_them():
 def test_what_cannot_be_is_refused_before_anything_is_loaded(changes, says):
     with pytest.raises(UserError, match=says):
         settings.check(config(**changes))
+
+
+def test_the_start_is_kept_where_something_reads_it():
+    assert not trainers.needs_start(config())
+    for changes in (
+        {"loss.kl_weight": 0.1},
+        {"sample.kl_to_start": True},
+        {"algorithm": "ppo", "ppo.kl_coefficient": 0.1},
+    ):
+        assert trainers.needs_start(config(**changes))
+    assert not trainers.needs_start(config(**{"algorithm": "sft", "sample.kl_to_start": True}))
 
 
 def test_what_may_be_is_not_refused():
