@@ -81,14 +81,15 @@ def get_config() -> ml_collections.ConfigDict:
     config.loss = loss = ml_collections.ConfigDict()
     loss.smoothing = 0.2  # ε: label smoothing
     # All tokens of a batch weigh the same: tokens; or all its examples, by the mean over their
-    # tokens: examples; or by the sum, divided by max_new_tokens: constant. None = as the method's
-    # paper has it: examples for grpo, tokens for the others
+    # tokens: examples; or by the sum, divided by max_new_tokens: constant. None = examples for
+    # grpo, tokens for the others
     loss.average = config_dict.placeholder(str)
     loss.contrastive = "pairwise"  # pairwise | in_batch (the paper's Eq. 4); of hir alone
     loss.contrastive_weight = 1.0  # α; 0 leaves the term out
     # ε_c: smoothing of the pairwise term; None = ε
     loss.contrastive_smoothing = config_dict.placeholder(float)
-    loss.entropy_weight = 0.001  # β: > 0 rewards entropy
+    # β: > 0 rewards entropy. None = 0.001 for methods that imitate (hir, farl, sft), 0 for others
+    loss.entropy_weight = config_dict.placeholder(float)
     loss.kl_weight = 0.0  # κ: of KL(policy ‖ starting model) under the sampling prompt
 
     config.ratio = ratio = ml_collections.ConfigDict()  # π/μ of the methods that have one
@@ -136,7 +137,8 @@ def get_config() -> ml_collections.ConfigDict:
     train.remat = False  # compute activations again for the gradient instead of keeping them
     train.logits_mib = 64  # float32 logits that a device computes at a time in the loss
     train.optimizer = "adamw"  # adamw | adafactor (less memory; a rate moves weights as far)
-    train.learning_rate = 5e-4  # after the warm-up, constant
+    # After the warm-up, constant. None = 5e-4 for methods that imitate, 1e-4 for others
+    train.learning_rate = config_dict.placeholder(float)
     train.warmup_steps = 0  # optimizer steps of linear growth
     train.weight_decay = 0.0  # decoupled
     train.clip_norm = 1.0  # largest global norm of a gradient; 0 = any

@@ -2,6 +2,7 @@
 
 python main.py --mode=experiment --config=configs/experiment.py:grid --workdir=runs/grid
 python main.py --mode=experiment --config=configs/experiment.py:ablation --workdir=runs/ablation
+python main.py --mode=experiment --config=configs/experiment.py:methods --workdir=runs/methods
 """
 
 import ml_collections
@@ -14,6 +15,13 @@ GRIDS = {
         "sft": {"algorithm": "sft"},
         "farl": {"algorithm": "farl"},
         "hir": {"algorithm": "hir"},
+    },
+    "methods": {
+        name: {"algorithm": name}
+        for name in (
+            *("hir", "farl", "sft", "reinforce", "rloo", "grpo"),
+            *("ppo", "nft", "topr", "w_reinforce", "maxrl"),
+        )
     },
     "ablation": {
         "hir": {},
@@ -46,6 +54,7 @@ def get_config(grid: str = "grid") -> ml_collections.ConfigDict:
     config.experiment = ml_collections.ConfigDict(
         {
             "variants": GRIDS[grid],
+            "first": "hir",  # of the variants, which the others are compared with
             "tasks": {
                 task: {"data__task": task, "data__difficulty": difficulty, "data__size": size}
                 for task, difficulty, size in TASKS

@@ -121,7 +121,7 @@ def test_paper_hyperparameters():
     assert config.sample.samples == 4
     assert config.sample.temperature == 1.0
     assert config.sample.top_k == 50
-    assert config.train.learning_rate == 5e-4
+    assert settings.setting(config, "train.learning_rate") == 5e-4
     assert config.train.weight_decay == 0.0
     assert config.train.batch_size == 64
     assert config.train.epochs == 10
@@ -129,7 +129,7 @@ def test_paper_hyperparameters():
     assert config.loss.contrastive == "pairwise"
     assert config.loss.contrastive_weight == 1.0
     assert config.loss.contrastive_smoothing is None
-    assert config.loss.entropy_weight == 0.001
+    assert settings.setting(config, "loss.entropy_weight") == 0.001
     assert config.data.protocol == "paper"
     assert config.data.seed == 1
     assert config.iterations == 31

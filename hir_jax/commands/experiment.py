@@ -54,7 +54,7 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> str:
         folder = root / cell.variant / cell.task / str(cell.seed)
         loop.run(cell_config(config, cell), str(folder))
         results[cell] = read_result(folder)
-    text = table(results)
+    text = table(results, config.experiment.get("first"))
     workdirs.write_json(root / "results.json", [to_json(*item) for item in results.items()])
     (root / "table.md").write_text(text + "\n", encoding="utf-8")
     figure(results, root / "accuracy.png")
@@ -98,8 +98,11 @@ def read_result(folder: pathlib.Path) -> Result:
     )
 
 
-def table(results: Results) -> str:
-    """Test accuracy and gap of every variant and task, their differences, and what ± and [] are."""
+def table(results: Results, first: str | None = None) -> str:
+    """Test accuracy and gap of every variant and task, their differences, and what ± and [] are.
+
+    `first` is the variant that the others are compared with; by default the first of all.
+    """
     tasks = list(dict.fromkeys(cell.task for cell in results))
     variants = list(dict.fromkeys(cell.variant for cell in results))
 
@@ -118,7 +121,7 @@ def table(results: Results) -> str:
     ]
     parts = [metrics.format_markdown(("", *tasks), rows), _caption(starts)]
     if len(variants) > 1:
-        first = "hir" if "hir" in variants else variants[0]
+        first = first or variants[0]
         rows = [
             (
                 f"{first} - {other}",

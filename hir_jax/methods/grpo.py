@@ -11,7 +11,7 @@ question mostly right or wrong together (`grpo.skip_flat` leaves those out).
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -35,7 +35,7 @@ class Grpo(Clipped):
     skip_flat: bool = False
 
     reads: ClassVar[tuple[str, ...]] = (*Clipped.reads, "grpo.")
-    average: ClassVar[str] = "examples"
+    defaults: ClassVar[Mapping[str, Any]] = {**Clipped.defaults, "loss.average": "examples"}
 
     @classmethod
     def make(cls, config: Any) -> Self:

@@ -1,13 +1,13 @@
 """What methods have in common that imitate outputs of the replay buffer, whole or in part."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 from hir_jax.hindsight import relabel, replay
 from hir_jax.hindsight.relabel import Pair
 from hir_jax.hindsight.sample import Sample
-from hir_jax.methods.method import SAMPLING, Method, View
+from hir_jax.methods.method import SAMPLING, SUPERVISED, Method, View
 from hir_jax.training import losses
 from hir_jax.training.losses import Terms
 from hir_jax.training.objective import Statistics
@@ -33,6 +33,8 @@ class Imitation(Method):
     prob: float = 0.0
 
     reads: ClassVar[tuple[str, ...]] = (*SAMPLING, "replay.", "sub_output.", "loss.smoothing")
+
+    defaults: ClassVar[Mapping[str, Any]] = SUPERVISED
 
     @classmethod
     def make(cls, config: Any) -> Self:

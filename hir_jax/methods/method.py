@@ -69,12 +69,16 @@ class Method:
 
     Attributes:
         reads: fields of the config, or beginnings of their names, that not all methods read.
-        average: what `loss.average` is where nobody sets it; see `training.objective`.
+        defaults: of fields that a config leaves to the method, as its paper or its kind has them.
         relabels: rows may stand under another instruction than their output was drawn under.
     """
 
     reads: ClassVar[tuple[str, ...]] = SAMPLING
-    average: ClassVar[str] = "tokens"
+    defaults: ClassVar[Mapping[str, Any]] = {
+        "loss.average": "tokens",
+        "loss.entropy_weight": 0.0,  # it would outweigh a gradient that fades as all becomes right
+        "train.learning_rate": 1e-4,  # with 5e-4 ratios are past their clips within ten steps
+    }
     relabels: ClassVar[bool] = False
 
     @classmethod
@@ -164,3 +168,7 @@ def whole(sample: Sample, **scalars: float | Sequence[float]) -> Pair:
     """
     scalars = {BEHAVIOUR: sample.logprobs} | scalars
     return Pair(sample.example_id, (), sample.tokens, correct=True, scalars=scalars)
+
+
+# `Method.defaults` of those that imitate: the HIR paper's, for a model of the size of FLAN-T5.
+SUPERVISED = {**Method.defaults, "loss.entropy_weight": 1e-3, "train.learning_rate": 5e-4}

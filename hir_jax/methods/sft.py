@@ -6,11 +6,12 @@ When: true answers are at hand, as a bound for what samples may teach. It draws 
 """
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
 from hir_jax.hindsight import relabel
 from hir_jax.hindsight.relabel import Pair
-from hir_jax.methods.method import ANSWERS, Method, View
+from hir_jax.methods.method import ANSWERS, SUPERVISED, Method, View
 from hir_jax.training import losses
 from hir_jax.training.losses import Terms
 from hir_jax.training.objective import Statistics
@@ -27,6 +28,8 @@ class Sft(Method):
     smoothing: float = 0.0
 
     reads: ClassVar[tuple[str, ...]] = ("loss.smoothing",)
+
+    defaults: ClassVar[Mapping[str, Any]] = SUPERVISED
 
     @classmethod
     def make(cls, config: Any) -> Self:

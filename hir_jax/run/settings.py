@@ -92,6 +92,12 @@ def method_of(config: ml_collections.ConfigDict) -> Method:
     return table.resolve(config.algorithm).make(config)
 
 
+def setting(config: ml_collections.ConfigDict, name: str) -> Any:
+    """A field such as "loss.average"; where it is None, the method's own default."""
+    value = operator.attrgetter(name)(config)
+    return table.resolve(config.algorithm).defaults[name] if value is None else value
+
+
 def check_given(config: ml_collections.ConfigDict, given: Collection[str]) -> None:
     """Raises UserError with every field of `given`, "loss.smoothing" and the like, that was set
     though the method, as it is configured, does not read it; or as `check` does."""

@@ -66,7 +66,7 @@ def make_training(config: ml_collections.ConfigDict, model: Model) -> Training:
     objective = make_objective(config, method, model.mesh)
     optimizer = make_optimizer(
         train.optimizer,
-        train.learning_rate,
+        settings.setting(config, "train.learning_rate"),
         warmup_steps=train.warmup_steps,
         weight_decay=train.weight_decay,
         clip_norm=train.clip_norm,
@@ -86,9 +86,9 @@ def make_objective(config: ml_collections.ConfigDict, method: Method, mesh: Mesh
     """A method's loss, with what `config.loss` says for all methods."""
     loss = config.loss
     return method.objective(
-        entropy_weight=loss.entropy_weight,
+        entropy_weight=settings.setting(config, "loss.entropy_weight"),
         kl_weight=loss.kl_weight,
-        average=method.average if loss.average is None else loss.average,
+        average=settings.setting(config, "loss.average"),
         length=config.sample.max_new_tokens,
         logits_at_once=config.train.logits_mib * 2**20 // 4 * mesh.size,
     )

@@ -83,6 +83,9 @@ def test_averages_are_as_the_methods_papers_have_them():
     assert average() == average(algorithm="ppo") == "tokens"
     assert average(algorithm="grpo") == "examples"
     assert average(**{"algorithm": "grpo", "loss.average": "constant"}) == "constant"
+    rates = {settings.setting(config(algorithm=n), "train.learning_rate") for n in table.METHODS}
+    assert rates == {5e-4, 1e-4}
+    assert settings.setting(config(**{"train.learning_rate": 0.0}), "train.learning_rate") == 0.0
 
 
 @pytest.mark.parametrize(
