@@ -10,7 +10,7 @@ from ml_collections import config_dict, config_flags
 from configs import common, flan_t5, paper, workdir
 from hir_jax.devices import sharding
 from hir_jax.errors import UserError
-from hir_jax.run import settings
+from hir_jax.run import models, settings
 
 ROOT = pathlib.Path(__file__).parents[1]
 FILES = sorted(path for path in (ROOT / "configs").glob("*.py") if path.name != "workdir.py")
@@ -120,7 +120,7 @@ def test_paper_hyperparameters():
     config = paper.get_config()
     assert config.sample.samples == 4
     assert config.sample.temperature == 1.0
-    assert config.sample.top_k == 50
+    assert models.top_k(config) == 50
     assert settings.setting(config, "train.learning_rate") == 5e-4
     assert config.train.weight_decay == 0.0
     assert config.train.batch_size == 64

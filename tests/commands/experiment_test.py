@@ -42,7 +42,7 @@ def test_spread():
 
 def cells(results):
     """The only task's cell of each row of both tables; the rest of the text."""
-    lines = experiment.table(results).splitlines()
+    lines = experiment.table(results, first="hir").splitlines()
     rows = [line.split("|")[1:3] for line in lines if line.startswith("|")]
     text = "\n".join(line for line in lines if not line.startswith("|"))
     return {name.strip(): value.strip() for name, value in rows}, text
