@@ -29,6 +29,8 @@ GRIDS = {
         "no entropy term": {"loss__entropy_weight": 0.0},
         "no smoothing": {"loss__smoothing": 0.0, "loss__contrastive_smoothing": 0.0},
         "no contrastive term": {"loss__contrastive_weight": 0.0},
+        "repeats counted": {"replay__dedup": "count"},
+        "half of it right": {"replay__share_right": 0.5},
     },
 }
 

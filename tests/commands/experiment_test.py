@@ -138,6 +138,8 @@ def test_each_ablation_takes_away_what_its_name_says_and_nothing_else():
         "no entropy term": {"entropy_weight": 0.0},
         "no smoothing": {"smoothing": 0.0, "contrastive_smoothing": 0.0},
         "no contrastive term": {"contrastive_weight": 0.0},
+        "repeats counted": {"dedup": "count"},
+        "half of it right": {"share_right": 0.5},
     }
 
 
