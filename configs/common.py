@@ -115,7 +115,7 @@ def get_config() -> ml_collections.ConfigDict:
     ppo.value_weight = 0.5  # of the value loss
     ppo.value_clip = 0.2  # how far a value may move from its old one; 0 = as far as it likes
     ppo.whiten = True  # advantages to mean 0 and variance 1 over an iteration
-    ppo.kl_coefficient = 0.0  # β: reward taken a nat away from the starting model
+    ppo.kl_coefficient = 0.05  # β: reward taken a nat away from the starting model; 0 = none
     ppo.kl_target = 0.0  # nats an output that β adapts to; 0 = β stays
 
     config.nft = nft = ml_collections.ConfigDict()

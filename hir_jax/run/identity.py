@@ -31,6 +31,7 @@ MEANING = {
     "dev": "the development questions, in their order",
     "test": "the test questions, in their order",
     "prompts": "the questions' tokens under both instructions",
+    "method": "the source of the method",
     "verifier": "the source of the verifier, or what of its reward is right",
 }
 
@@ -38,7 +39,12 @@ MEANING = {
 def of_run(model: Model, questions: Questions, config: ml_collections.ConfigDict) -> dict[str, str]:
     """The digests of all that decides what a run computes, besides its config."""
     weights = checkpoint.checksums(checkpoint.flatten(model.params))
-    return {"weights": _digest(weights)} | of_questions(model.codec, questions, config)
+    module, colon, _ = config.algorithm.partition(":")
+    method = sys.modules.get(module) if colon else None  # one of the user's own
+    return {
+        "weights": _digest(weights),
+        "method": _digest(inspect.getsource(method) if method else config.algorithm),
+    } | of_questions(model.codec, questions, config)
 
 
 def of_questions(

@@ -192,6 +192,26 @@ def test_token_logprob_is_of_the_whole_softmax(logits_V):
     )
 
 
+drawn_logprob = jax.jit(draws.drawn_logprob, static_argnames=("top_k", "top_p"))
+
+
+@pytest.mark.parametrize("cut", [{}, {"top_k": 9}, {"top_p": 0.8}, {"top_k": 9, "top_p": 0.6}])
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
+def test_drawn_logprob_is_of_what_is_drawn_from(logits_V, temperature, cut):
+    probs = distribution(logits_V, temperature, **cut)
+    kept = np.flatnonzero(probs)[:40]
+    rows = jnp.broadcast_to(logits_V, (len(kept), V))
+    got = drawn_logprob(rows, jnp.asarray(kept), temperature, **cut)
+    np.testing.assert_allclose(got, np.log(probs[kept]), rtol=1e-5, atol=1e-6)
+    other = np.flatnonzero(probs == 0)[:1]
+    assert drawn_logprob(rows[:1], jnp.asarray(other), temperature, **cut) == -np.inf
+
+
+def test_greedy_draws_are_certain(logits_V):
+    rows = jnp.broadcast_to(logits_V, (2, V))
+    assert drawn_logprob(rows, jnp.array([3, 4]), 0.0, top_k=5).tolist() == [0, 0]
+
+
 def draws_of(key, triples):
     """The two uniforms at each (question, sample, position)."""
     question, sample, position = (np.array(column) for column in zip(*triples, strict=True))

@@ -179,6 +179,41 @@ def test_logprobs_are_the_scores_of_the_outputs(params, sampled):
     np.testing.assert_allclose(logprobs, scores, atol=1e-4)
 
 
+def test_each_tokens_logprob_is_what_the_training_pass_finds(params, sampled):
+    engine = dataclasses.replace(SAMPLER, logprobs="whole")
+    outputs = engine(params, PROMPTS, KEY, 1.0, samples=2)
+    assert [[o.tokens for o in own] for own in outputs] == [
+        [o.tokens for o in own] for own in sampled[0]
+    ]
+    every = [(p.tokens, o) for p, own in zip(PROMPTS, outputs, strict=True) for o in own]
+    scores = scoring.score_tokens(
+        params,
+        CONFIG,
+        tiny.one_device(),
+        [(source, output.tokens) for source, output in every],
+        8,
+        batching.Buckets((16,), (8,)),
+    )
+    for (_, output), score in zip(every, scores, strict=True):
+        np.testing.assert_allclose(output.logprobs, score.logprobs, atol=1e-4)
+        assert sum(output.logprobs) == pytest.approx(output.logprob, abs=1e-5)
+        assert score.values == ()
+
+
+def test_logprobs_of_what_was_drawn_from_are_those_of_tempered_and_truncated_draws(params):
+    engine = dataclasses.replace(SAMPLER, buckets=(16,), top_k=3, max_new_tokens=4)
+    kinds = {
+        kind: dataclasses.replace(engine, logprobs=kind)(params, PROMPTS, KEY, 2.0)
+        for kind in ("whole", "drawn")
+    }
+    for (whole,), (drawn,) in zip(*kinds.values(), strict=True):
+        assert whole.tokens == drawn.tokens
+        # Of three tokens each is likelier than among all.
+        assert len(drawn.logprobs) == len(drawn.tokens) and max(drawn.logprobs) < 0
+        assert drawn.logprob == pytest.approx(whole.logprob, abs=1e-5)
+        assert (np.array(drawn.logprobs) > np.array(whole.logprobs) - np.log(3)).all()
+
+
 def test_truncated_draws_are_scored_by_the_whole_distribution(params):
     engine = dataclasses.replace(SAMPLER, buckets=(16,), top_k=3, max_new_tokens=4)
     outputs = [one for (one,) in engine(params, PROMPTS, KEY, 2.0)]

@@ -22,7 +22,7 @@ NEEDS = {
     "reinforce": set(),
     "rloo": {GROUPS},
     "grpo": {GROUPS, LOGPROBS},
-    "ppo": {VALUES, LOGPROBS},
+    "ppo": {VALUES, LOGPROBS, REFERENCE},
     "nft": {GROUPS, LOGPROBS},
     "topr": {LOGPROBS},
     "w_reinforce": set(),
@@ -43,8 +43,8 @@ def method(**changes):
 def test_each_method_needs_what_it_says():
     assert {name: method(algorithm=name).needs for name in table.METHODS} == NEEDS
     assert method(**{"algorithm": "rloo", "rloo.clip": True}).needs == {GROUPS, LOGPROBS}
-    ppo = method(**{"algorithm": "ppo", "ppo.kl_coefficient": 0.1})
-    assert ppo.needs == {VALUES, LOGPROBS, REFERENCE}
+    ppo = method(**{"algorithm": "ppo", "ppo.kl_coefficient": 0.0})
+    assert ppo.needs == {VALUES, LOGPROBS}
     assert method(**{"loss.contrastive_weight": 0.0}).needs == set()
 
 
@@ -94,9 +94,12 @@ def test_averages_are_as_the_methods_papers_have_them():
         ({"algorithm": "grpo", "sample.samples": 1}, "samples: expected 2 or more"),
         ({"algorithm": "grpo", "sample.top_k": 50}, "top_k and top_p: expected 0"),
         ({"algorithm": "topr", "sample.top_p": 0.9}, "ratio.behaviour=drawn"),
-        ({"algorithm": "ppo", "ppo.kl_target": 1.0}, "kl_coefficient: expected above 0"),
         (
-            {"algorithm": "ppo", "ppo.kl_coefficient": 0.1, "ratio.behaviour": "drawn"},
+            {"algorithm": "ppo", "ppo.kl_target": 1.0, "ppo.kl_coefficient": 0.0},
+            "kl_coefficient: expected above 0",
+        ),
+        (
+            {"algorithm": "ppo", "ratio.behaviour": "drawn"},
             "Use loss.kl_weight",
         ),
         ({"algorithm": "grpo", "ratio.behaviour": "exact"}, "behaviour: expected one of whole"),
@@ -115,7 +118,7 @@ def test_the_start_is_kept_where_something_reads_it():
     for changes in (
         {"loss.kl_weight": 0.1},
         {"sample.kl_to_start": True},
-        {"algorithm": "ppo", "ppo.kl_coefficient": 0.1},
+        {"algorithm": "ppo"},
     ):
         assert trainers.needs_start(config(**changes))
     assert not trainers.needs_start(config(**{"algorithm": "sft", "sample.kl_to_start": True}))
@@ -124,7 +127,7 @@ def test_the_start_is_kept_where_something_reads_it():
 def test_what_may_be_is_not_refused():
     drawn = {"ratio.behaviour": "drawn", "sample.top_k": 50, "sample.top_p": 0.9}
     for name in ("grpo", "topr", "nft", "ppo"):
-        settings.check(config(algorithm=name, **drawn))
+        settings.check(config(algorithm=name, **drawn, **{"ppo.kl_coefficient": 0.0}))
     settings.check(config(**{"algorithm": "rloo", "sample.top_k": 50}))
     settings.check(config(**{"algorithm": "topr", "sample.samples": 1}))
 
