@@ -124,6 +124,28 @@ def token_logprob(logits_NxV: jax.Array, token_N: jax.Array) -> jax.Array:
     return chosen_N - jax.nn.logsumexp(logits_NxV, axis=-1)
 
 
+def guided(
+    logits_NxV: jax.Array, opposite_NxV: jax.Array, guidance: jax.Array, cutoff: jax.Array
+) -> jax.Array:
+    """Scores of (1 + γ) log π(. | p) - γ log π(. | p⁻), of those tokens that p finds plausible.
+
+    Classifier-free guidance (Ho & Salimans, 2207.12598) with the opposite instruction in the place
+    of none, and contrastive decoding's cut-off (Li et al., 2210.15097): tokens less likely than α
+    times the likeliest are left out, since a token that both find unlikely may get any difference.
+
+    Args:
+        logits_NxV: float32, under p.
+        opposite_NxV: float32, under p⁻.
+        guidance: γ; with 0 the scores are `logits_NxV`, bit by bit.
+        cutoff: α; 0 leaves none out.
+    """
+    logp_NxV = jax.nn.log_softmax(logits_NxV)
+    moved_NxV = logits_NxV + guidance * (logp_NxV - jax.nn.log_softmax(opposite_NxV))
+    likeliest_N = jnp.max(logits_NxV, axis=-1, keepdims=True)
+    plausible_NxV = logits_NxV >= likeliest_N + jnp.log(cutoff)
+    return jnp.where(plausible_NxV | (guidance == 0), moved_NxV, -jnp.inf)
+
+
 def _draw_in_blocks(probs_NxV: jax.Array, uniform_Nx2: jax.Array) -> jax.Array:
     # One uniform picks a block of the vocabulary, the other a token in it. Sums of 128 terms are
     # cheaper than a running sum over the vocabulary, and 46 random bits resolve rare tokens.

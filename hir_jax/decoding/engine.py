@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 
 from hir_jax.decoding import draws
-from hir_jax.decoding.records import NONE, Desk, Log, Pool, Shape, State, new_log
+from hir_jax.decoding.records import NONE, Desk, Log, Opposite, Pool, Shape, State, new_log
 from hir_jax.model import t5
 from hir_jax.model.cache import Cache, Lanes
 from hir_jax.model.config import Params, T5Config
@@ -61,10 +61,14 @@ def decode_pool(
     def largest(x: jax.Array) -> jax.Array:
         return jax.lax.pmax(x, in_step) if in_step else x
 
-    encoded_PxSxD = _encode(params, pool, largest, config, shape)
+    sources = [pool] if pool.opposite is None else [pool, pool.opposite]
+    encoded = [
+        (_encode(params, pool.questions, each, largest, config, shape), each.source_mask_PxS)
+        for each in sources
+    ]
     requests = pool.questions * shape.samples
     step = functools.partial(
-        _step, params, temperature, eos_id, requests, config=config, shape=shape
+        _step, params, temperature, eos_id, requests, pool.opposite, config=config, shape=shape
     )
 
     def more_to_do(carry: tuple[State, Desk, Log]) -> jax.Array:
@@ -74,9 +78,7 @@ def decode_pool(
     def serve(carry: tuple[State, Desk, Log]) -> tuple[State, Desk, Log]:
         state, desk, log = carry
         state, log = _write_away(state, log)
-        state, desk = _hand_out(
-            params, state, desk, pool, encoded_PxSxD, key, largest, config, shape
-        )
+        state, desk = _hand_out(params, state, desk, pool, encoded, key, largest, config, shape)
 
         def go_on(state: State) -> jax.Array:
             work = largest(~jnp.all(state.ended_N) & ((desk.next < requests) | drain))
@@ -93,22 +95,24 @@ def decode_pool(
 
 def _encode(
     params: Params,
-    pool: Pool,
+    questions: jax.Array,
+    sources: Pool | Opposite,
     largest: Callable[[jax.Array], jax.Array],
     config: T5Config,
     shape: Shape,
 ) -> jax.Array:
     """Encoder outputs PxSxD, some questions at a time."""
-    count, length = pool.source_PxS.shape
+    count, length = sources.source_PxS.shape
 
     def encode(i: jax.Array, encoded_PxSxD: jax.Array) -> jax.Array:
         start = i * shape.encoded
         part = lambda x: jax.lax.dynamic_slice(x, (start, 0), (shape.encoded, length))  # noqa: E731
-        encoded = t5.encode(params, config, part(pool.source_PxS), part(pool.source_mask_PxS))
+        both = part(sources.source_PxS), part(sources.source_mask_PxS)
+        encoded = t5.encode(params, config, *both)
         return jax.lax.dynamic_update_slice(encoded_PxSxD, encoded, (start, 0, 0))
 
     empty = jnp.zeros((count, length, config.d_model), config.dtype)
-    return jax.lax.fori_loop(0, largest(-(-pool.questions // shape.encoded)), encode, empty)
+    return jax.lax.fori_loop(0, largest(-(-questions // shape.encoded)), encode, empty)
 
 
 def _step(
@@ -116,6 +120,7 @@ def _step(
     temperature: jax.Array,
     eos_id: jax.Array,
     requests: jax.Array,
+    opposite: Opposite | None,
     state: State,
     desk: Desk,
     *,
@@ -124,18 +129,22 @@ def _step(
 ) -> State:
     """One token for every row; those that have ended draw too, and nothing comes of it."""
     age_N = jnp.minimum(state.age_N, shape.max_new_tokens - 1)
-    logits_NxV, cache = t5.decode_step(
+    logits, cache = t5.decode_step(
         params,
         config,
         state.cache,
-        state.token_N,
+        _doubled(state.token_N, shape),
         state.clock,
-        age_N,
-        Lanes.make(state.lane_N, shape.lanes),
+        _doubled(age_N, shape),
+        _lanes(state.lane_N, shape),
     )
+    plain_NxV = logits_NxV = logits
+    if opposite is not None:
+        plain_NxV, opposite_NxV = jnp.split(logits, 2)
+        logits_NxV = draws.guided(plain_NxV, opposite_NxV, opposite.guidance, opposite.cutoff)
     uniform_Nx2 = draws.uniforms(state.key_N, age_N)
     drawn_N = draws.draw(logits_NxV, uniform_Nx2, temperature, shape.top_k, shape.top_p)
-    logprob_N = draws.token_logprob(logits_NxV, drawn_N)
+    logprob_N = draws.token_logprob(plain_NxV, drawn_N)
     kept_N = logprob_N
     if shape.logprobs == "drawn":
         kept_N = draws.drawn_logprob(logits_NxV, drawn_N, temperature, shape.top_k, shape.top_p)
@@ -157,6 +166,19 @@ def _step(
         ),
         cache=cache,
     )
+
+
+def _doubled(x_N: jax.Array, shape: Shape) -> jax.Array:
+    return jnp.concatenate([x_N, x_N]) if shape.guided else x_N
+
+
+def _lanes(lane_N: jax.Array, shape: Shape) -> Lanes:
+    """The lane of each row of the cache."""
+    if not shape.guided:
+        return Lanes.make(lane_N, shape.lanes)
+    idle_N = lane_N == shape.lanes
+    both = [jnp.where(idle_N, 2 * shape.lanes, lane_N + i * shape.lanes) for i in range(2)]
+    return Lanes.make(jnp.concatenate(both), 2 * shape.lanes)
 
 
 def _can_hand_out(
@@ -207,7 +229,7 @@ def _hand_out(
     state: State,
     desk: Desk,
     pool: Pool,
-    encoded_PxSxD: jax.Array,
+    encoded: list[tuple[jax.Array, jax.Array]],
     key: jax.Array,
     largest: Callable[[jax.Array], jax.Array],
     config: T5Config,
@@ -223,7 +245,6 @@ def _hand_out(
     rank_Q = jnp.cumsum(~taken_Q) - 1
     opens_Q = ~taken_Q & (rank_Q < new_questions)
     question_Q = jnp.where(opens_Q, first_new + rank_Q, desk.question_Q)
-    encoded = (encoded_PxSxD, pool.source_mask_PxS)
     cache = _fill_places(params, state.cache, encoded, question_Q, opens_Q, largest, config, shape)
 
     rank_N = jnp.cumsum(state.ended_N) - 1
@@ -249,7 +270,7 @@ def _hand_out(
 def _fill_places(
     params: Params,
     cache: Cache,
-    encoded: tuple[jax.Array, jax.Array],
+    encoded: list[tuple[jax.Array, jax.Array]],
     question_Q: jax.Array,
     opens_Q: jax.Array,
     largest: Callable[[jax.Array], jax.Array],
@@ -264,7 +285,14 @@ def _fill_places(
     def fill(i: jax.Array, cache: Cache) -> Cache:
         place_G = jax.lax.dynamic_slice(opening, (i * group,), (group,))
         question_G = question_Q.at[place_G].get(mode="fill", fill_value=0)
-        return t5.put_sources(params, config, cache, *(x[question_G] for x in encoded), place_G)
+        for first, sources in zip((0, places), encoded, strict=False):
+            # A place past all is left out.
+            at_G = place_G
+            if shape.guided:
+                at_G = jnp.where(place_G < places, first + place_G, 2 * places)
+            chosen = (x[question_G] for x in sources)
+            cache = t5.put_sources(params, config, cache, *chosen, at_G)
+        return cache
 
     groups = largest(-(-jnp.sum(opens_Q) // group))
     return jax.lax.fori_loop(0, groups, fill, cache)

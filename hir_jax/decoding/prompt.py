@@ -1,7 +1,10 @@
 """What the sampler takes and gives."""
 
 import zlib
+from collections.abc import Sequence
 from typing import NamedTuple
+
+Tokens = tuple[int, ...]
 
 
 class Prompt(NamedTuple):
@@ -9,6 +12,14 @@ class Prompt(NamedTuple):
 
     tokens: tuple[int, ...]
     uid: int  # uint32; the same prompt must always have the same
+
+
+class Guide(NamedTuple):
+    """What outputs are guided away from, see `draws.guided`."""
+
+    opposite: Sequence[Tokens]  # of each prompt, the tokens of the opposite one
+    guidance: float  # γ
+    cutoff: float = 0.0  # α
 
 
 class Output(NamedTuple):

@@ -31,6 +31,9 @@ class Shape:
         top_k: see `draws.draw`.
         top_p: see `draws.draw`.
         logprobs: one of `draws.LOGPROBS`.
+        guided: whether each output has a second prompt, see `Opposite`. The cache then has 2N rows
+            and 2Q places: row N + n reads the token of row n, and place Q + q has the second
+            prompt of place q.
     """
 
     rows: int
@@ -40,11 +43,17 @@ class Shape:
     top_k: int = 0
     top_p: float = 1.0
     logprobs: str = "none"
+    guided: bool = False
 
     @classmethod
     def make(cls, rows: int, samples: int, **others: Any) -> "Shape":
         """With as many places as keep the rows busy."""
         return cls(rows, places_for(rows, samples), samples, **others)
+
+    @property
+    def prompts(self) -> int:
+        """Of an output."""
+        return 2 if self.guided else 1
 
     @property
     def lanes(self) -> int:
@@ -77,6 +86,16 @@ def places_for(rows: int, samples: int) -> int:
 
 
 @flax.struct.dataclass
+class Opposite:
+    """The prompts that a pool's questions are guided away from, and how; see `draws.guided`."""
+
+    source_PxS: jax.Array
+    source_mask_PxS: jax.Array
+    guidance: jax.Array  # γ, scalar
+    cutoff: jax.Array  # α, scalar
+
+
+@flax.struct.dataclass
 class Pool:
     """Questions to sample from; request r is sample r mod R of question r // R."""
 
@@ -85,6 +104,7 @@ class Pool:
     uid_P: jax.Array  # uint32 identities of the prompts, for the keys of the draws
     questions: jax.Array  # scalar; those from here on are padding
     first: jax.Array  # scalar; the number that the log gives to request 0
+    opposite: Opposite | None = None
 
     @property
     def length(self) -> int:
@@ -148,7 +168,12 @@ def new_state(config: T5Config, shape: Shape, source_length: int) -> State:
         key_N=jnp.broadcast_to(jax.random.key(0), rows),
         lane_N=jnp.full(rows, shape.lanes, jnp.int32),
         cache=init_cache(
-            config, rows, shape.max_new_tokens, shape.places, shape.samples, source_length
+            config,
+            shape.prompts * rows,
+            shape.max_new_tokens,
+            shape.prompts * shape.places,
+            shape.samples,
+            source_length,
         ),
     )
 

@@ -48,7 +48,7 @@ def engine_memory(config: T5Config, mesh: Mesh, shape: records.Shape, source_len
     states = abstract_states(mesh, config, shape, source_length)
     encoded = shape.pool * source_length * config.d_model * jnp.dtype(config.dtype).itemsize
     logits = 4 * shape.rows * config.vocab_size * 4  # and what is drawn from them
-    return sharding.device_bytes(states) + encoded + logits
+    return sharding.device_bytes(states) + shape.prompts * (encoded + logits)
 
 
 def free_memory(mesh: Mesh) -> int | None:

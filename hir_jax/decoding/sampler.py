@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 
 from hir_jax.decoding import records
 from hir_jax.decoding.programs import decoding_copy, programs
-from hir_jax.decoding.prompt import Output, Prompt
+from hir_jax.decoding.prompt import Guide, Output, Prompt, Tokens
 from hir_jax.decoding.rows import default_rows, free_memory
 from hir_jax.devices import processes, sharding
 from hir_jax.model import batching
@@ -75,13 +75,15 @@ class Sampler:
         temperature: float,
         samples: int = 1,
         progress: Callable[[int], object] = lambda n: None,
+        guide: Guide | None = None,
     ) -> list[list[Output]]:
         """`samples` outputs for each prompt, in the prompts' order.
 
         `progress` is told of the number of outputs that have ended since it was told last; an
-        exception that it raises stops the work.
+        exception that it raises stops the work. With a `guide` each output is drawn away from its
+        opposite prompt, at twice the work and memory.
         """
-        outputs, _ = self.run(params, prompts, key, temperature, samples, progress)
+        outputs, _ = self.run(params, prompts, key, temperature, samples, progress, guide)
         return outputs
 
     def run(
@@ -92,13 +94,17 @@ class Sampler:
         temperature: float,
         samples: int = 1,
         progress: Callable[[int], object] = lambda n: None,
+        guide: Guide | None = None,
     ) -> tuple[list[list[Output]], Statistics]:
         """The same, and what it cost."""
         if not prompts:
             return [], Statistics(0, 0, 0, 0, 0, 1.0)
         params = self.prepare(params)  # first, since rows are chosen by the memory that it leaves
-        shape = self.shape(len(prompts), samples, max(len(prompt.tokens) for prompt in prompts))
-        pools = self._pools(prompts, shape)
+        lengths = [len(prompt.tokens) for prompt in prompts]
+        if guide is not None:
+            lengths = [max(pair) for pair in zip(lengths, map(len, guide.opposite), strict=True)]
+        shape = self.shape(len(prompts), samples, max(lengths), guided=guide is not None)
+        pools = self._pools(lengths, shape)
         ended: dict[tuple[int, int], Output] = {}
         logs: list[records.Log] = []
         new_state, lengthen, decode_pool = programs(self.mesh, self.config, shape)
@@ -109,7 +115,7 @@ class Sampler:
             state, log = decode_pool(
                 params,
                 state,
-                pool.arrays(prompts, number, shape, self.mesh),
+                pool.arrays(prompts, guide, number, shape, self.mesh),
                 key,
                 jnp.float32(temperature),
                 jnp.int32(self.eos_id),
@@ -124,7 +130,12 @@ class Sampler:
         return outputs, _statistics(prompts, outputs, pools, counts, shape)
 
     def shape(
-        self, prompts: int, samples: int, source_length: int, free: float | None = None
+        self,
+        prompts: int,
+        samples: int,
+        source_length: int,
+        free: float | None = None,
+        guided: bool = False,
     ) -> records.Shape:
         """What the engine is compiled for: no more rows than there is work or memory for.
 
@@ -137,6 +148,7 @@ class Sampler:
             top_k=self.top_k,
             top_p=self.top_p,
             logprobs=self.logprobs,
+            guided=guided,
         )
         rows = self.rows or default_rows(
             self.config, self.mesh, make, source_length, self._free if free is None else free
@@ -149,10 +161,10 @@ class Sampler:
         # Asked once: were it another number of rows in each iteration, each would compile anew.
         return free_memory(self.mesh)
 
-    def _pools(self, prompts: Sequence[Prompt], shape: records.Shape) -> "list[_Pool]":
+    def _pools(self, lengths: Sequence[int], shape: records.Shape) -> "list[_Pool]":
         by_bucket: dict[int, list[int]] = {bucket: [] for bucket in sorted(self.buckets)}
-        for i, prompt in enumerate(prompts):
-            by_bucket[batching.bucket_of(len(prompt.tokens), self.buckets)].append(i)
+        for i, length in enumerate(lengths):
+            by_bucket[batching.bucket_of(length, self.buckets)].append(i)
         size = shape.pool * sharding.batch_multiple(self.mesh)
         return [
             _Pool(bucket, indices)
@@ -177,27 +189,38 @@ class _Pool:
         return sum(batching.round_up(len(i), shape.encoded) for i in self.dealt(shards))
 
     def arrays(
-        self, prompts: Sequence[Prompt], number: int, shape: records.Shape, mesh: Mesh
+        self,
+        prompts: Sequence[Prompt],
+        guide: Guide | None,
+        number: int,
+        shape: records.Shape,
+        mesh: Mesh,
     ) -> records.Pool:
         """What each shard gets; requests are numbered by the pool's number and their place."""
         shards = sharding.batch_multiple(mesh)
         dealt = self.dealt(shards)
-        sources, masks, uids = [], [], []
-        for indices in dealt:
-            chosen = [prompts[i] for i in indices]
-            missing = shape.pool - len(chosen)
-            source, mask = batching.pad(
-                [*(prompt.tokens for prompt in chosen), *[()] * missing], self.length
-            )
-            sources.append(source)
-            masks.append(mask)
-            uids.append(np.array([*(prompt.uid for prompt in chosen), *[0] * missing], np.uint32))
+
+        def padded(tokens_of: Callable[[int], Tokens]) -> tuple[np.ndarray, np.ndarray]:
+            rows = [
+                [*map(tokens_of, indices), *[()] * (shape.pool - len(indices))] for indices in dealt
+            ]
+            sources, masks = zip(*(batching.pad(own, self.length) for own in rows), strict=True)
+            return np.stack(sources), np.stack(masks)
+
+        uid = np.zeros((shards, shape.pool), np.uint32)
+        for own, indices in zip(uid, dealt, strict=True):
+            own[: len(indices)] = [prompts[i].uid for i in indices]
+        opposite = guide and records.Opposite(
+            *padded(lambda i: guide.opposite[i]),
+            guidance=np.full(shards, guide.guidance, np.float32),
+            cutoff=np.full(shards, guide.cutoff, np.float32),
+        )
         pool = records.Pool(
-            source_PxS=np.stack(sources),
-            source_mask_PxS=np.stack(masks),
-            uid_P=np.stack(uids),
+            *padded(lambda i: prompts[i].tokens),
+            uid_P=uid,
             questions=np.array([len(indices) for indices in dealt], np.int32),
             first=np.full(shards, number * shape.pool * shape.samples, np.int32),
+            opposite=opposite,
         )
         return processes.place(pool, sharding.batch_sharding(mesh))
 
