@@ -11,7 +11,6 @@ from hir_jax.decoding import draws
 from hir_jax.decoding.prompt import Guide
 from hir_jax.devices import sharding
 from hir_jax.model import batching, t5
-from tests import tiny
 from tests.decoding import sampler_test
 from tests.decoding.sampler_test import CONFIG, EOS, KEY, PROMPTS, SAMPLER
 
