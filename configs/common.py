@@ -29,6 +29,9 @@ def get_config() -> ml_collections.ConfigDict:
     config.instruction = instruction = ml_collections.ConfigDict()
     instruction.correct = "Solve the question with correct answer."  # p_correct
     instruction.wrong = "Solve the question with wrong answer."  # p_wrong
+    # Facts that the verifier names: what asks for each of them, and what against it, behind the
+    # above in the order of their names; of hir alone; no flags, see configs/facts.py
+    instruction.facts = ml_collections.ConfigDict()
 
     config.data = data = ml_collections.ConfigDict()
     data.source = "generated"  # generated | bigbench | bbh | jsonl
@@ -91,6 +94,10 @@ def get_config() -> ml_collections.ConfigDict:
     # β: > 0 rewards entropy. None = 0.001 for methods that imitate (hir, farl, sft), 0 for others
     loss.entropy_weight = config_dict.placeholder(float)
     loss.kl_weight = 0.0  # κ: of KL(policy ‖ starting model) under the sampling prompt
+
+    config.hir = hir = ml_collections.ConfigDict()  # where there are instruction.facts
+    hir.shown = 1.0  # how likely a training instruction speaks of each fact
+    hir.flip = "one"  # what the opposite instruction asks against: one (right or a fact) | all
 
     config.ratio = ratio = ml_collections.ConfigDict()  # π/μ of the methods that have one
     # μ: the whole, untempered policy, so that ratios begin at 1; or what was really drawn from,

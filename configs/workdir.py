@@ -14,6 +14,7 @@ from configs import common
 def get_config(workdir: str = "") -> ml_collections.ConfigDict:
     file = f"{workdir}/config.json"
     config = common.get_config().lock()  # a field that there is not is a fault
+    config.instruction.facts.unlock()  # their names are the run's own
     try:
         with open(file, encoding="utf-8") as f:
             config.update(json.load(f))

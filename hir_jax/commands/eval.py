@@ -36,7 +36,8 @@ def evaluate_policy(
             f"{sizes}."
         )
     sampler = models.make_sampler(config, model, questions.buckets.source)
-    with metrics.progress(2 * len(examples), f"evaluating on {split}", "question") as bar:
+    total = len(questions.instructions.asked) * len(examples)
+    with metrics.progress(total, f"evaluating on {split}", "question") as bar:
         result = evaluate.evaluate(
             sampler,
             model.params,

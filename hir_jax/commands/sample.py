@@ -13,6 +13,7 @@ from hir_jax.decoding.prompt import Prompt, uid
 from hir_jax.errors import UserError
 from hir_jax.model import batching
 from hir_jax.run import metrics, models
+from hir_jax.run.prompts import instructions_of
 
 # Prompts between two writes of the output file. Rows stand idle at the end of each piece, so not
 # too few.
@@ -24,9 +25,10 @@ def sample_file(
 ) -> None:
     """Samples outputs for each line of `source`; one line each, in order, to `output`.
 
-    A line has either "question" (put into the template under p_correct, with "options" if it has
-    any) or "prompt" (used as it is). It comes back with "samples" (texts) and "logprobs" (of all
-    tokens drawn, under the model's own distribution).
+    A line has either "question" (put into the template under what training samples under:
+    p_correct and the phrases for all facts; with "options" if it has any) or "prompt" (used as it
+    is). It comes back with "samples" (texts) and "logprobs" (of all tokens drawn, under the model's
+    own distribution).
     """
     check_output(output)
     records = read_jsonl(source, one_of=("question", "prompt"))
@@ -65,4 +67,5 @@ def _prompt_text(
     if not isinstance(options, list) or not all(isinstance(o, str) for o in options):
         raise UserError(f"{source}: line {line}: expected options as a list of texts.")
     example = Example("", record["question"], tuple(options), (), "", "")
-    return format_prompt(config.instruction.correct, example)
+    instructions = instructions_of(config)
+    return format_prompt(instructions.text(instructions.wanted), example)

@@ -18,21 +18,62 @@ from hir_jax.hindsight.verifiers.texts import reference_form
 
 Tokens = tuple[int, ...]
 MODES = ("full", "suffix", "window")
+FLIPS = ("one", "all")
+
+
+@dataclasses.dataclass(frozen=True)
+class Goal:
+    """What an instruction asks of an output.
+
+    Attributes:
+        correct: to be a right answer, else a wrong one.
+        facts: by name what is to hold of it, and what is not.
+    """
+
+    correct: bool
+    facts: tuple[tuple[str, bool], ...] = ()
+
+    def against(self, *places: int) -> "Goal":
+        """The goal with the opposite at these places: 0 is correctness, 1 the first fact."""
+        names = [name for name, _ in self.facts]
+        asked = [self.correct, *(holds for _, holds in self.facts)]
+        correct, *holds = (one != (place in places) for place, one in enumerate(asked))
+        return Goal(correct, tuple(zip(names, holds, strict=True)))
 
 
 @dataclasses.dataclass(frozen=True)
 class Instructions:
-    """The two goals: ask for a correct answer, ask for a wrong one."""
+    """What instructions are composed of.
+
+    Attributes:
+        correct: asks for a right answer.
+        wrong: asks for a wrong one.
+        facts: by name what asks for one of which the fact holds, and of which it does not.
+    """
 
     correct: str
     wrong: str
+    facts: Mapping[str, tuple[str, str]] = dataclasses.field(default_factory=dict, hash=False)
+
+    def text(self, goal: Goal) -> str:
+        """The instruction that asks for a goal."""
+        phrases = [self.facts[name][0 if holds else 1] for name, holds in goal.facts]
+        return " ".join([self.correct if goal.correct else self.wrong, *phrases])
+
+    @property
+    def wanted(self) -> Goal:
+        """What samples are drawn under: a right answer of which every fact holds."""
+        return Goal(True, tuple((name, True) for name in self.facts))
+
+    @property
+    def asked(self) -> list[Goal]:
+        """What a policy is evaluated under: the wanted goal, then each part of it asked against."""
+        return [self.wanted, *(self.wanted.against(i) for i in range(1 + len(self.facts)))]
 
 
-def relabel(instructions: Instructions, correct: bool) -> tuple[str, str]:
-    """φ of the paper: (p*, p⁻), the instruction that an output fulfils and the opposite one."""
-    if correct:
-        return instructions.correct, instructions.wrong
-    return instructions.wrong, instructions.correct
+def achieved(sample: Sample, facts: Iterable[str]) -> Goal:
+    """φ of the paper: the goal that an output has achieved, as far as these facts go."""
+    return Goal(sample.correct, tuple((name, sample.facts.get(name, False)) for name in facts))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +84,8 @@ class Pair:
         example_id: the question.
         prefix: tokens appended to the encoder input, the part of the output before `target`.
         target: tokens for the decoder to predict.
-        correct: train under the correct-answer instruction, else under the wrong-answer one.
+        goal: what it achieved; its instruction is p*.
+        opposite: the goal of p⁻; where it is not said, right is wrong in it and wrong is right.
         weight: what it counts for; 1 on average over an epoch.
         scalars: what a method's loss reads besides, one a pair or one a token of `target`.
     """
@@ -51,14 +93,64 @@ class Pair:
     example_id: str
     prefix: Tokens
     target: Tokens
-    correct: bool
+    goal: Goal
+    opposite: Goal | None = None
     weight: float = 1.0
-    scalars: Mapping[str, float | Sequence[float]] = dataclasses.field(default_factory=dict)
+    scalars: Mapping[str, float | Sequence[float]] = dataclasses.field(
+        default_factory=dict, hash=False
+    )
+
+    def __post_init__(self) -> None:
+        if self.opposite is None:
+            object.__setattr__(self, "opposite", self.goal.against(0))
+
+    @property
+    def correct(self) -> bool:
+        """Whether it is trained on as a right answer, or as a wrong one."""
+        return self.goal.correct
+
+
+@dataclasses.dataclass(frozen=True)
+class Facts:
+    """How facts go into training instructions; none: of right and wrong alone.
+
+    Attributes:
+        names: of the facts, in the order in which instructions speak of them.
+        shown: how likely an instruction speaks of each of them.
+        flip: what p⁻ asks against: "one" part of the goal, drawn, or "all".
+    """
+
+    names: tuple[str, ...] = ()
+    shown: float = 1.0
+    flip: str = "one"
+
+    def add(self, pair: Pair, sample: Sample, rng: np.random.Generator) -> Pair:
+        """The pair, of a sample, with some of the sample's facts in its two goals.
+
+        An output that is right and short, but not polite::
+
+            p*              right, short, not polite
+            p⁻ flips one    wrong, short, not polite    or right, long, not polite
+                                                        or right, short, polite
+            p⁻ flips all    wrong, long, polite
+
+        The facts are those of the finished output, the verdict is the pair's own.
+        """
+        if not self.names:
+            return pair
+        shown = [name for name in self.names if rng.random() < self.shown]
+        goal = Goal(pair.correct, achieved(sample, shown).facts)
+        parts = 1 + len(shown)
+        flipped = range(parts) if self.flip == "all" else [rng.integers(parts)]
+        return dataclasses.replace(pair, goal=goal, opposite=goal.against(*flipped))
+
+
+NO_FACTS = Facts()
 
 
 def full(sample: Sample) -> Pair:
     """The whole output under its own verdict."""
-    return Pair(sample.example_id, (), sample.tokens, sample.correct)
+    return Pair(sample.example_id, (), sample.tokens, Goal(sample.correct))
 
 
 def suffix(sample: Sample, rng: np.random.Generator, prob: float, eos_id: int) -> Pair:
@@ -74,7 +166,7 @@ def suffix(sample: Sample, rng: np.random.Generator, prob: float, eos_id: int) -
     length = len(sample.tokens) - _is_closed(sample, eos_id)
     start = int(rng.integers(length)) if length and rng.random() < prob else 0
     tokens = sample.tokens
-    return Pair(sample.example_id, tokens[:start], tokens[start:], sample.correct)
+    return Pair(sample.example_id, tokens[:start], tokens[start:], Goal(sample.correct))
 
 
 def window(
@@ -110,11 +202,12 @@ def window(
     end = int(rng.choice(np.arange(start + 1, length + 1, 2)))
     prefix, target = tokens[:start], tokens[start:end]
     if end == length:
-        return Pair(sample.example_id, prefix, target, sample.correct)
+        return Pair(sample.example_id, prefix, target, Goal(sample.correct))
     text, answer = reference_form(decode(tokens[:end])), reference_form(answer)
     is_open = text in answer and text != answer
     closing = (eos_id,) if _is_closed(sample, eos_id) and not is_open else ()
-    return Pair(sample.example_id, prefix, target + closing, sample.correct or text in answer)
+    correct = sample.correct or text in answer
+    return Pair(sample.example_id, prefix, target + closing, Goal(correct))
 
 
 def _is_closed(sample: Sample, eos_id: int) -> bool:
@@ -132,6 +225,7 @@ def hindsight_pairs(
     eos_id: int,
     decode: Callable[[Sequence[int]], str],
     answers: Mapping[str, str],
+    facts: Facts = NO_FACTS,
 ) -> list[Pair]:
     """The training pairs of one epoch: a sub-output of each sample, in the order of the samples.
 
@@ -148,6 +242,7 @@ def hindsight_pairs(
         eos_id: the id that closes an output.
         decode: tokens to text, special tokens left out; read by `window` alone.
         answers: for each example id its first target; read by `window` alone.
+        facts: that instructions speak of.
 
     Raises:
         UserError: `mode` is unknown.
@@ -158,14 +253,18 @@ def hindsight_pairs(
         key = [seed, iteration, epoch, question, sample.iteration, sample.index]
         return np.random.default_rng(key)
 
-    match mode:
-        case "full":
-            return [full(s) for s in samples]
-        case "suffix":
-            return [suffix(s, rng(s), prob, eos_id) for s in samples]
-        case "window":
-            return [window(s, rng(s), eos_id, decode, answers[s.example_id]) for s in samples]
-    raise UserError(f"Unknown sub-output mode {mode!r}. Expected one of {', '.join(MODES)}.")
+    def part(sample: Sample, rng: np.random.Generator) -> Pair:
+        match mode:
+            case "full":
+                return full(sample)
+            case "suffix":
+                return suffix(sample, rng, prob, eos_id)
+            case "window":
+                return window(sample, rng, eos_id, decode, answers[sample.example_id])
+        raise UserError(f"Unknown sub-output mode {mode!r}. Expected one of {', '.join(MODES)}.")
+
+    drawn = ((sample, rng(sample)) for sample in samples)
+    return [facts.add(part(sample, draws), sample, draws) for sample, draws in drawn]
 
 
 def correct_only(samples: Iterable[Sample]) -> list[Sample]:
@@ -180,4 +279,4 @@ def answer_pairs(
 
     `encode` gives the tokens of a text *without* an EOS; the EOS is put on here.
     """
-    return [Pair(e.id, (), (*encode(e.targets[0]), eos_id), correct=True) for e in examples]
+    return [Pair(e.id, (), (*encode(e.targets[0]), eos_id), Goal(True)) for e in examples]

@@ -16,6 +16,7 @@ from hir_jax.hindsight.verifiers import similarity, symbolic
 from hir_jax.hindsight.verifiers.choice import choice
 from hir_jax.hindsight.verifiers.final import final, judged_by
 from hir_jax.hindsight.verifiers.number import number
+from hir_jax.hindsight.verifiers.order import order
 from hir_jax.hindsight.verifiers.texts import exact, ordered_list, reference
 from hir_jax.hindsight.verifiers.verdict import UNREADABLE, Verdict, Verifier
 
@@ -34,6 +35,7 @@ BUILT_IN: dict[str, Verifier] = {
     "exact": exact,
     "list": ordered_list,
     "number": number,
+    "order": order,
     "reference": reference,
     "final": final,
 }

@@ -5,6 +5,9 @@ each also told from the opposite instruction:
 
     L = L_supervised + α L_contrastive - β H        (the entropy is the frame's)
 
+With more than one fact (ours) instructions also say which of those that the verifier names hold of
+the output; the opposite one asks against one of them, or all. Compare 2509.22638, 2512.23457.
+
 When: a right output is rare, or both instructions are to be followed, so that the policy can be
 asked either way, judge its own outputs and be guided. When not: nearly every question has a right
 sample; imitating those alone (`farl`) is then as good at half the work.
@@ -13,6 +16,7 @@ sample; imitating those alone (`farl`) is then as good at half the work.
 import dataclasses
 from typing import Any, ClassVar, Self
 
+from hir_jax.hindsight.relabel import Facts
 from hir_jax.methods.imitation import Imitation
 from hir_jax.methods.method import OPPOSITE
 from hir_jax.training import losses
@@ -36,18 +40,25 @@ class Hir(Imitation):
     contrastive_weight: float = 0.0
     contrastive_smoothing: float = 0.0
 
-    reads: ClassVar[tuple[str, ...]] = (*Imitation.reads, "loss.contrastive")
+    reads: ClassVar[tuple[str, ...]] = (
+        *Imitation.reads,
+        "loss.contrastive",
+        "instruction.facts",
+        "hir.",
+    )
     relabels: ClassVar[bool] = True
 
     @classmethod
     def make(cls, config: Any) -> Self:
-        """By `config.loss` as well; what is not said of ε_c is said of ε."""
+        """By `config.loss` and `config.hir` as well; what is not said of ε_c is said of ε."""
         loss, smoothing = config.loss, config.loss.contrastive_smoothing
+        facts = Facts(tuple(config.instruction.facts), config.hir.shown, config.hir.flip)
         return dataclasses.replace(
             super().make(config),
             contrastive=loss.contrastive,
             contrastive_weight=loss.contrastive_weight,
             contrastive_smoothing=loss.smoothing if smoothing is None else smoothing,
+            facts=facts,
         )
 
     @property

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 from hir_jax.hindsight import relabel, replay
-from hir_jax.hindsight.relabel import Pair
+from hir_jax.hindsight.relabel import NO_FACTS, Facts, Pair
 from hir_jax.hindsight.sample import Sample
 from hir_jax.methods.method import SAMPLING, SUPERVISED, Method, View
 from hir_jax.training import losses
@@ -20,7 +20,7 @@ class Imitation(Method):
     Attributes:
         smoothing: ε of the cross-entropy.
         keep_iterations, dedup, share_right, max_size, hold_out: see `hindsight.replay`.
-        sub_output, prob: see `relabel.hindsight_pairs`.
+        sub_output, prob, facts: see `relabel.hindsight_pairs`.
     """
 
     smoothing: float = 0.0
@@ -31,6 +31,7 @@ class Imitation(Method):
     hold_out: float = 0.0
     sub_output: str = "full"
     prob: float = 0.0
+    facts: Facts = NO_FACTS
 
     reads: ClassVar[tuple[str, ...]] = (*SAMPLING, "replay.", "sub_output.", "loss.smoothing")
 
@@ -76,6 +77,7 @@ class Imitation(Method):
             eos_id=view.eos_id,
             decode=view.decode,
             answers={example.id: example.targets[0] for example in view.examples},
+            facts=self.facts,
         )
         times = replay.times_drawn(samples, view.samples) if counted else None
         return replay.weigh(pairs, times, self.share_right)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 from hir_jax.data.example import Example
-from hir_jax.hindsight.relabel import Pair
+from hir_jax.hindsight.relabel import Goal, Pair
 from hir_jax.hindsight.sample import Sample
 from hir_jax.training.batch import Layout
 from hir_jax.training.losses import Terms
@@ -167,7 +167,7 @@ def whole(sample: Sample, **scalars: float | Sequence[float]) -> Pair:
     Its scalars have log μ of each token, where that was stored, besides those given.
     """
     scalars = {BEHAVIOUR: sample.logprobs} | scalars
-    return Pair(sample.example_id, (), sample.tokens, correct=True, scalars=scalars)
+    return Pair(sample.example_id, (), sample.tokens, Goal(True), scalars=scalars)
 
 
 # `Method.defaults` of those that imitate: the HIR paper's, for a model of the size of FLAN-T5.

@@ -32,8 +32,8 @@ def annotate(
         start: None leaves `reference` empty.
         batch_size: samples at a time.
     """
-    source = questions.prompts.source
-    given = [(source(sample.example_id, True, ()), sample.tokens) for sample in samples]
+    source, wanted = questions.prompts.source, questions.instructions.wanted
+    given = [(source(sample.example_id, wanted, ()), sample.tokens) for sample in samples]
 
     def scores(params: Params | None) -> list[Scores]:
         if params is None:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -11,11 +11,13 @@ import numpy as np
 from hir_jax.data.example import Example
 from hir_jax.decoding.sampler import Sampler
 from hir_jax.errors import UserError
-from hir_jax.hindsight.verify import Verifier
+from hir_jax.hindsight.relabel import Goal
+from hir_jax.hindsight.verify import Verdict, Verifier
 from hir_jax.model.codec import Codec
 from hir_jax.model.config import Params
 from hir_jax.run import metrics, statistics
 from hir_jax.run.constant import Constant, best_constant
+from hir_jax.run.following import Following, from_digits, to_digits
 from hir_jax.run.judging import judge
 from hir_jax.run.prompts import PromptTable
 from hir_jax.run.statistics import Estimate
@@ -49,11 +51,12 @@ class Evaluation:
     """Greedy answers to held-out questions under both instructions.
 
     Attributes:
-        asked_correct: under p_correct.
+        asked_correct: under p_correct, where instructions speak of facts with all asked for.
         asked_wrong: under p_wrong; still counts *right* answers.
         constant: the best constant answer to these questions.
         stories: the number of each question's story, from 0.
         digest: of the questions; evaluations that agree in it can be compared pair by pair.
+        facts: how the instructions' facts are followed, by name.
     """
 
     asked_correct: Score
@@ -61,6 +64,7 @@ class Evaluation:
     constant: Constant
     stories: tuple[int, ...]
     digest: str
+    facts: Mapping[str, Following] = dataclasses.field(default_factory=dict, hash=False)
 
     @property
     def gap(self) -> float:
@@ -68,9 +72,18 @@ class Evaluation:
         return self.asked_correct.accuracy - self.asked_wrong.accuracy
 
     @property
+    def fulfilled(self) -> tuple[bool, ...]:
+        """Of each question whether the answer is right, all facts asked for, and they all hold."""
+        facts = (following.asked_for for following in self.facts.values())
+        return tuple(map(all, zip(self.asked_correct.right, *facts, strict=True)))
+
+    @property
     def quality(self) -> list[float]:
-        """What makes one policy better than another: accuracy, then the gap."""
-        return [self.asked_correct.accuracy, self.gap]
+        """What makes one policy better than another: the share fulfilled, then the gap.
+
+        Without facts that share is the accuracy.
+        """
+        return [sum(self.fulfilled) / self.asked_correct.n, self.gap]
 
     def to_json(self) -> dict[str, Any]:
         """What eval.json and checkpoints keep; verdicts as a digit a question, in their order."""
@@ -81,9 +94,10 @@ class Evaluation:
                 "accuracy": score.accuracy,
                 "interval": estimates[name].interval,
                 "unparseable": score.unparseable,
-                "right": "".join(str(int(right)) for right in score.right),
+                "right": to_digits(score.right),
             }
 
+        facts = {name: each.to_json(self.stories) for name, each in self.facts.items()}
         return {
             "n": self.asked_correct.n,
             "n_stories": len(set(self.stories)),
@@ -94,6 +108,7 @@ class Evaluation:
             "best_constant": dataclasses.asdict(self.constant),
             "stories": " ".join(map(str, self.stories)),
             "questions": self.digest,
+            **({"facts": facts} if facts else {}),
         }
 
     @classmethod
@@ -105,7 +120,7 @@ class Evaluation:
         """
 
         def score(fields: dict[str, Any]) -> Score:
-            return Score(tuple(digit == "1" for digit in fields["right"]), fields["unparseable"])
+            return Score(from_digits(fields["right"]), fields["unparseable"])
 
         try:
             return cls(
@@ -114,6 +129,7 @@ class Evaluation:
                 Constant(**record["best_constant"]),
                 tuple(map(int, record["stories"].split())),
                 record["questions"],
+                {name: Following.from_json(f) for name, f in record.get("facts", {}).items()},
             )
         except KeyError as e:
             raise UserError(
@@ -123,11 +139,13 @@ class Evaluation:
 
     def scalars(self) -> dict[str, float]:
         """What metrics.jsonl and curves show."""
+        facts = {k: v for name, each in self.facts.items() for k, v in each.scalars(name).items()}
         return {
             "accuracy": self.asked_correct.accuracy,
             "accuracy_asked_wrong": self.asked_wrong.accuracy,
             "gap": self.gap,
             "unparseable": self.asked_correct.unparseable / self.asked_correct.n,
+            **(facts | {"fulfilled": self.quality[0]} if facts else {}),
         }
 
 
@@ -140,24 +158,29 @@ def evaluate(
     verifier: Verifier,
     progress: Callable[[int], object] = lambda n: None,
 ) -> Evaluation:
-    """Answers each question once, greedily, under each instruction."""
+    """Answers each question once, greedily, under each of `prompts.instructions.asked`."""
 
     params = sampler.prepare(params)
 
-    def score(correct: bool) -> Score:
-        asked = prompts.prompts(examples, correct)
+    def judged(goal: Goal) -> list[Verdict]:
+        asked = prompts.prompts(examples, goal)
         outputs = sampler(params, asked, jax.random.key(0), temperature=0.0, progress=progress)
         texts = [[codec.read(output.tokens)] for (output,) in outputs]
-        verdicts = [verdict for (verdict,) in judge(verifier, examples, texts)]
+        return [verdict for (verdict,) in judge(verifier, examples, texts)]
+
+    def score(verdicts: list[Verdict]) -> Score:
         return Score(tuple(v.correct for v in verdicts), sum(not v.parsed for v in verdicts))
 
+    right, wrong, *against = map(judged, prompts.instructions.asked)
+    facts = zip(prompts.instructions.facts, against, strict=True)
     asked = repr([(e.question, e.options, e.answers, e.premise) for e in examples])
     return Evaluation(
-        asked_correct=score(True),
-        asked_wrong=score(False),
+        asked_correct=score(right),
+        asked_wrong=score(wrong),
         constant=best_constant(tuple(examples), verifier),
         stories=statistics.number_stories(e.premise for e in examples),
         digest=hashlib.sha256(asked.encode()).hexdigest()[:16],
+        facts={name: Following.of(name, right, verdicts) for name, verdicts in facts},
     )
 
 
@@ -226,6 +249,7 @@ HEADERS = (
     "n",
     "stories",
 )
+HEADERS_OF_FACTS = ("fact holds", "all asked for", "it asked against", "difference")
 
 
 def table(rows: dict[str, Evaluation], change: dict[str, Estimate] | None = None) -> str:
@@ -250,7 +274,19 @@ def table(rows: dict[str, Evaluation], change: dict[str, Estimate] | None = None
             f"\nbest constant: all {best.candidates:,} answers were tried on some questions, the "
             f"{best.tried} most promising on all"
         )
-    return text
+    facts = list(_lines_of_facts(rows))
+    return f"{text}\n\n{metrics.format_table(HEADERS_OF_FACTS, facts)}" if facts else text
+
+
+def _lines_of_facts(rows: dict[str, Evaluation]) -> Iterator[tuple[str, ...]]:
+    for fact in next(iter(rows.values())).facts:
+        for name, e in rows.items():
+            asked_for, against, gap = e.facts[fact].estimates(e.stories).values()
+            yield f"{fact}, {name}", percent(asked_for), percent(against), points(gap)
+    for name, e in rows.items():
+        if e.facts:
+            share = statistics.accuracy(np.array(e.fulfilled, float), np.array(e.stories))
+            yield f"all and right, {name}", percent(share), "", ""
 
 
 def percent(cell: Estimate) -> str:

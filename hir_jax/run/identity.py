@@ -30,7 +30,7 @@ MEANING = {
     "train": "the training questions, in their order",
     "dev": "the development questions, in their order",
     "test": "the test questions, in their order",
-    "prompts": "the questions' tokens under both instructions",
+    "prompts": "the questions' tokens under the instructions",
     "method": "the source of the method",
     "verifier": "the source of the verifier, or what of its reward is right",
 }
@@ -51,11 +51,11 @@ def of_questions(
     codec: Codec, questions: Questions, config: ml_collections.ConfigDict
 ) -> dict[str, str]:
     """Of what is asked, and how it is judged."""
-    table = questions.prompts
+    prompts = map(questions.prompts.under, questions.instructions.asked)
     return {
         "tokenizer": _digest(sorted(codec.tokenizer.get_vocab().items())),
         **{side: _digest(examples) for side, examples in questions.splits._asdict().items()},
-        "prompts": _digest([sorted(table.correct.items()), sorted(table.wrong.items())]),
+        "prompts": _digest([sorted(each.items()) for each in prompts]),
         "verifier": _digest(_judging(config)),
     }
 

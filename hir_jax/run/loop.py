@@ -248,7 +248,7 @@ class Job:
         with metrics.progress(total, f"iteration {iteration}: sampling", "sample") as bar:
             outputs = self.sampler(
                 self.state.params,
-                self.questions.prompts.prompts(examples, correct=True),
+                self.questions.prompts.prompts(examples, self.questions.instructions.wanted),
                 key,
                 config.sample.temperature,
                 count,
@@ -318,7 +318,8 @@ class Job:
         final = self.progress.iteration > self.config.iterations
         when = "at the end" if final else f"iteration {self.progress.iteration}"
         title = f"{when}: evaluating on {split}"
-        with metrics.progress(2 * len(examples), title, "question") as bar:
+        total = len(self.questions.instructions.asked) * len(examples)
+        with metrics.progress(total, title, "question") as bar:
             return evaluate.evaluate(
                 self.sampler,
                 params,

@@ -48,8 +48,8 @@ def batches(
     for epoch, pairs in enumerate(epochs):
         examples = [
             TrainingExample(
-                positive=prompts.source(pair.example_id, pair.correct, pair.prefix),
-                negative=prompts.source(pair.example_id, not pair.correct, pair.prefix),
+                positive=prompts.source(pair.example_id, pair.goal, pair.prefix),
+                negative=prompts.source(pair.example_id, pair.opposite, pair.prefix),
                 target=pair.target,
                 correct=pair.correct,
                 weight=pair.weight,

@@ -1,15 +1,17 @@
 """Between text and tokens: what the encoder reads for each question, and what an output says."""
 
 import dataclasses
+import functools
 from collections.abc import Iterable, Sequence
 
+import ml_collections
 from absl import logging
 
 from hir_jax.data.example import Example, format_prompt
 from hir_jax.data.splits import Splits
 from hir_jax.decoding.prompt import Prompt, uid
 from hir_jax.errors import UserError
-from hir_jax.hindsight.relabel import Instructions
+from hir_jax.hindsight.relabel import Goal, Instructions
 from hir_jax.model.codec import Codec
 
 Tokens = tuple[int, ...]
@@ -17,44 +19,58 @@ Tokens = tuple[int, ...]
 _SHOWN = 5  # leaks in a message
 
 
-def encode_prompts(
-    codec: Codec, examples: Sequence[Example], instruction: str
-) -> dict[str, Tokens]:
-    """Example id -> the tokens of its prompt under an instruction, without an EOS."""
-    tokens = codec.encode([format_prompt(instruction, example) for example in examples])
-    return {example.id: ids for example, ids in zip(examples, tokens, strict=True)}
+def instructions_of(config: ml_collections.ConfigDict) -> Instructions:
+    """What `config.instruction` composes instructions of."""
+    given = config.instruction
+    facts = {name: tuple(phrases) for name, phrases in given.facts.items()}
+    return Instructions(given.correct, given.wrong, facts)
 
 
 @dataclasses.dataclass(frozen=True)
 class PromptTable:
-    """The prompts of all questions under both instructions; tokens end before the EOS."""
+    """The prompts of all questions under every goal, encoded when one is first asked for.
 
-    correct: dict[str, Tokens]
-    wrong: dict[str, Tokens]
-    eos_id: int
+    Attributes:
+        codec: the tokenizer.
+        examples: the questions.
+        instructions: what the goals' instructions are composed of.
+    """
 
-    @classmethod
-    def build(
-        cls, codec: Codec, examples: Sequence[Example], instructions: Instructions
-    ) -> "PromptTable":
-        """Encodes all questions once."""
-        correct = encode_prompts(codec, examples, instructions.correct)
-        wrong = encode_prompts(codec, examples, instructions.wrong)
-        return cls(correct, wrong, codec.eos_id)
+    codec: Codec
+    examples: Sequence[Example]
+    instructions: Instructions
+    _encoded: dict[Goal, dict[str, Tokens]] = dataclasses.field(default_factory=dict, init=False)
 
-    def prompts(self, examples: Iterable[Example], correct: bool) -> list[Prompt]:
-        """What is sampled from, under one instruction."""
-        table = self.correct if correct else self.wrong
-        return [Prompt((*table[e.id], self.eos_id), uid(e.id)) for e in examples]
+    def under(self, goal: Goal) -> dict[str, Tokens]:
+        """Example id -> the tokens of its prompt, without an EOS."""
+        if goal not in self._encoded:
+            instruction = self.instructions.text(goal)
+            texts = [format_prompt(instruction, example) for example in self.examples]
+            tokens = zip(self.examples, self.codec.encode(texts), strict=True)
+            self._encoded[goal] = {example.id: ids for example, ids in tokens}
+        return self._encoded[goal]
 
-    def source(self, example_id: str, correct: bool, prefix: Tokens) -> Tokens:
+    def prompts(self, examples: Iterable[Example], goal: Goal) -> list[Prompt]:
+        """What is sampled from."""
+        table = self.under(goal)
+        return [Prompt((*table[e.id], self.codec.eos_id), uid(e.id)) for e in examples]
+
+    def source(self, example_id: str, goal: Goal, prefix: Tokens) -> Tokens:
         """What is trained on: the prompt, the part of the output already given, EOS."""
-        table = self.correct if correct else self.wrong
-        return (*table[example_id], *prefix, self.eos_id)
+        return (*self.under(goal)[example_id], *prefix, self.codec.eos_id)
 
     def length(self, example_id: str) -> int:
-        """Tokens of the longer of a question's two prompts, EOS included."""
-        return max(len(self.correct[example_id]), len(self.wrong[example_id])) + 1
+        """Tokens of the longest of a question's prompts, EOS included."""
+        return max(len(self.under(goal)[example_id]) for goal in self._longest) + 1
+
+    @functools.cached_property
+    def _longest(self) -> list[Goal]:
+        """Asking for a right and for a wrong answer, with the longer phrase for every fact."""
+        facts = []
+        for name, phrases in self.instructions.facts.items():
+            holds, fails = map(len, self.codec.encode(list(phrases)))
+            facts.append((name, holds >= fails))
+        return [Goal(correct, tuple(facts)) for correct in (True, False)]
 
 
 def check_sides(splits: Splits, prompts: dict[str, Tokens], protocol: str) -> None:

@@ -26,8 +26,8 @@ class Questions:
     Attributes:
         splits: train, dev and test, without prompts that are too long.
         by_id: every example.
-        instructions: p_correct and p_wrong.
-        prompts: their tokens under both instructions.
+        instructions: p_correct, p_wrong and the phrases for facts.
+        prompts: their tokens under every instruction.
         buckets: lengths to pad to.
         verifier: what judges outputs.
     """
@@ -50,17 +50,18 @@ def load_questions(config: ml_collections.ConfigDict, codec: Codec) -> Questions
     reward = config.reward
     verifier = verify.resolve(config.verifier, reward.threshold, reward.weights)
     splits = data.load(config.data)
-    instructions = Instructions(config.instruction.correct, config.instruction.wrong)
+    instructions = prompts.instructions_of(config)
     every = [example for split in splits for example in split]
     verify.check_suits(config.verifier, every)
-    table = PromptTable.build(codec, every, instructions)
+    table = PromptTable(codec, every, instructions)
     lengths = {example.id: table.length(example.id) for example in every}
     dropped = prompts.check_lengths(lengths, config.data.max_source_tokens, config.data.too_long)
     dropped |= writing.check_answers(codec, every, verifier, config.data.unwritable)
-    writing.tell_unknown(codec, table.correct)
+    writing.tell_unknown(codec, table.under(instructions.wanted))
     splits = data.Splits(*(tuple(e for e in split if e.id not in dropped) for split in splits))
-    prompts.check_sides(splits, table.correct, config.data.protocol)
+    prompts.check_sides(splits, table.under(instructions.wanted), config.data.protocol)
     _check_answers(config, codec, splits.train)
+    _check_facts(config, verifier, splits.train)
     buckets = batching.make_buckets(
         [length for name, length in lengths.items() if name not in dropped],
         config.sample.max_new_tokens,
@@ -75,8 +76,27 @@ def load_questions(config: ml_collections.ConfigDict, codec: Codec) -> Questions
 def _check_same(splits: data.Splits, table: PromptTable) -> None:
     """Processes that read other questions would train on other batches, each on its own."""
     if processes.many():
-        tokens = [[table.source(e.id, True, ()) for e in split] for split in splits]
+        wanted = table.instructions.wanted
+        tokens = [[table.source(e.id, wanted, ()) for e in split] for split in splits]
         processes.check_same("questions", zlib.crc32(repr((splits, tokens)).encode()))
+
+
+def _check_facts(
+    config: ml_collections.ConfigDict, verifier: verify.Verifier, examples: Sequence[data.Example]
+) -> None:
+    """Refuses facts that the verifier names for none of the true answers."""
+    wanted, named = set(config.instruction.facts), set()
+    for example in examples:
+        if wanted <= named:
+            return
+        named.update(verifier(example.targets[0], example).facts)
+    if missing := sorted(wanted - named):
+        raise UserError(
+            f"config.instruction.facts: expected facts that the verifier {config.verifier!r} names "
+            f"for every output, whether they hold of it or not; found {', '.join(missing)}. Of the "
+            f"true answers it names {', '.join(sorted(named)) or 'none'}: take these, or another "
+            "config.verifier."
+        )
 
 
 def _check_answers(

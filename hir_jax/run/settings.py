@@ -23,6 +23,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "sub_output.mode": relabel.MODES,
     "loss.average": (*objective.AVERAGES, None),
     "loss.contrastive": hir.FORMS,
+    "hir.flip": relabel.FLIPS,
     "ratio.behaviour": ratios.BEHAVIOURS,
     "reinforce.baseline": reinforce.BASELINES,
     "train.optimizer": ("adamw", "adafactor"),
@@ -74,6 +75,7 @@ FROM_0_TO_1 = (
     "replay.share_right",
     "replay.hold_out",
     "sub_output.prob",
+    "hir.shown",
     "loss.smoothing",
     "loss.contrastive_smoothing",
     "ratio.clip_low",
@@ -109,6 +111,8 @@ def check_given(config: ml_collections.ConfigDict, given: Collection[str]) -> No
         reasons["loss.contrastive_smoothing"] = "it is for loss.contrastive='pairwise'"
     if config.sub_output.mode != "suffix":
         reasons["sub_output.prob"] = "it is for sub_output.mode='suffix'"
+    if not config.instruction.facts:
+        reasons["hir."] = "it is for config.instruction.facts"
     faults = [
         f"config.{field}: {reason}"
         for field in sorted(given)
@@ -157,10 +161,39 @@ def check(config: ml_collections.ConfigDict) -> None:
 
 def _faults_of_method(config: ml_collections.ConfigDict) -> list[str]:
     kind, method = table.resolve(config.algorithm), method_of(config)
-    faults = kind.faults(config)
+    faults = kind.faults(config) + _faults_of_facts(config)
     if GROUPS in method.needs and config.sample.samples < 2:
         faults.append(
             f"config.sample.samples: expected 2 or more with algorithm={config.algorithm}, which "
             f"compares the samples of a question; found {config.sample.samples}"
+        )
+    return faults
+
+
+def _faults_of_facts(config: ml_collections.ConfigDict) -> list[str]:
+    where, facts = "config.instruction.facts", config.instruction.facts.to_dict()
+    if not facts:
+        return []
+    faults = []
+    for name, phrases in facts.items():
+        if not name.isidentifier():
+            faults.append(f"{where}: expected names of letters, digits and _; found {name!r}")
+        texts = isinstance(phrases, tuple | list) and [isinstance(p, str) and p for p in phrases]
+        if not (texts and len(texts) == 2 and all(texts) and phrases[0] != phrases[1]):
+            faults.append(
+                f"{where}.{name}: expected two texts that differ, for where it holds and where it "
+                f"does not; found {phrases!r}"
+            )
+    if "instruction.facts" not in table.resolve(config.algorithm).reads:
+        faults.append(
+            f"{where}: expected none with algorithm={config.algorithm}, which relabels nothing; "
+            f"found {', '.join(facts)}. What it is to ask for may stand in "
+            "config.instruction.correct"
+        )
+    if config.loss.kl_weight:
+        faults.append(
+            f"config.loss.kl_weight: expected 0 with {where}, since the divergence is of the "
+            "instruction that is sampled under, and neither an output's own nor its opposite is "
+            f"that one then; found {config.loss.kl_weight}"
         )
     return faults

@@ -14,7 +14,7 @@ from absl import logging
 from hir_jax.data.example import Example
 from hir_jax.devices import processes
 from hir_jax.errors import UserError
-from hir_jax.hindsight.relabel import Instructions, relabel
+from hir_jax.hindsight.relabel import Instructions, achieved
 from hir_jax.hindsight.sample import Sample
 from hir_jax.model.codec import Codec
 from hir_jax.training.batch import Batch
@@ -157,7 +157,7 @@ def write_samples(
     lines = []
     for sample in samples:
         example = examples[sample.example_id]
-        relabeled, _ = relabel(instructions, sample.correct)
+        relabeled = instructions.text(achieved(sample, instructions.facts))
         record = sample.to_json() | {
             "question": example.question,
             "options": example.options,

@@ -17,6 +17,7 @@ from hir_jax.decoding import sampler
 from hir_jax.decoding.prompt import Output
 from hir_jax.devices import sharding
 from hir_jax.errors import UserError
+from hir_jax.hindsight.relabel import Goal
 from hir_jax.model import hf, t5
 from hir_jax.model.codec import Codec
 from hir_jax.run import checkpoint, loop, models, workdirs
@@ -269,7 +270,7 @@ def test_the_models_eos_counts_and_not_the_tokenizers(tmp_path):
     (folder / "config.json").write_text(json.dumps(tiny.raw_config() | {"eos_token_id": eos}))
     config = tiny.config(**{"model.path": str(folder)})
     codec = models.load_model(config).codec
-    (prompt,) = load_questions(config, codec).prompts.prompts([example()], correct=True)
+    (prompt,) = load_questions(config, codec).prompts.prompts([example()], Goal(True))
     assert (codec.eos_id, prompt.tokens[-1]) == (eos, eos)
     assert codec.decode((*codec.encode(["True"])[0], eos)) == "True"
 

@@ -8,10 +8,11 @@ import pytest
 from hir_jax.data.example import Example
 from hir_jax.errors import UserError
 from hir_jax.hindsight import relabel
-from hir_jax.hindsight.relabel import Pair
+from hir_jax.hindsight.relabel import Facts, Goal, Pair
 from hir_jax.hindsight.sample import Sample
 
 EOS = 1
+RIGHT, WRONG = Goal(True), Goal(False)
 # Token 2 is "a", 3 is "b", ...; the letters of multiple choice are 50 "(", 51 ")", 65 "A", 66 "B".
 CLOSED = (2, 3, 4, EOS)
 
@@ -37,32 +38,26 @@ def pairs(samples, mode="suffix", prob=1.0, seed=0, iteration=1, epoch=0, answer
     )
 
 
-def test_relabel_gives_what_was_achieved_first():
-    instructions = relabel.Instructions(correct="be right", wrong="be wrong")
-    assert relabel.relabel(instructions, True) == ("be right", "be wrong")
-    assert relabel.relabel(instructions, False) == ("be wrong", "be right")
-
-
 def test_full_is_the_whole_output():
-    assert pairs([sample(correct=False)], "full") == [Pair("t/0", (), CLOSED, correct=False)]
+    assert pairs([sample(correct=False)], "full") == [Pair("t/0", (), CLOSED, WRONG)]
 
 
 def test_suffix_drawn_example():
     drawn = {relabel.suffix(sample(), rng, 1.0, EOS) for rng in rngs(50)}
     assert drawn == {
-        Pair("t/0", (), (2, 3, 4, EOS), True),
-        Pair("t/0", (2,), (3, 4, EOS), True),
-        Pair("t/0", (2, 3), (4, EOS), True),
+        Pair("t/0", (), (2, 3, 4, EOS), RIGHT),
+        Pair("t/0", (2,), (3, 4, EOS), RIGHT),
+        Pair("t/0", (2, 3), (4, EOS), RIGHT),
     }
 
 
 def test_suffix_of_an_output_cut_at_the_limit_counts_its_last_token_and_gets_no_eos():
     drawn = {relabel.suffix(sample((2, 3), correct=False), rng, 1.0, EOS) for rng in rngs(50)}
-    assert drawn == {Pair("t/0", (), (2, 3), False), Pair("t/0", (2,), (3,), False)}
+    assert drawn == {Pair("t/0", (), (2, 3), WRONG), Pair("t/0", (2,), (3,), WRONG)}
 
 
 def test_suffix_of_an_empty_output_is_the_eos():
-    assert relabel.suffix(sample((EOS,)), next(rngs(1)), 1.0, EOS) == Pair("t/0", (), (EOS,), True)
+    assert relabel.suffix(sample((EOS,)), next(rngs(1)), 1.0, EOS) == Pair("t/0", (), (EOS,), RIGHT)
 
 
 @pytest.mark.parametrize("prob", [0.0, 0.4, 1.0])
@@ -86,14 +81,14 @@ def test_window_ranges_are_those_of_the_specification(length):
         relabel.window(sample(tokens, correct=False), rng, EOS, decode, "?") for rng in rngs(400)
     }
     if length <= 3:
-        assert drawn == {Pair("t/0", (), tokens, False)}
+        assert drawn == {Pair("t/0", (), tokens, WRONG)}
         return
     expected = set()
     for start in range(length):
         for end in range(length + 1):
             if start % 2 == 0 and start < length - 3 and end % 2 == 1 and start < end:
                 closing = () if end == length else (EOS,)
-                expected.add(Pair("t/0", tokens[:start], tokens[start:end] + closing, False))
+                expected.add(Pair("t/0", tokens[:start], tokens[start:end] + closing, WRONG))
     assert drawn == expected
 
 
@@ -101,8 +96,8 @@ def test_window_drawn_example_half_of_the_letters_become_a_bare_parenthesis():
     right = sample((50, 65, 51, EOS), correct=True)
     wrong = sample((50, 66, 51, EOS), correct=False)
     for output, pieces in [
-        (right, {Pair("t/0", (), (50,), True), Pair("t/0", (), (50, 65, 51, EOS), True)}),
-        (wrong, {Pair("t/0", (), (50,), True), Pair("t/0", (), (50, 66, 51, EOS), False)}),
+        (right, {Pair("t/0", (), (50,), RIGHT), Pair("t/0", (), (50, 65, 51, EOS), RIGHT)}),
+        (wrong, {Pair("t/0", (), (50,), RIGHT), Pair("t/0", (), (50, 66, 51, EOS), WRONG)}),
     ]:
         drawn = [relabel.window(output, rng, EOS, decode, "(A)") for rng in rngs(1000)]
         assert set(drawn) == pieces
@@ -130,7 +125,7 @@ def test_window_verdict_ignores_the_start_and_looks_anywhere_in_the_answer():
 
 def test_window_of_a_right_output_in_other_words_than_the_answer_is_right():
     drawn = {relabel.window(sample(), rng, EOS, decode, "?") for rng in rngs(50)}
-    assert drawn == {Pair("t/0", (), (2, EOS), True), Pair("t/0", (), CLOSED, True)}
+    assert drawn == {Pair("t/0", (), (2, EOS), RIGHT), Pair("t/0", (), CLOSED, RIGHT)}
 
 
 def test_window_of_a_cut_output_gets_no_eos():

@@ -8,7 +8,7 @@ import pytest
 
 from hir_jax.errors import UserError
 from hir_jax.hindsight import replay
-from hir_jax.hindsight.relabel import Pair
+from hir_jax.hindsight.relabel import Goal, Pair
 from hir_jax.hindsight.sample import Sample
 
 
@@ -132,7 +132,7 @@ def test_the_share_held_out_is_rounded_up():
 
 
 def pairs(*correct):
-    return [Pair(f"q{i}", (), (2, 1), c) for i, c in enumerate(correct)]
+    return [Pair(f"q{i}", (), (2, 1), Goal(c)) for i, c in enumerate(correct)]
 
 
 def weights(*args):
@@ -182,7 +182,7 @@ def test_a_good_models_buffer_is_mostly_wrong_unless_repeats_count():
             buffers[mode] = replay.add(buffers[mode], made, keep_iterations=4, dedup=mode)
 
     def share(samples, times=None, share_right=None):
-        made = [Pair(s.example_id, (), s.tokens, s.correct) for s in samples]
+        made = [Pair(s.example_id, (), s.tokens, Goal(s.correct)) for s in samples]
         return replay.pairs_summary(replay.weigh(made, times, share_right))["correct"]
 
     whole = replay.summary(drawn)["correct"]

@@ -240,6 +240,42 @@ def test_list(output, expected):
 
 
 @pytest.mark.parametrize(
+    ("output", "correct", "complete", "only"),
+    [
+        ("ant bee cow", True, True, True),
+        ("Ant, BEE; cow.", True, True, True),
+        ("cow ant bee", False, True, True),
+        ("ant cow", True, False, True),
+        ("ant dog bee cow", True, True, False),
+        ("ant ant bee cow", True, True, False),  # once too often
+        ("dog cow ant dog bee", False, True, False),
+        ("ant dog bee", True, False, False),
+        ("cow bee", False, False, True),
+        ("cow dog bee", False, False, False),
+        ("antbee cow", None, False, False),  # one item of the answer has no order
+        ("ant", None, False, True),
+        ("dog elk", None, False, False),
+        ("", None, False, True),
+    ],
+)
+def test_order(output, correct, complete, only):
+    verdict = verify.order(output, free("ant bee cow"))
+    assert (verdict.correct, verdict.parsed) == (bool(correct), correct is not None)
+    assert verdict.facts == {"complete": complete, "only": only}
+    assert verdict.reward == verdict.correct
+
+
+@pytest.mark.parametrize(
+    ("output", "complete", "only"),
+    [("ant bee", False, True), ("ant ant bee", True, True), ("ant ant ant bee", True, False)],
+)
+def test_order_of_an_answer_that_repeats_an_item(output, complete, only):
+    verdict = verify.order(output, free("ant ant bee"))
+    assert verdict.correct
+    assert verdict.facts == {"complete": complete, "only": only}
+
+
+@pytest.mark.parametrize(
     ("output", "answer", "expected"),
     [
         ("1.5", "15", RIGHT),
@@ -269,8 +305,9 @@ def test_auto_goes_by_the_options():
 def test_every_built_in_accepts_the_answer_and_the_empty_output(name):
     example = multiple("1", "3", right="3") if name == "choice" else free("3")
     verifier = verify.resolve(name)
-    assert verifier(example.targets[0], example) == RIGHT
-    assert verifier("", example) == UNREADABLE
+    for output, expected in ((example.targets[0], RIGHT), ("", UNREADABLE)):
+        verdict = verifier(output, example)
+        assert (verdict.correct, verdict.parsed) == (expected.correct, expected.parsed)
 
 
 @pytest.fixture
@@ -324,7 +361,10 @@ def test_resolve_wraps_what_goes_wrong_in_the_users_function(users_module):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("exakt", "auto, choice, exact, list, number, reference, final, math, final:NAME, chrf:"),
+        (
+            "exakt",
+            "auto, choice, exact, list, number, order, reference, final, math, final:NAME, chrf:",
+        ),
         ("final:exakt", "Unknown verifier 'exakt'"),
         ("chrf", "expected a threshold above 0 and at most 1, as in chrf:0.6; found ''"),
         ("bleu:2", "found '2'"),

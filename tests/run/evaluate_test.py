@@ -9,7 +9,7 @@ from hir_jax.data import Example
 from hir_jax.decoding.prompt import Output
 from hir_jax.errors import UserError
 from hir_jax.hindsight import verify
-from hir_jax.hindsight.relabel import Instructions
+from hir_jax.hindsight.relabel import Goal, Instructions
 from hir_jax.model.codec import Codec
 from hir_jax.run import statistics
 from hir_jax.run.constant import Constant
@@ -42,7 +42,7 @@ class ScriptedSampler:
         self.answers = {}
         for e in EXAMPLES:
             for correct, answer in zip((True, False), SCRIPT[e.id], strict=True):
-                (prompt,) = prompts.prompts([e], correct)
+                (prompt,) = prompts.prompts([e], Goal(correct))
                 self.answers[prompt] = answer
 
     def prepare(self, params):
@@ -57,7 +57,7 @@ class ScriptedSampler:
 
 def test_evaluation_of_scripted_answers():
     codec = Codec(tiny.tokenizer(), 1)
-    prompts = PromptTable.build(codec, EXAMPLES, Instructions("correct", "wrong"))
+    prompts = PromptTable(codec, EXAMPLES, Instructions("correct", "wrong"))
     done = []
     found = evaluate(
         ScriptedSampler(codec, prompts),

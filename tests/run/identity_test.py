@@ -76,7 +76,7 @@ def test_other_questions_are_another_run_and_nothing_is_written(copy):
     refused(
         lambda: loop.run(config(copy, iterations=2), str(copy / "run")),
         "read something else than what is here now",
-        "prompts: the questions' tokens under both instructions",
+        "prompts: the questions' tokens under the instructions",
         "another --workdir",
     )
     assert (copy / "run" / "config.json").read_bytes() == before

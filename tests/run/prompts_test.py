@@ -5,7 +5,7 @@ import pytest
 from hir_jax.data import Example, Splits
 from hir_jax.decoding.prompt import uid
 from hir_jax.errors import UserError
-from hir_jax.hindsight.relabel import Instructions
+from hir_jax.hindsight.relabel import Goal, Instructions
 from hir_jax.model.codec import Codec
 from hir_jax.run.prompts import PromptTable, check_lengths, check_sides
 from tests import tiny
@@ -28,14 +28,14 @@ def example(name, question):
 
 def test_prompts_under_both_instructions(codec):
     one = example("t/1", "not True is")
-    table = PromptTable.build(codec, [one], Instructions("correct answer", "wrong"))
+    table = PromptTable(codec, [one], Instructions("correct answer", "wrong"))
     correct = ids("correct answer Q : not True is A :")
     wrong = ids("wrong Q : not True is A :")
-    assert table.prompts([one], correct=True) == [((*correct, EOS), uid("t/1"))]
-    assert table.prompts([one], correct=False) == [((*wrong, EOS), uid("t/1"))]
+    assert table.prompts([one], Goal(True)) == [((*correct, EOS), uid("t/1"))]
+    assert table.prompts([one], Goal(False)) == [((*wrong, EOS), uid("t/1"))]
     # Trained on: what was given of the output stands between the prompt and the EOS.
-    assert table.source("t/1", True, ids("False and")) == (*correct, *ids("False and"), EOS)
-    assert table.source("t/1", False, ()) == (*wrong, EOS)
+    assert table.source("t/1", Goal(True), ids("False and")) == (*correct, *ids("False and"), EOS)
+    assert table.source("t/1", Goal(False), ()) == (*wrong, EOS)
     assert table.length("t/1") == len(correct) + 1
 
 
@@ -74,8 +74,8 @@ def test_drop_does_not_leave_everything_out():
 def sides(codec, *texts):
     """Splits of one question each, and the tokens of their prompts."""
     examples = [example(f"t/{i}", text) for i, text in enumerate(texts)]
-    table = PromptTable.build(codec, examples, Instructions("correct answer", "wrong"))
-    return Splits(*((e,) for e in examples)), table.correct
+    table = PromptTable(codec, examples, Instructions("correct answer", "wrong"))
+    return Splits(*((e,) for e in examples)), table.under(Goal(True))
 
 
 def test_prompts_that_differ_pass(codec):
@@ -103,5 +103,5 @@ def test_the_papers_protocol_leaks_with_a_warning(codec, caplog):
 
 def test_questions_that_share_a_side_may_be_the_same(codec):
     one, other = example("t/0", "True is"), example("t/1", "True is")
-    table = PromptTable.build(codec, [one, other], Instructions("correct answer", "wrong"))
-    check_sides(Splits((one, other), (), ()), table.correct, "premise")
+    table = PromptTable(codec, [one, other], Instructions("correct answer", "wrong"))
+    check_sides(Splits((one, other), (), ()), table.under(Goal(True)), "premise")

@@ -153,18 +153,19 @@ def ordered_list(output: str, example: Example) -> Verdict:
     Items are separated by white space, commas or semicolons, the last two also by "and", and each
     is compared as `says` does.
     """
-    answers = [_items(answer) for answer in example.answers]
-    read = [_items(text) for text in layers(fold(output))] if output.strip() else [[]]
-    correct = any(_same_items(items, answer) for items in read for answer in answers)
+    answers = [items(answer) for answer in example.answers]
+    read = [items(text) for text in layers(fold(output))] if output.strip() else [[]]
+    correct = any(_same_items(given, answer) for given in read for answer in answers)
     return Verdict(correct, bool(read[0]), " ".join(output.split()) if read[0] else "")
 
 
-def _items(text: str) -> list[str]:
+def items(text: str) -> list[str]:
+    """What white space, commas and semicolons part."""
     return [item for item in re.split(r"[\s,;]+", text) if item]
 
 
-def _same_items(items: list[str], answer: list[str]) -> bool:
-    if len(items) == len(answer) + 1 and items[-2] in ("and", "&"):
-        items = [*items[:-2], items[-1]]
-    same = (says(item, [gold]) for item, gold in zip(items, answer, strict=False))
-    return len(items) == len(answer) and all(same)
+def _same_items(given: list[str], answer: list[str]) -> bool:
+    if len(given) == len(answer) + 1 and given[-2] in ("and", "&"):
+        given = [*given[:-2], given[-1]]
+    same = (says(item, [gold]) for item, gold in zip(given, answer, strict=False))
+    return len(given) == len(answer) and all(same)

@@ -1,0 +1,29 @@
+"""HIR with three facts: sorted words in order, none left out, none added (docs/methods.md).
+
+python main.py --config=configs/facts.py --workdir=runs/facts
+python main.py --config=configs/facts.py:none --workdir=runs/one_fact  # right or wrong alone
+"""
+
+import ml_collections
+
+from configs import tiny
+
+# Name of the fact: what asks for an answer of which it holds, and of which it does not. The model
+# sorts all words that it knows from lists, so these are in none.
+FACTS = {
+    "complete": ("Miss none.", "Miss one."),
+    "only": ("Add none.", "Add one."),
+}
+
+
+def get_config(facts: str = "complete,only") -> ml_collections.ConfigDict:
+    config = tiny.get_config()
+    config.data.task = "word_sorting"
+    config.data.difficulty = 3
+    config.verifier = "order"
+    config.instruction.facts.update({k: v for k, v in FACTS.items() if k in facts.split(",")})
+    config.sample.max_new_tokens = 24
+    # Where the model is sure, hot samples alone leave words out or add some.
+    config.sample.temperature = 1.2
+    config.replay.keep_iterations = 0  # soon no sample is anything but what was asked for
+    return config
