@@ -137,7 +137,9 @@ def get_config() -> ml_collections.ConfigDict:
     w_reinforce.right_weight = 0.1  # λ: of right outputs beside 1 of wrong ones; 0 = NSR
 
     config.train = train = ml_collections.ConfigDict()
-    train.epochs = 10  # E: passes over the buffer an iteration
+    # E: passes over the buffer an iteration; one for methods of the plain gradient (reinforce, rloo
+    # without clip, w_reinforce, maxrl)
+    train.epochs = 10
     train.batch_size = 64  # B: pairs a step
     # Parts that a batch is computed in, to save memory; 0 = by its size on a CPU, else 1
     train.accumulation = 1

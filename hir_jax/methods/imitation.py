@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Self
 from hir_jax.hindsight import relabel, replay
 from hir_jax.hindsight.relabel import NO_FACTS, Facts, Pair
 from hir_jax.hindsight.sample import Sample
-from hir_jax.methods.method import SAMPLING, SUPERVISED, Method, View
+from hir_jax.methods.method import EPOCHS, SAMPLING, SUPERVISED, Method, View
 from hir_jax.training import losses
 from hir_jax.training.losses import Terms
 from hir_jax.training.objective import Statistics
@@ -33,7 +33,13 @@ class Imitation(Method):
     prob: float = 0.0
     facts: Facts = NO_FACTS
 
-    reads: ClassVar[tuple[str, ...]] = (*SAMPLING, "replay.", "sub_output.", "loss.smoothing")
+    reads: ClassVar[tuple[str, ...]] = (
+        *SAMPLING,
+        EPOCHS,
+        "replay.",
+        "sub_output.",
+        "loss.smoothing",
+    )
 
     defaults: ClassVar[Mapping[str, Any]] = SUPERVISED
 

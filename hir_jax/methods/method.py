@@ -24,6 +24,7 @@ GROUPS = "groups"  # several samples of a question are compared
 ANSWERS = "answers"  # true answers, and no samples
 
 BEHAVIOUR = "behaviour"  # the scalars of tokens that have log μ
+EPOCHS = "train.epochs"  # read by those that may learn from a sample more than once
 # Read by all that draw samples.
 SAMPLING = ("sample.samples", "sample.temperature", "sample.top_", "sample.kl_to_start")
 
@@ -73,7 +74,7 @@ class Method:
         relabels: rows may stand under another instruction than their output was drawn under.
     """
 
-    reads: ClassVar[tuple[str, ...]] = SAMPLING
+    reads: ClassVar[tuple[str, ...]] = (*SAMPLING, EPOCHS)
     defaults: ClassVar[Mapping[str, Any]] = {
         "loss.average": "tokens",
         "loss.entropy_weight": 0.0,  # it would outweigh a gradient that fades as all becomes right
@@ -103,6 +104,12 @@ class Method:
     def needs(self) -> frozenset[str]:
         """Of the constants above."""
         return frozenset()
+
+    @property
+    def one_pass(self) -> bool:
+        """Whether it learns from each sample once, as the plain gradient does: after a few steps
+        the samples are no longer the policy's, and without a ratio nothing says so."""
+        return False
 
     @property
     def draws_samples(self) -> bool:

@@ -20,7 +20,16 @@ import numpy as np
 
 from hir_jax.hindsight.relabel import Pair
 from hir_jax.methods import groups, ratios
-from hir_jax.methods.method import BEHAVIOUR, GROUPS, LOGPROBS, SAMPLING, Method, View, whole
+from hir_jax.methods.method import (
+    BEHAVIOUR,
+    EPOCHS,
+    GROUPS,
+    LOGPROBS,
+    SAMPLING,
+    Method,
+    View,
+    whole,
+)
 from hir_jax.training import losses
 from hir_jax.training.losses import Terms
 from hir_jax.training.objective import Statistics
@@ -36,7 +45,7 @@ class Nft(Method):
     least: float = 1.0
     divide_by_spread: bool = True
 
-    reads: ClassVar[tuple[str, ...]] = (*SAMPLING, "nft.", "ratio.behaviour")
+    reads: ClassVar[tuple[str, ...]] = (*SAMPLING, EPOCHS, "nft.", "ratio.behaviour")
 
     @classmethod
     def make(cls, config: Any) -> Self:

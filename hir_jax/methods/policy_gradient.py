@@ -10,7 +10,7 @@ import numpy as np
 from hir_jax.hindsight.relabel import Pair
 from hir_jax.hindsight.sample import Sample
 from hir_jax.methods import ratios
-from hir_jax.methods.method import BEHAVIOUR, LOGPROBS, SAMPLING, Method, View, whole
+from hir_jax.methods.method import BEHAVIOUR, EPOCHS, LOGPROBS, SAMPLING, Method, View, whole
 from hir_jax.training import losses
 from hir_jax.training.losses import Terms
 from hir_jax.training.objective import Statistics
@@ -19,6 +19,13 @@ from hir_jax.training.objective import Statistics
 @dataclasses.dataclass(frozen=True)
 class PolicyGradient(Method):
     """-A log π(o | q), A an advantage of the whole output, on the newest samples."""
+
+    reads: ClassVar[tuple[str, ...]] = SAMPLING
+
+    @property
+    def one_pass(self) -> bool:
+        """Always."""
+        return True
 
     @property
     def of_rows(self) -> tuple[str, ...]:
@@ -52,7 +59,7 @@ class Clipped(PolicyGradient):
     clip_low: float = 0.2
     clip_high: float = 0.2
 
-    reads: ClassVar[tuple[str, ...]] = (*SAMPLING, "ratio.")
+    reads: ClassVar[tuple[str, ...]] = (*SAMPLING, EPOCHS, "ratio.")
 
     @classmethod
     def make(cls, config: Any) -> Self:
@@ -63,6 +70,11 @@ class Clipped(PolicyGradient):
     def faults(cls, config: Any) -> list[str]:
         """Of ratios."""
         return ratios.faults(config)
+
+    @property
+    def one_pass(self) -> bool:
+        """Never."""
+        return False
 
     @property
     def needs(self) -> frozenset[str]:

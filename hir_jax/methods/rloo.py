@@ -42,6 +42,11 @@ class Rloo(Clipped):
         return super().faults(config) if config.rloo.clip else []
 
     @property
+    def one_pass(self) -> bool:
+        """Where ratios are not clipped."""
+        return not self.clip
+
+    @property
     def needs(self) -> frozenset[str]:
         """Groups, and what ratios divide by where they are clipped."""
         return frozenset({GROUPS}) | (super().needs if self.clip else frozenset())

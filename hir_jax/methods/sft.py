@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Self
 
 from hir_jax.hindsight import relabel
 from hir_jax.hindsight.relabel import Pair
-from hir_jax.methods.method import ANSWERS, SUPERVISED, Method, View
+from hir_jax.methods.method import ANSWERS, EPOCHS, SUPERVISED, Method, View
 from hir_jax.training import losses
 from hir_jax.training.losses import Terms
 from hir_jax.training.objective import Statistics
@@ -27,7 +27,7 @@ class Sft(Method):
 
     smoothing: float = 0.0
 
-    reads: ClassVar[tuple[str, ...]] = ("loss.smoothing",)
+    reads: ClassVar[tuple[str, ...]] = (EPOCHS, "loss.smoothing")
 
     defaults: ClassVar[Mapping[str, Any]] = SUPERVISED
 

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 
 from hir_jax.hindsight.relabel import Pair
 from hir_jax.methods import ratios
-from hir_jax.methods.method import BEHAVIOUR, LOGPROBS, SAMPLING, Method, View, whole
+from hir_jax.methods.method import BEHAVIOUR, EPOCHS, LOGPROBS, SAMPLING, Method, View, whole
 from hir_jax.training import losses
 from hir_jax.training.losses import Terms
 from hir_jax.training.objective import Statistics
@@ -32,7 +32,7 @@ class Topr(Method):
     low: float = 0.0
     high: float = 1.0
 
-    reads: ClassVar[tuple[str, ...]] = (*SAMPLING, "topr.", "ratio.behaviour")
+    reads: ClassVar[tuple[str, ...]] = (*SAMPLING, EPOCHS, "topr.", "ratio.behaviour")
 
     @classmethod
     def make(cls, config: Any) -> Self:

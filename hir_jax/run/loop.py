@@ -281,8 +281,9 @@ class Job:
         return pairs.view(*given, done.buffer, done.iteration, epoch, done.method)
 
     def _epochs(self) -> list[list[Pair]]:
-        make = self.training.method.pairs
-        return [make(self._view(epoch)) for epoch in range(self.config.train.epochs)]
+        method = self.training.method
+        epochs = 1 if method.one_pass else self.config.train.epochs
+        return [method.pairs(self._view(epoch)) for epoch in range(epochs)]
 
     def _batches(self, epochs: list[list[Pair]]) -> Iterator[Batch]:
         key = (self.config.seed, ORDER, self.progress.iteration)

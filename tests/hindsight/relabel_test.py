@@ -8,7 +8,7 @@ import pytest
 from hir_jax.data.example import Example
 from hir_jax.errors import UserError
 from hir_jax.hindsight import relabel
-from hir_jax.hindsight.relabel import Facts, Goal, Pair
+from hir_jax.hindsight.relabel import Goal, Pair
 from hir_jax.hindsight.sample import Sample
 
 EOS = 1
