@@ -86,7 +86,7 @@ class Ppo(Clipped):
     @property
     def of_tokens(self) -> tuple[str, ...]:
         """log μ, A, G and V_old."""
-        return (BEHAVIOUR, "advantage", "goal", "value")
+        return (BEHAVIOUR, "advantage", "returns", "value")
 
     def after_sampling(
         self, samples: Sequence[Sample], state: Mapping[str, float]
@@ -113,10 +113,10 @@ class Ppo(Clipped):
             whole(
                 sample,
                 advantage=((advantage - shift) / scale).tolist(),
-                goal=goal.tolist(),
+                returns=returns.tolist(),
                 value=sample.values,
             )
-            for sample, (advantage, goal) in zip(samples, estimates, strict=True)
+            for sample, (advantage, returns) in zip(samples, estimates, strict=True)
         ]
 
     def _estimate(
@@ -135,11 +135,11 @@ class Ppo(Clipped):
     def terms(self, statistics: Statistics) -> Terms:
         """The clipped surrogate and the clipped value loss."""
         s = statistics
-        goal, old = s.scalars["goal"], s.scalars["value"]
-        square = jnp.square(s.value_BxT - goal)
+        returns, old = s.scalars["returns"], s.scalars["value"]
+        square = jnp.square(s.value_BxT - returns)
         if self.value_clip:
             near = old + jnp.clip(s.value_BxT - old, -self.value_clip, self.value_clip)
-            square = jnp.maximum(square, jnp.square(near - goal))
+            square = jnp.maximum(square, jnp.square(near - returns))
         return {
             **ratios.clipped(s, s.scalars["advantage"], self.clip_low, self.clip_high),
             "value": losses.of_tokens(square / 2, s.weight_BxT, self.value_weight),
@@ -148,10 +148,10 @@ class Ppo(Clipped):
     def figures(self, view: View) -> dict[str, float]:
         """How much of the spread of G the value head knew before, and β."""
         samples = view.newest
-        goal = np.concatenate([self._estimate(sample, view.state)[1] for sample in samples])
+        returns = np.concatenate([self._estimate(sample, view.state)[1] for sample in samples])
         value = np.concatenate([sample.values for sample in samples])
-        spread = float(goal.var())
-        explained = 1 - float((goal - value).var()) / spread if spread else 0.0
+        spread = float(returns.var())
+        explained = 1 - float((returns - value).var()) / spread if spread else 0.0
         return {"explained_variance": explained, **view.state}
 
 

@@ -113,22 +113,22 @@ def test_the_reward_comes_with_the_last_token():
     right, wrong = ppo_rows(Ppo(trace=1.0, whiten=False))
     assert right.scalars["advantage"] == pytest.approx([0.5, 0.75])
     assert wrong.scalars["advantage"] == pytest.approx([-0.5, -0.25])
-    assert right.scalars["goal"] == pytest.approx([1.0, 1.0])
+    assert right.scalars["returns"] == pytest.approx([1.0, 1.0])
     assert right.scalars["value"] == (0.5, 0.25)
 
 
 def test_advantages_are_whitened_over_all_tokens():
     every = np.concatenate([row.scalars["advantage"] for row in ppo_rows(Ppo())])
     assert every.mean() == pytest.approx(0, abs=1e-7) and every.std() == pytest.approx(1)
-    goals = [row.scalars["goal"] for row in ppo_rows(Ppo())]
-    assert goals == [row.scalars["goal"] for row in ppo_rows(Ppo(whiten=False))]
+    returns = [row.scalars["returns"] for row in ppo_rows(Ppo())]
+    assert returns == [row.scalars["returns"] for row in ppo_rows(Ppo(whiten=False))]
 
 
 def test_moving_away_from_the_start_costs_something():
     method = Ppo(trace=1.0, whiten=False, kl_coefficient=0.1)
     right, _ = ppo_rows(method, {"kl_coefficient": 0.2})
     # log π_old - log π_start = 1 and 0.25 nats at 0.2 each; then the reward.
-    assert right.scalars["goal"] == pytest.approx([1 - 0.2 - 0.05, 1 - 0.05])
+    assert right.scalars["returns"] == pytest.approx([1 - 0.2 - 0.05, 1 - 0.05])
 
 
 def test_the_coefficient_adapts_to_how_far_the_samples_before_had_moved():

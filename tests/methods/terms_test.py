@@ -131,7 +131,7 @@ def test_ppos_terms():
     goal = np.array([[1.0, 1.0], [0.0, 0.0], [0.0, 0.0]])
     advantage = np.array([[1.0, -1.0], [0.5, 0.5], [2.0, 0.0]])
     given = {"behaviour": np.where(MASK, LOGPROB - np.log(1.5), 0)}
-    given |= {"advantage": advantage, "goal": goal, "value": old}
+    given |= {"advantage": advantage, "returns": goal, "value": old}
     terms = Ppo(value_clip=0.2, value_weight=0.3).terms(
         statistics(jnp.asarray(LOGPROB), value, **given)
     )
@@ -145,7 +145,7 @@ def test_ppos_terms():
 
 def test_the_value_heads_gradient_is_the_clipped_losses():
     given = {"behaviour": np.where(MASK, LOGPROB, 0), "advantage": np.zeros((3, 2))}
-    given |= {"goal": np.ones((3, 2)), "value": np.full((3, 2), 0.5)}
+    given |= {"returns": np.ones((3, 2)), "value": np.full((3, 2), 0.5)}
 
     def loss(value):
         return (
