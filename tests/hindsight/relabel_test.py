@@ -180,6 +180,6 @@ def test_answer_pairs_close_the_first_target():
     ]
     made = relabel.answer_pairs(examples, lambda text: [ord(c) for c in text], EOS)
     assert made == [
-        Pair("t/0", (), (*map(ord, "three"), EOS), True),
-        Pair("t/1", (), (*map(ord, "(B)"), EOS), True),
+        Pair("t/0", (), (*map(ord, "three"), EOS), RIGHT),
+        Pair("t/1", (), (*map(ord, "(B)"), EOS), RIGHT),
     ]

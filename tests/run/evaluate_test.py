@@ -14,6 +14,7 @@ from hir_jax.model.codec import Codec
 from hir_jax.run import statistics
 from hir_jax.run.constant import Constant
 from hir_jax.run.evaluate import Evaluation, Score, compare, estimate, evaluate, table
+from hir_jax.run.following import Following
 from hir_jax.run.prompts import PromptTable
 from tests import tiny
 
@@ -102,6 +103,53 @@ def test_json_round_trip():
     assert record["gap"] == pytest.approx(-0.1)
     assert record["gap_interval"][0] < -0.1 < record["gap_interval"][1]
     assert (record["n"], record["n_stories"]) == (10, 10)
+
+
+FOLLOWED = dataclasses.replace(
+    FOUND, facts={"short": Following((True,) * 9 + (False,), (True,) * 2 + (False,) * 8)}
+)
+
+
+def test_facts_stand_in_the_record_and_nothing_does_where_there_are_none():
+    record = json.loads(json.dumps(FOLLOWED.to_json()))
+    assert Evaluation.from_json(record) == FOLLOWED
+    facts = record.pop("facts")
+    assert record == json.loads(json.dumps(FOUND.to_json()))
+    short = facts["short"]
+    assert short["asked_for"]["share"] == 0.9
+    assert short["asked_against"]["share"] == 0.2
+    assert short["asked_against"]["holds"] == "1100000000"
+    assert short["asked_for"]["interval"] == pytest.approx([0.5958, 0.9821], abs=5e-5)
+    assert short["gap"] == pytest.approx(0.7)
+    # 7 of 10, and one of each extreme: 7/12 ± 1.96 * sqrt((9/12 - 49/144) / 12).
+    assert short["gap_interval"] == pytest.approx([0.2212, 0.9455], abs=5e-4)
+    assert FOLLOWED.scalars() == {
+        **FOUND.scalars(),
+        "fact_short": 0.9,
+        "fact_short_asked_against": 0.2,
+        "fulfilled": 0.8,
+    }
+
+
+def test_a_policy_is_better_that_fulfils_all_that_is_asked():
+    assert FOUND.quality == [0.8, pytest.approx(-0.1)]
+    assert FOLLOWED.fulfilled == (True,) * 8 + (False,) * 2
+    worse = dataclasses.replace(FOUND, facts={"short": Following((True,) * 3 + (False,) * 7, ())})
+    assert worse.quality == [0.3, pytest.approx(-0.1)]
+
+
+def test_the_table_has_a_line_a_fact():
+    lines = table({"before": FOLLOWED, "after": FOLLOWED}).splitlines()
+    start = lines.index("") + 1
+    assert lines[: start - 1] == table({"before": FOUND, "after": FOUND}).splitlines()
+    names = ["fact holds", "all asked for", "it asked against", "difference"]
+    assert re.split(r"\s{2,}", lines[start].strip()) == names
+    cells = [re.split(r"\s{2,}", line.strip()) for line in lines[start + 2 :]]
+    assert [c[0] for c in cells] == [
+        *("short, before", "short, after", "all and right, before", "all and right, after"),
+    ]
+    assert cells[0][1:] == ["90.0% [59.6%, 98.2%]", "20.0% [5.7%, 51.0%]", "+70.0 [+22.1, +94.5]"]
+    assert cells[2][1:] == ["80.0% [49.0%, 94.3%]"]
 
 
 def test_the_record_of_another_version_is_refused():

@@ -39,6 +39,20 @@ def test_prompts_under_both_instructions(codec):
     assert table.length("t/1") == len(correct) + 1
 
 
+def test_prompts_under_instructions_that_speak_of_facts(codec):
+    one, other = example("t/1", "not True is"), example("t/2", "True is")
+    facts = {"a": ("with the", "or"), "b": ("and", "not ( )")}
+    table = PromptTable(codec, [one, other], Instructions("correct answer", "wrong", facts))
+    goal = Goal(False, (("a", True), ("b", False)))
+    expected = ids("wrong with the not ( ) Q : not True is A :")
+    assert table.source("t/1", goal, ()) == (*expected, EOS)
+    # The longer phrase of each: two tokens for a, three for b.
+    assert (
+        table.length("t/1") == len(ids("correct answer with the not ( ) Q : not True is A :")) + 1
+    )
+    assert table.length("t/2") == table.length("t/1") - 1
+
+
 def test_uids_belong_to_the_id_alone():
     # Draws of a run are keyed by them; CRC-32's published check value.
     assert uid("123456789") == 0xCBF43926
