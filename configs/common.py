@@ -64,6 +64,10 @@ def get_config() -> ml_collections.ConfigDict:
     sample.top_p = 1.0  # probability kept
     # Log how far samples are from the starting model, of which a copy is kept then
     sample.kl_to_start = False
+    # γ: draw away from the wrong-answer instruction, at twice the work; 0 = not at all
+    sample.guidance = 0.0
+    sample.guidance_cutoff = 0.1  # α: of tokens at least α times as likely as the likeliest
+    sample.rerank = False  # of --mode=sample: samples come sorted by their margin
     sample.max_new_tokens = 32  # longest output and training target, EOS included
     sample.rows = 0  # outputs decoded at once on a device; 0 = by the memory at hand
     sample.dtype = config_dict.placeholder(str)  # of decoding; None = model.dtype
@@ -161,6 +165,10 @@ def get_config() -> ml_collections.ConfigDict:
     config.evaluate = evaluate = ml_collections.ConfigDict()
     evaluate.every = 1  # iterations between evaluations on the development questions
     evaluate.split = "test"  # of --mode=eval: train | dev | test
+    # Other ways of answering, in --mode=eval and at the end of a run: numbers of samples of which
+    # one is chosen by majority and by margin, and γ that greedy answers are guided by
+    evaluate.samples = ()
+    evaluate.guidance = ()
 
     config.checkpoint = checkpoint = ml_collections.ConfigDict()
     checkpoint.every_steps = 500  # optimizer steps between checkpoints inside an iteration

@@ -1,5 +1,6 @@
 """--mode=eval: how well a policy follows both instructions."""
 
+import dataclasses
 import pathlib
 
 import ml_collections
@@ -7,7 +8,7 @@ import ml_collections
 from hir_jax.commands.policy import load_policy
 from hir_jax.devices import processes
 from hir_jax.errors import UserError
-from hir_jax.run import evaluate, identity, metrics, models, workdirs
+from hir_jax.run import choosing, evaluate, identity, metrics, models, workdirs
 from hir_jax.run.questions import load_questions
 
 
@@ -47,6 +48,12 @@ def evaluate_policy(
             questions.verifier,
             progress=bar.update,
         )
+    if choosing.wanted(config):
+        with metrics.progress(choosing.outputs(config, len(examples)), "choosing", "output") as bar:
+            chosen = choosing.choices(
+                config, sampler, model.params, examples, questions, model.codec, bar.update
+            )
+        result = dataclasses.replace(result, choices=chosen)
     folder = pathlib.Path(workdir or ".")
     record = {"model": name, "task": config.data.task, "split": split} | result.to_json()
     if processes.is_first():

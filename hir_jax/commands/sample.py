@@ -9,10 +9,11 @@ import ml_collections
 from hir_jax.commands.lines import check_output, fit, open_output, read_jsonl
 from hir_jax.commands.policy import load_policy
 from hir_jax.data.example import Example, format_prompt
-from hir_jax.decoding.prompt import Prompt, uid
+from hir_jax.decoding.prompt import Guide, Output, Prompt, uid
 from hir_jax.errors import UserError
 from hir_jax.model import batching
-from hir_jax.run import metrics, models
+from hir_jax.model.codec import Codec
+from hir_jax.run import choosing, metrics, models
 from hir_jax.run.prompts import instructions_of
 
 # Prompts between two writes of the output file. Rows stand idle at the end of each piece, so not
@@ -29,43 +30,83 @@ def sample_file(
     p_correct and the phrases for all facts; with "options" if it has any) or "prompt" (used as it
     is). It comes back with "samples" (texts) and "logprobs" (of all tokens drawn, under the model's
     own distribution).
+
+    With `config.sample.guidance` outputs are drawn away from p_wrong. With `config.sample.rerank`
+    they come with their "margins", the largest first; see `run.choosing`. Both need questions: a
+    prompt as it is has no opposite.
+
+    Raises:
+        UserError: files or lines are at fault.
     """
     check_output(output)
-    records = read_jsonl(source, one_of=("question", "prompt"))
+    sample = config.sample
+    by_two = bool(sample.guidance or sample.rerank)
+    records = read_jsonl(source, one_of=("question",) if by_two else ("question", "prompt"))
     model, _ = load_policy(config, workdir)
-    texts = [_prompt_text(config, record, source, line) for line, record in records]
-    tokens = [(*ids, model.codec.eos_id) for ids in model.codec.encode(texts)]
-    keep, buckets = fit(config, source, [line for line, _ in records], tokens)
+    instructions = instructions_of(config)
+    goals = [instructions.wanted, instructions.wanted.against(0)]
+    sides = [
+        [
+            (*ids, model.codec.eos_id)
+            for ids in model.codec.encode(
+                [_prompt_text(instructions.text(goal), *one, source) for one in records]
+            )
+        ]
+        for goal in goals[: 1 + by_two]
+    ]
+    tokens = sides[0]
+    longest = [max(both, key=len) for both in zip(*sides, strict=True)]
+    keep, buckets = fit(config, source, [line for line, _ in records], longest)
     sampler = models.make_sampler(config, model, buckets)
     params = sampler.prepare(model.params)
     key = jax.random.key(config.seed)
-    count = 1 if config.sample.temperature == 0 else config.sample.samples
+    count = 1 if sample.temperature == 0 else sample.samples
     with (
         open_output(output) as out,
         metrics.progress(len(keep) * count, "sampling", "sample") as bar,
     ):
         for indices in batching.chunks(keep, PROMPTS_A_WRITE):
             asked = [Prompt(tokens[i], uid(str(records[i][0]))) for i in indices]
-            outputs = sampler(
-                params, asked, key, config.sample.temperature, count, progress=bar.update
-            )
-            for i, drawn in zip(indices, outputs, strict=True):
-                result = {
-                    "samples": [model.codec.decode(o.tokens) for o in drawn],
-                    "logprobs": [o.logprob for o in drawn],
-                }
+            guide = None
+            if sample.guidance:
+                away = [sides[1][i] for i in indices]
+                guide = Guide(away, sample.guidance, sample.guidance_cutoff)
+            outputs = sampler(params, asked, key, sample.temperature, count, bar.update, guide)
+            margins = [None] * len(indices)
+            if sample.rerank:
+                both = [(tokens[i], sides[1][i]) for i in indices]
+                lengths = batching.make_buckets([1], sample.max_new_tokens, 1, 1).target
+                margins = choosing.margins(
+                    model.params,
+                    sampler,
+                    both,
+                    outputs,
+                    config.train.batch_size,
+                    batching.Buckets(buckets, lengths),
+                )
+            for i, drawn, margin in zip(indices, outputs, margins, strict=True):
+                result = _result(model.codec, drawn, margin)
                 out.write(json.dumps(records[i][1] | result, ensure_ascii=False) + "\n")
             out.flush()
 
 
-def _prompt_text(
-    config: ml_collections.ConfigDict, record: dict[str, Any], source: str, line: int
-) -> str:
+def _result(codec: Codec, drawn: list[Output], margins: list[float] | None) -> dict[str, Any]:
+    """What is written of a prompt's outputs, those of the largest margin first."""
+    order = range(len(drawn))
+    if margins is not None:
+        order = sorted(order, key=lambda i: -margins[i])
+    result = {
+        "samples": [codec.decode(drawn[i].tokens) for i in order],
+        "logprobs": [drawn[i].logprob for i in order],
+    }
+    return result if margins is None else result | {"margins": [margins[i] for i in order]}
+
+
+def _prompt_text(instruction: str, line: int, record: dict[str, Any], source: str) -> str:
     if "prompt" in record:
         return record["prompt"]
     options = record.get("options", [])
     if not isinstance(options, list) or not all(isinstance(o, str) for o in options):
         raise UserError(f"{source}: line {line}: expected options as a list of texts.")
     example = Example("", record["question"], tuple(options), (), "", "")
-    instructions = instructions_of(config)
-    return format_prompt(instructions.text(instructions.wanted), example)
+    return format_prompt(instruction, example)

@@ -26,7 +26,13 @@ ANSWERS = "answers"  # true answers, and no samples
 BEHAVIOUR = "behaviour"  # the scalars of tokens that have log μ
 EPOCHS = "train.epochs"  # read by those that may learn from a sample more than once
 # Read by all that draw samples.
-SAMPLING = ("sample.samples", "sample.temperature", "sample.top_", "sample.kl_to_start")
+SAMPLING = (
+    "sample.samples",
+    "sample.temperature",
+    "sample.top_",
+    "sample.kl_to_start",
+    "sample.guid",
+)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -60,13 +60,23 @@ def figure(s: Statistics, value_BxT: jax.Array) -> losses.Term:
 
 
 def faults(config: Any) -> list[str]:
-    """Why ratios cannot be: tokens were cut off that the whole policy might have drawn."""
+    """Why ratios cannot be: samples are drawn otherwise than the whole policy would."""
     sample = config.sample
-    if config.ratio.behaviour == "drawn" or not (sample.top_k or sample.top_p < 1):
+    if config.ratio.behaviour == "drawn":
         return []
+    faults = []
+    if sample.guidance:
+        faults.append(
+            f"config.sample.guidance: expected 0 with algorithm={config.algorithm}, whose ratios "
+            f"are of the policy without guidance; found {sample.guidance}. Or divide by the "
+            "probabilities of what was drawn from, with --config.ratio.behaviour=drawn"
+        )
+    if not (sample.top_k or sample.top_p < 1):
+        return faults
     return [
+        *faults,
         f"config.sample.top_k and top_p: expected 0 (or None) and 1 with algorithm="
         f"{config.algorithm}, whose ratios are of the whole policy, which might draw any token; "
         f"found {sample.top_k} and {sample.top_p}. Or divide by the truncated probabilities, with "
-        "--config.ratio.behaviour=drawn"
+        "--config.ratio.behaviour=drawn",
     ]

@@ -8,8 +8,7 @@ and the answer that most samples come to (majority).
 """
 
 import collections
-import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -17,74 +16,28 @@ import ml_collections
 import numpy as np
 
 from hir_jax.data.example import Example
-from hir_jax.decoding.prompt import Guide, Output
+from hir_jax.decoding.prompt import Guide, Output, Tokens
 from hir_jax.decoding.sampler import Sampler
 from hir_jax.hindsight.relabel import Goal
+from hir_jax.model.batching import Buckets
 from hir_jax.model.codec import Codec
 from hir_jax.model.config import Params
-from hir_jax.run import evaluate, metrics, statistics
-from hir_jax.run.following import from_digits, to_digits
+from hir_jax.run import statistics
+from hir_jax.run.choices import GREEDY, Choices
 from hir_jax.run.judging import judge
 from hir_jax.run.questions import Questions
 from hir_jax.training import scoring
-
-GREEDY = "greedy"
-
-
-@dataclasses.dataclass(frozen=True)
-class Choices:
-    """Whether each way of choosing is right on each question, plain greedy first.
-
-    Attributes:
-        right: by the way's name, in the questions' order.
-        stories: the number of each question's story, from 0.
-    """
-
-    right: Mapping[str, tuple[bool, ...]]
-    stories: tuple[int, ...]
-
-    def estimates(self) -> dict[str, tuple[statistics.Estimate, statistics.Estimate]]:
-        """Of each way the accuracy, and the paired difference to plain greedy."""
-        stories, greedy = np.array(self.stories), np.array(self.right[GREEDY], float)
-        rows = {name: np.array(right, float) for name, right in self.right.items()}
-        return {
-            name: (
-                statistics.accuracy(row, stories),
-                statistics.difference(row - greedy, stories),
-            )
-            for name, row in rows.items()
-        }
-
-    def to_json(self) -> dict[str, Any]:
-        """What eval.json keeps."""
-        return {
-            name: {
-                "accuracy": accuracy.value,
-                "interval": accuracy.interval,
-                "difference": difference.value,
-                "difference_interval": difference.interval,
-                "right": to_digits(self.right[name]),
-            }
-            for name, (accuracy, difference) in self.estimates().items()
-        }
-
-    @classmethod
-    def from_json(cls, record: Mapping[str, Any], stories: tuple[int, ...]) -> "Choices":
-        """The inverse of `to_json`; the stories are those of the evaluation."""
-        return cls({name: from_digits(each["right"]) for name, each in record.items()}, stories)
-
-    def table(self) -> str:
-        """For people to read."""
-        rows = [
-            (name, evaluate.percent(accuracy), "" if name == GREEDY else evaluate.points(change))
-            for name, (accuracy, change) in self.estimates().items()
-        ]
-        return metrics.format_table(("asked correct", "accuracy", "beside greedy"), rows)
 
 
 def wanted(config: ml_collections.ConfigDict) -> bool:
     """Whether `config.evaluate` asks for any way of choosing."""
     return bool(config.evaluate.samples or config.evaluate.guidance)
+
+
+def outputs(config: ml_collections.ConfigDict, questions: int) -> int:
+    """How many outputs `choices` draws."""
+    ways = 1 + len(config.evaluate.guidance) + max(config.evaluate.samples, default=0)
+    return ways * questions
 
 
 def choices(
@@ -116,7 +69,7 @@ def choices(
     if config.evaluate.samples:
         outputs = answers(config.sample.temperature, max(config.evaluate.samples))
         judged = verdicts(outputs)
-        margin = margins(config, sampler, params, examples, questions, outputs)
+        margin = margins_of(config, sampler, params, examples, questions, outputs)
         texts = [[codec.decode(output.tokens) for output in own] for own in outputs]
         for count in config.evaluate.samples:
             first = [own[:count] for own in judged]
@@ -162,7 +115,7 @@ def guide_of(
     return Guide([prompt.tokens for prompt in away], guidance, cutoff)
 
 
-def margins(
+def margins_of(
     config: ml_collections.ConfigDict,
     sampler: Sampler,
     params: Params,
@@ -170,18 +123,42 @@ def margins(
     questions: Questions,
     outputs: Sequence[Sequence[Output]],
 ) -> list[list[float]]:
-    """log π(o | p_correct) - log π(o | p_wrong) of each output of each example, in nats."""
-    every = [(e.id, o.tokens) for e, own in zip(examples, outputs, strict=True) for o in own]
+    """`margins` of each output of each example."""
+    table, goals = questions.prompts, (questions.instructions.wanted, opposite(questions))
+    sources = [[table.source(e.id, goal, ()) for goal in goals] for e in examples]
+    size = config.train.batch_size
+    return margins(params, sampler, sources, outputs, size, questions.buckets)
+
+
+def margins(
+    params: Params,
+    sampler: Sampler,
+    sources: Sequence[Sequence[Tokens]],
+    outputs: Sequence[Sequence[Output]],
+    batch_size: int,
+    buckets: Buckets,
+) -> list[list[float]]:
+    """log π(o | p_correct) - log π(o | p_wrong) of each output to each prompt, in nats.
+
+    Args:
+        params: the policy's.
+        sampler: that drew the outputs; the scores are in its precision.
+        sources: of each prompt its tokens under p_correct and under p_wrong.
+        outputs: of each prompt.
+        batch_size: outputs at a time.
+        buckets: lengths to pad to.
+    """
+    pairs = [(both, o.tokens) for both, own in zip(sources, outputs, strict=True) for o in own]
     correct, wrong = (
         scoring.score(
             params,
             sampler.config,
             sampler.mesh,
-            [(questions.prompts.source(name, goal, ()), tokens) for name, tokens in every],
-            config.train.batch_size,
-            questions.buckets,
+            [(both[side], tokens) for both, tokens in pairs],
+            batch_size,
+            buckets,
         )
-        for goal in (questions.instructions.wanted, opposite(questions))
+        for side in (0, 1)
     )
     difference = iter(np.subtract(correct, wrong).tolist())
     return [[next(difference) for _ in own] for own in outputs]

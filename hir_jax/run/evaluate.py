@@ -16,11 +16,12 @@ from hir_jax.hindsight.verify import Verdict, Verifier
 from hir_jax.model.codec import Codec
 from hir_jax.model.config import Params
 from hir_jax.run import metrics, statistics
+from hir_jax.run.choices import Choices
 from hir_jax.run.constant import Constant, best_constant
 from hir_jax.run.following import Following, from_digits, to_digits
 from hir_jax.run.judging import judge
 from hir_jax.run.prompts import PromptTable
-from hir_jax.run.statistics import Estimate
+from hir_jax.run.statistics import Estimate, percent, points
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +58,7 @@ class Evaluation:
         stories: the number of each question's story, from 0.
         digest: of the questions; evaluations that agree in it can be compared pair by pair.
         facts: how the instructions' facts are followed, by name.
+        choices: how good other ways of answering are, where they were asked for.
     """
 
     asked_correct: Score
@@ -65,6 +67,7 @@ class Evaluation:
     stories: tuple[int, ...]
     digest: str
     facts: Mapping[str, Following] = dataclasses.field(default_factory=dict, hash=False)
+    choices: Choices | None = dataclasses.field(default=None, hash=False)
 
     @property
     def gap(self) -> float:
@@ -109,6 +112,7 @@ class Evaluation:
             "stories": " ".join(map(str, self.stories)),
             "questions": self.digest,
             **({"facts": facts} if facts else {}),
+            **({"choices": self.choices.to_json()} if self.choices else {}),
         }
 
     @classmethod
@@ -123,13 +127,16 @@ class Evaluation:
             return Score(from_digits(fields["right"]), fields["unparseable"])
 
         try:
+            stories = tuple(map(int, record["stories"].split()))
+            chosen = record.get("choices")
             return cls(
                 score(record["asked_correct"]),
                 score(record["asked_wrong"]),
                 Constant(**record["best_constant"]),
-                tuple(map(int, record["stories"].split())),
+                stories,
                 record["questions"],
                 {name: Following.from_json(f) for name, f in record.get("facts", {}).items()},
+                chosen and Choices.from_json(chosen, stories),
             )
         except KeyError as e:
             raise UserError(
@@ -275,7 +282,10 @@ def table(rows: dict[str, Evaluation], change: dict[str, Estimate] | None = None
             f"{best.tried} most promising on all"
         )
     facts = list(_lines_of_facts(rows))
-    return f"{text}\n\n{metrics.format_table(HEADERS_OF_FACTS, facts)}" if facts else text
+    if facts:
+        text += f"\n\n{metrics.format_table(HEADERS_OF_FACTS, facts)}"
+    chosen = [f"{name}\n{e.choices.table()}" for name, e in rows.items() if e.choices]
+    return "\n\n".join([text, *chosen])
 
 
 def _lines_of_facts(rows: dict[str, Evaluation]) -> Iterator[tuple[str, ...]]:
@@ -287,16 +297,6 @@ def _lines_of_facts(rows: dict[str, Evaluation]) -> Iterator[tuple[str, ...]]:
         if e.facts:
             share = statistics.accuracy(np.array(e.fulfilled, float), np.array(e.stories))
             yield f"all and right, {name}", percent(share), "", ""
-
-
-def percent(cell: Estimate) -> str:
-    """ "80.0% [49.0%, 94.3%]"."""
-    return f"{cell.value:.1%} [{cell.low:.1%}, {cell.high:.1%}]"
-
-
-def points(cell: Estimate) -> str:
-    """A difference in points: "+1.2 [-3.4, +5.8]"."""
-    return f"{100 * cell.value:+.1f} [{100 * cell.low:+.1f}, {100 * cell.high:+.1f}]"
 
 
 def constant(found: Constant) -> str:

@@ -4,6 +4,7 @@ Every random draw is keyed by (seed, iteration, ...), so a run that was killed a
 workdir ends bit-identical to one that never stopped.
 """
 
+import dataclasses
 import functools
 import itertools
 import json
@@ -28,6 +29,7 @@ from hir_jax.methods.method import VALUES, View
 from hir_jax.run import (
     annotate,
     checkpoint,
+    choosing,
     evaluate,
     finite,
     identity,
@@ -204,6 +206,7 @@ class Job:
             step, params, best = self.checkpoints.restore_best(
                 sharding.abstract(self.state.params, self.mesh)
             )
+            after = self._evaluate("test", params)
             known = Outcome(
                 before=evaluate.Evaluation.from_json(self.progress.before),
                 iterations=self.config.iterations,
@@ -211,7 +214,7 @@ class Job:
                 best_step=step,
                 best_iteration=best["iteration"],
                 chosen_on=self._judging_split,
-                after=self._evaluate("test", params),
+                after=self._with_choices(after, params),
                 alarms=self.progress.alarms,
             ).to_json()
             if processes.is_first():
@@ -253,6 +256,9 @@ class Job:
                 config.sample.temperature,
                 count,
                 progress=lambda n: (bar.update(n), self.interrupts.check()),
+                guide=choosing.guide_of(
+                    self.questions, examples, config.sample.guidance, config.sample.guidance_cutoff
+                ),
             )
         samples = judging.judged(self.questions.verifier, examples, outputs, self.codec, iteration)
         tokens = sum(len(sample.tokens) for sample in samples)
@@ -330,6 +336,24 @@ class Job:
                 self.questions.verifier,
                 progress=lambda n: (bar.update(n), self.interrupts.check()),
             )
+
+    def _with_choices(self, after: evaluate.Evaluation, params: Any) -> evaluate.Evaluation:
+        """The closing evaluation, with the ways of answering that the config asks for."""
+        if not choosing.wanted(self.config):
+            return after
+        examples = self.questions.splits.test
+        total = choosing.outputs(self.config, len(examples))
+        with metrics.progress(total, "at the end: choosing", "output") as bar:
+            chosen = choosing.choices(
+                self.config,
+                self.sampler,
+                params,
+                examples,
+                self.questions,
+                self.codec,
+                progress=lambda n: (bar.update(n), self.interrupts.check()),
+            )
+        return dataclasses.replace(after, choices=chosen)
 
     # Checks ---------------------------------------------------------------------------------------
 

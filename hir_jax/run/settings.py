@@ -50,6 +50,7 @@ AT_LEAST_0 = (
     "sample.temperature",
     "sample.rows",
     "sample.top_k",
+    "sample.guidance",
     "replay.keep_iterations",
     "replay.max_size",
     "loss.contrastive_weight",
@@ -72,6 +73,7 @@ AT_LEAST_0 = (
 )
 FROM_0_TO_1 = (
     "sample.top_p",
+    "sample.guidance_cutoff",
     "replay.share_right",
     "replay.hold_out",
     "sub_output.prob",

@@ -98,6 +98,16 @@ def effective_size(values: np.ndarray, stories: np.ndarray) -> float:
     return float(n / max(1.0, effect) * (quantiles[0] / quantiles[1]) ** 2)
 
 
+def percent(cell: Estimate) -> str:
+    """ "80.0% [49.0%, 94.3%]"."""
+    return f"{cell.value:.1%} [{cell.low:.1%}, {cell.high:.1%}]"
+
+
+def points(cell: Estimate) -> str:
+    """A difference in points: "+1.2 [-3.4, +5.8]"."""
+    return f"{100 * cell.value:+.1f} [{100 * cell.low:+.1f}, {100 * cell.high:+.1f}]"
+
+
 def _bounded(value: float, center: float, half: float, least: float, most: float) -> Estimate:
     # `value` itself is always inside but for rounding.
     low, high = max(least, center - half), min(most, center + half)

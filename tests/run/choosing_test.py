@@ -1,0 +1,117 @@
+"""Ways of answering: votes, margins, guidance, beside the likeliest tokens."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from hir_jax.commands.eval import evaluate_policy
+from hir_jax.commands.sample import sample_file
+from hir_jax.decoding.prompt import Prompt
+from hir_jax.errors import UserError
+from hir_jax.model.batching import Buckets
+from hir_jax.run import choosing, loop, models, statistics
+from hir_jax.run.choices import Choices
+from hir_jax.run.evaluate import Evaluation
+from hir_jax.training import scoring
+from tests import tiny
+
+CHOICES = Choices({"greedy": (True, False, False, True), "guided": (True,) * 4}, (0, 1, 2, 3))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache():
+    with tiny.compiled_once() as folder:
+        yield folder
+
+
+def test_majority_is_of_what_was_read_and_of_the_first_among_equals():
+    assert choosing.majority(["b", "a", "a"]) == 1
+    assert choosing.majority(["b", "a", "a", "b"]) == 0
+    assert choosing.majority(["x"]) == 0
+
+
+def test_choices_are_compared_with_greedy_in_pairs():
+    (accuracy, same), (guided, change) = CHOICES.estimates().values()
+    assert (accuracy.value, same.value, guided.value, change.value) == (0.5, 0, 1.0, 0.5)
+    expected = statistics.difference(np.array([0, 1.0, 1, 0]), np.arange(4))
+    assert change == expected
+    lines = CHOICES.table().splitlines()
+    assert lines[2].startswith("greedy") and "guided" in lines[3] and "+50.0" in lines[3]
+    assert Choices.from_json(json.loads(json.dumps(CHOICES.to_json())), (0, 1, 2, 3)) == CHOICES
+
+
+CHANGES = {
+    "iterations": 1,
+    "evaluate.samples": (1, 3),
+    "evaluate.guidance": (1.0,),
+    "sample.guidance": 0.5,
+    "train.epochs": 1,
+}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run that draws guided samples, and says how else it might answer."""
+    workdir = tmp_path_factory.mktemp("choosing")
+    return workdir, loop.run(tiny.config(**CHANGES), str(workdir))
+
+
+def test_a_run_ends_with_the_ways_that_were_asked_for(run):
+    workdir, outcome = run
+    chosen = outcome.after.choices
+    names = ["greedy", "majority of 1", "reranked of 1", "any of 1"]
+    names += ["majority of 3", "reranked of 3", "any of 3", "guided by 1"]
+    assert list(chosen.right) == names
+    assert chosen.right["greedy"] == outcome.after.asked_correct.right
+    one = {chosen.right[f"{way} of 1"] for way in ("majority", "reranked", "any")}
+    assert len(one) == 1  # of one sample there is no choice
+    best = np.array(chosen.right["any of 3"])
+    for name in ("majority of 3", "reranked of 3", "any of 1"):
+        assert (best >= np.array(chosen.right[name])).all()
+    assert "guided by 1" in outcome.table()
+    record = json.loads((workdir / "eval.json").read_text())
+    assert Evaluation.from_json(record["after"]).choices == chosen
+    assert outcome.before.choices is None
+
+
+def test_mode_eval_says_the_same(run):
+    workdir, outcome = run
+    (found,) = evaluate_policy(tiny.config(**CHANGES), str(workdir)).values()
+    assert found == outcome.after
+    (plain,) = evaluate_policy(tiny.config(iterations=1), str(workdir)).values()
+    assert plain.choices is None
+
+
+def test_samples_are_written_in_the_order_of_their_margins(tmp_path):
+    source, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    source.write_text('{"question": "not True is"}\n{"question": "True and False is"}\n')
+    config = tiny.config(**{"sample.rerank": True, "sample.samples": 3, "sample.guidance": 0.3})
+    sample_file(config, None, str(source), str(output))
+    for line in map(json.loads, output.read_text().splitlines()):
+        assert line["margins"] == sorted(line["margins"], reverse=True)
+        assert len(line["samples"]) == len(line["logprobs"]) == 3
+
+
+def test_margins_are_differences_of_scores():
+    config = tiny.config()
+    model = models.load_model(config)
+    sampler = models.make_sampler(config, model, (16,))
+    sources = [((5, 6, 1), (6, 7, 8, 1)), ((9, 1), (4, 1))]
+    prompts = [Prompt(correct, i) for i, (correct, _) in enumerate(sources)]
+    outputs = sampler(model.params, prompts, jax.random.key(0), 1.0, 2)
+    buckets = Buckets((8,), (8,))
+    got = choosing.margins(model.params, sampler, sources, outputs, 8, buckets)
+    for both, own, margins in zip(sources, outputs, got, strict=True):
+        for output, margin in zip(own, margins, strict=True):
+            pairs = [(side, output.tokens) for side in both]
+            right, wrong = scoring.score(model.params, model.config, model.mesh, pairs, 8, buckets)
+            assert margin == pytest.approx(right - wrong, abs=1e-5)
+
+
+def test_a_prompt_as_it_is_has_no_opposite(tmp_path):
+    (tmp_path / "in.jsonl").write_text('{"prompt": "True and"}\n')
+    config = tiny.config(**{"sample.guidance": 1.0})
+    with pytest.raises(UserError, match="question"):
+        sample_file(config, None, str(tmp_path / "in.jsonl"), str(tmp_path / "out.jsonl"))
