@@ -150,7 +150,7 @@ def get_config() -> ml_collections.ConfigDict:
     train.remat = False  # compute activations again for the gradient instead of keeping them
     train.logits_mib = 64  # float32 logits that a device computes at a time in the loss
     train.optimizer = "adamw"  # adamw | adafactor (less memory; a rate moves weights as far)
-    # After the warm-up, constant. None = 5e-4 for methods that imitate, 1e-4 for others
+    # After the warm-up, constant. None = 5e-4 for methods that imitate, 3e-5 for others
     train.learning_rate = config_dict.placeholder(float)
     train.warmup_steps = 0  # optimizer steps of linear growth
     train.weight_decay = 0.0  # decoupled

@@ -84,7 +84,7 @@ class Method:
     defaults: ClassVar[Mapping[str, Any]] = {
         "loss.average": "tokens",
         "loss.entropy_weight": 0.0,  # it would outweigh a gradient that fades as all becomes right
-        "train.learning_rate": 1e-4,  # with 5e-4 ratios are past their clips within ten steps
+        "train.learning_rate": 3e-5,  # with 5e-4 ratios are past their clips within ten steps
     }
     relabels: ClassVar[bool] = False
 

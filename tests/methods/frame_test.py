@@ -84,7 +84,7 @@ def test_averages_are_as_the_methods_papers_have_them():
     assert average(algorithm="grpo") == "examples"
     assert average(**{"algorithm": "grpo", "loss.average": "constant"}) == "constant"
     rates = {settings.setting(config(algorithm=n), "train.learning_rate") for n in table.METHODS}
-    assert rates == {5e-4, 1e-4}
+    assert rates == {5e-4, 3e-5}
     assert settings.setting(config(**{"train.learning_rate": 0.0}), "train.learning_rate") == 0.0
 
 
@@ -94,6 +94,7 @@ def test_averages_are_as_the_methods_papers_have_them():
         ({"algorithm": "grpo", "sample.samples": 1}, "samples: expected 2 or more"),
         ({"algorithm": "grpo", "sample.top_k": 50}, "top_k and top_p: expected 0"),
         ({"algorithm": "topr", "sample.top_p": 0.9}, "ratio.behaviour=drawn"),
+        ({"algorithm": "nft", "sample.guidance": 0.5}, "policy without guidance"),
         (
             {"algorithm": "ppo", "ppo.kl_target": 1.0, "ppo.kl_coefficient": 0.0},
             "kl_coefficient: expected above 0",
@@ -126,6 +127,7 @@ def test_the_start_is_kept_where_something_reads_it():
 
 def test_what_may_be_is_not_refused():
     drawn = {"ratio.behaviour": "drawn", "sample.top_k": 50, "sample.top_p": 0.9}
+    drawn["sample.guidance"] = 0.5
     for name in ("grpo", "topr", "nft", "ppo"):
         settings.check(config(algorithm=name, **drawn, **{"ppo.kl_coefficient": 0.0}))
     settings.check(config(**{"algorithm": "rloo", "sample.top_k": 50}))
