@@ -147,6 +147,8 @@ def by_ppo(config):
     """The config of a run with all that a method may need: ratios, values, the start."""
     changed = config.copy_and_resolve_references().unlock()
     changes = {"algorithm": "ppo", "ppo.kl_coefficient": 0.1, "sample.top_k": None}
+    # Where nothing is right, the gradient of the value head is noise, which Adam makes large.
+    changes["verifier"] = "tests.methods.runs_test:pulls"
     changed.update_from_flattened_dict(changes)
     return changed.lock()
 

@@ -103,6 +103,7 @@ def test_on_a_mesh_in_parts_every_method_does_what_it_does_on_one_device(params)
     for name, value in metrics.items():
         np.testing.assert_allclose(others[name], value, rtol=1e-5, atol=1e-6, err_msg=name)
     assert distance(other, gradient) < 1e-5
+    assert distance(other[value_head.NAME], gradient[value_head.NAME]) < 1e-5
     # Each method has a loss, and the value head a gradient.
     for method in METHODS:
         assert any(
