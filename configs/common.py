@@ -12,10 +12,10 @@ def get_config() -> ml_collections.ConfigDict:
     # rloo | grpo | ppo | nft | topr | w_reinforce | maxrl | package.module:Class (docs/methods.md)
     config.algorithm = "hir"
     config.iterations = 10  # N: rounds of sampling and training
-    # auto (choice where there are options, else exact) | exact | choice | number | list | math |
-    # reference | chrf:0.6 | bleu:0.3 (likeness needed) | package.module:function | final, or final:
-    # before any of these, as in final:number, for the answer that a longer text comes to; several
-    # with commas between judge together
+    # auto (choice where there are options, else exact) | exact | choice | number | list | order |
+    # math | reference | chrf:0.6 | bleu:0.3 (likeness needed) | package.module:function | final, or
+    # final: before any of these, as in final:number, for the answer that a longer text comes to;
+    # several with commas between judge together
     config.verifier = "auto"
 
     config.reward = reward = ml_collections.ConfigDict()

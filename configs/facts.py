@@ -22,8 +22,8 @@ def get_config(facts: str = "complete,only") -> ml_collections.ConfigDict:
     config.data.difficulty = 3
     config.verifier = "order"
     config.instruction.facts.update({k: v for k, v in FACTS.items() if k in facts.split(",")})
-    config.sample.max_new_tokens = 24
-    # Where the model is sure, hot samples alone leave words out or add some.
-    config.sample.temperature = 1.2
+    config.sample.max_new_tokens = 16
+    config.sample.temperature = 0.8
     config.replay.keep_iterations = 0  # soon no sample is anything but what was asked for
+    config.train.epochs = 8
     return config

@@ -121,7 +121,7 @@ def test_the_config_of_the_run_is_read_back_and_eval_is_of_the_same(recorded):
     settings.check(loaded)
     (found,) = evaluate_policy(loaded, str(folder)).values()
     assert found == outcome.after
-    loaded.instruction.facts.one = (MORE, ONE)
+    loaded.instruction.facts.one = (ONE, "or the question")
     with pytest.raises(UserError, match="prompts: the questions' tokens"):
         evaluate_policy(loaded, str(folder))
 
