@@ -61,6 +61,7 @@ def config(method, questions):
             "train.batch_size": 32,
             "train.epochs": 4,
             "replay.keep_iterations": 1,
+            "sub_output.mode": "full",
             "train.log_every": 5,
             "loss.entropy_weight": 0.0,
             "loss.smoothing": 0.0,
