@@ -1,6 +1,8 @@
 """The frame: what is refused, what is not computed, a user's own method, and the table."""
 
 import dataclasses
+import pathlib
+import re
 
 import pytest
 
@@ -13,6 +15,9 @@ from hir_jax.methods.policy_gradient import PolicyGradient
 from hir_jax.run import models, settings, trainers
 from hir_jax.training.batch import Layout
 from tests import tiny
+from tests.methods import advantages_test, terms_test
+
+ROOT = pathlib.Path(__file__).parents[2]
 
 NEEDS = {
     "hir": {OPPOSITE},
@@ -164,3 +169,19 @@ def test_a_users_own_method_is_found_by_its_path():
     assert settings.method_of(made) == Optimist()
     assert table.resolve("raft") is table.resolve("farl")
     assert table.resolve("hir") is Hir
+
+
+def test_the_worked_example_of_the_docs_works(monkeypatch, tmp_path):
+    text = (ROOT / "docs" / "methods.md").read_text()
+    (code,) = re.findall(r"```python\n# my_methods.py\n(.*?)```", text, re.S)
+    (tmp_path / "my_methods.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    made = config(algorithm="my_methods:Extremes")
+    settings.check(made)
+    extremes = settings.method_of(made)
+    rows = extremes.pairs(advantages_test.view())
+    assert [row.scalars["push"] for row in rows] == [0.75, -0.25, -0.25, -0.25]
+    _, push = terms_test.value_and_push(extremes, push=[1.0, -0.5, 0.25])
+    assert push[:, 0].tolist() == [1.0, -0.5, 0.25]
+    with pytest.raises(UserError, match="2 or more"):
+        settings.check(config(algorithm="my_methods:Extremes", **{"sample.samples": 1}))
