@@ -7,11 +7,13 @@ place in a batch: the same draw comes out wherever a row is computed.
 Letters in names: N rows, V vocabulary, K tokens kept.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 
-# Whose log-probability of each token is kept: nobody's, the whole policy's, or that of what was
-# drawn from, see `drawn_logprob`.
+# Which log-probability of each token is kept: none, the whole policy's (`token_logprob`), or that
+# of what the token was drawn from (`scored_draw`).
 LOGPROBS = ("none", "whole", "drawn")
 
 BLOCK = 128  # of a draw from the whole vocabulary
@@ -49,49 +51,51 @@ def draw(
     """
     return jax.lax.cond(
         temperature > 0,
-        lambda: _draw(logits_NxV / temperature, uniform_Nx2, top_k, top_p),
+        lambda: _draw(logits_NxV / temperature, uniform_Nx2, top_k, top_p)[0],
         lambda: _lowest_id_of_highest(logits_NxV),
     )
 
 
-def _draw(scaled_NxV: jax.Array, uniform_Nx2: jax.Array, top_k: int, top_p: float) -> jax.Array:
-    if not top_k and top_p >= 1:
-        return _draw_in_blocks(jax.nn.softmax(scaled_NxV), uniform_Nx2)
-    probs_NxK, tokens_NxK = _kept(scaled_NxV, top_k, top_p)
-    chosen_N = _invert(probs_NxK, uniform_Nx2[:, 0])
-    return jnp.take_along_axis(tokens_NxK, chosen_N[:, None], axis=1)[:, 0]
-
-
-def _kept(scaled_NxV: jax.Array, top_k: int, top_p: float) -> tuple[jax.Array, jax.Array]:
-    """Weights of the tokens that are drawn from, 0 where one is not, and those tokens; NxK."""
-    vocabulary = scaled_NxV.shape[-1]
-    values_NxK, tokens_NxK = likeliest(scaled_NxV, min(top_k or vocabulary, vocabulary))
-    probs_NxK = jax.nn.softmax(values_NxK)
-    before_NxK = jnp.cumsum(probs_NxK, axis=-1) - probs_NxK
-    return jnp.where(before_NxK < top_p, probs_NxK, 0.0), tokens_NxK
-
-
-def drawn_logprob(
+def scored_draw(
     logits_NxV: jax.Array,
-    token_N: jax.Array,
+    uniform_Nx2: jax.Array,
     temperature: jax.Array,
     top_k: int = 0,
     top_p: float = 1.0,
-) -> jax.Array:
-    """Log-probability of each row's token under what `draw` draws from; float32 N.
+) -> tuple[jax.Array, jax.Array]:
+    """`draw`, and the log-probability of each token under what it is drawn from; float32 N.
 
     That is tempered, cut off by `top_k` and `top_p`, and sums to 1 again; greedy it is certain.
     """
 
-    def tempered() -> jax.Array:
-        scaled_NxV = logits_NxV / temperature
-        if not top_k and top_p >= 1:
-            return token_logprob(scaled_NxV, token_N)
-        probs_NxK, tokens_NxK = _kept(scaled_NxV, top_k, top_p)
-        chosen_N = jnp.sum(jnp.where(tokens_NxK == token_N[:, None], probs_NxK, 0.0), axis=-1)
-        return jnp.log(chosen_N) - jnp.log(jnp.sum(probs_NxK, axis=-1))
+    def tempered() -> tuple[jax.Array, jax.Array]:
+        drawn_N, logprob = _draw(logits_NxV / temperature, uniform_Nx2, top_k, top_p)
+        return drawn_N, logprob()
 
-    return jax.lax.cond(temperature > 0, tempered, lambda: jnp.zeros(token_N.shape))
+    def greedy() -> tuple[jax.Array, jax.Array]:
+        return _lowest_id_of_highest(logits_NxV), jnp.zeros(logits_NxV.shape[0])
+
+    return jax.lax.cond(temperature > 0, tempered, greedy)
+
+
+def _draw(
+    scaled_NxV: jax.Array, uniform_Nx2: jax.Array, top_k: int, top_p: float
+) -> tuple[jax.Array, Callable[[], jax.Array]]:
+    """Tokens, and what computes their log-probability out of what drawing has computed."""
+    if not top_k and top_p >= 1:
+        drawn_N = _draw_in_blocks(jax.nn.softmax(scaled_NxV), uniform_Nx2)
+        return drawn_N, lambda: token_logprob(scaled_NxV, drawn_N)
+    vocabulary = scaled_NxV.shape[-1]
+    values_NxK, tokens_NxK = likeliest(scaled_NxV, min(top_k or vocabulary, vocabulary))
+    probs_NxK = jax.nn.softmax(values_NxK)
+    before_NxK = jnp.cumsum(probs_NxK, axis=-1) - probs_NxK
+    kept_NxK = jnp.where(before_NxK < top_p, probs_NxK, 0.0)
+    chosen_N = _invert(kept_NxK, uniform_Nx2[:, 0])
+
+    def of_chosen(x_NxK: jax.Array) -> jax.Array:
+        return jnp.take_along_axis(x_NxK, chosen_N[:, None], axis=1)[:, 0]
+
+    return of_chosen(tokens_NxK), lambda: jnp.log(of_chosen(kept_NxK) / jnp.sum(kept_NxK, axis=-1))
 
 
 def likeliest(scores_NxV: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:

@@ -143,11 +143,13 @@ def _step(
         plain_NxV, opposite_NxV = jnp.split(logits, 2)
         logits_NxV = draws.guided(plain_NxV, opposite_NxV, opposite.guidance, opposite.cutoff)
     uniform_Nx2 = draws.uniforms(state.key_N, age_N)
-    drawn_N = draws.draw(logits_NxV, uniform_Nx2, temperature, shape.top_k, shape.top_p)
-    logprob_N = draws.token_logprob(plain_NxV, drawn_N)
-    kept_N = logprob_N
+    how = (uniform_Nx2, temperature, shape.top_k, shape.top_p)
     if shape.logprobs == "drawn":
-        kept_N = draws.drawn_logprob(logits_NxV, drawn_N, temperature, shape.top_k, shape.top_p)
+        drawn_N, kept_N = draws.scored_draw(logits_NxV, *how)
+        logprob_N = draws.token_logprob(plain_NxV, drawn_N)
+    else:
+        drawn_N = draws.draw(logits_NxV, *how)
+        kept_N = logprob_N = draws.token_logprob(plain_NxV, drawn_N)
     here_NxT = (jnp.arange(shape.max_new_tokens) == age_N[:, None]) & ~state.ended_N[:, None]
     working_N = ~state.ended_N
     age_N = state.age_N + working_N

@@ -31,7 +31,7 @@ class Statistics(NamedTuple):
 
     outputs: int
     tokens: int
-    source_tokens: int  # of the prompts
+    source_tokens: int  # of the prompts, those guided away from included
     padded_tokens: int  # encoded besides them
     steps: int  # decode steps of all shards
     occupancy: float  # share of rows at work until the last request was handed out
@@ -100,9 +100,8 @@ class Sampler:
         if not prompts:
             return [], Statistics(0, 0, 0, 0, 0, 1.0)
         params = self.prepare(params)  # first, since rows are chosen by the memory that it leaves
-        lengths = [len(prompt.tokens) for prompt in prompts]
-        if guide is not None:
-            lengths = [max(pair) for pair in zip(lengths, map(len, guide.opposite), strict=True)]
+        sides = [[prompt.tokens for prompt in prompts], *([guide.opposite] if guide else [])]
+        lengths = [max(map(len, own)) for own in zip(*sides, strict=True)]
         shape = self.shape(len(prompts), samples, max(lengths), guided=guide is not None)
         pools = self._pools(lengths, shape)
         ended: dict[tuple[int, int], Output] = {}
@@ -127,7 +126,7 @@ class Sampler:
         progress(_collect(logs.pop(0), pools, shape, ended))
         outputs = [[ended[i, sample] for sample in range(samples)] for i in range(len(prompts))]
         counts = processes.fetch((state.steps, state.busy, state.clock), self.mesh)
-        return outputs, _statistics(prompts, outputs, pools, counts, shape)
+        return outputs, _statistics(sides, outputs, pools, counts, shape)
 
     def shape(
         self,
@@ -256,17 +255,18 @@ def _collect(
 
 
 def _statistics(
-    prompts: Sequence[Prompt],
+    sides: Sequence[Sequence[Tokens]],
     outputs: Sequence[Sequence[Output]],
     pools: Sequence[_Pool],
     counts: tuple[np.ndarray, np.ndarray, np.ndarray],
     shape: records.Shape,
 ) -> Statistics:
     steps, busy, clock = counts
-    source_tokens = sum(len(prompt.tokens) for prompt in prompts)
+    source_tokens = sum(len(tokens) for side in sides for tokens in side)
     encoded = sum(pool.length * pool.rows_encoded(len(steps), shape) for pool in pools)
+    encoded *= shape.prompts
     return Statistics(
-        outputs=len(prompts) * shape.samples,
+        outputs=len(outputs) * shape.samples,
         tokens=sum(len(output.tokens) for each in outputs for output in each),
         source_tokens=source_tokens,
         padded_tokens=encoded - source_tokens,

@@ -14,6 +14,7 @@ IMPOSSIBLE = [0, 7, 200, 299]
 LARGEST_UNIFORM = np.float32(1 - 2**-23)
 
 draw = jax.jit(draws.draw, static_argnames=("top_k", "top_p"))
+scored_draw = jax.jit(draws.scored_draw, static_argnames=("top_k", "top_p"))
 row_keys = jax.jit(draws.row_keys)
 uniforms = jax.jit(draws.uniforms)
 
@@ -192,24 +193,40 @@ def test_token_logprob_is_of_the_whole_softmax(logits_V):
     )
 
 
-drawn_logprob = jax.jit(draws.drawn_logprob, static_argnames=("top_k", "top_p"))
+@pytest.mark.parametrize(
+    "temperature, cut, expected",
+    [
+        (1.0, {}, {0: 1 / 8, 1: 1 / 2, 2: 1 / 8, 3: 1 / 4}),
+        (0.5, {}, {0: 1 / 22, 1: 16 / 22, 2: 1 / 22, 3: 4 / 22}),
+        (1.0, {"top_k": 2}, {1: 2 / 3, 3: 1 / 3}),
+        (0.5, {"top_k": 2}, {1: 4 / 5, 3: 1 / 5}),
+        (1.0, {"top_p": 0.8}, {0: 1 / 7, 1: 4 / 7, 3: 2 / 7}),
+        # Of the three likeliest, two have 6/7 of the probability.
+        (1.0, {"top_k": 3, "top_p": 0.8}, {1: 2 / 3, 3: 1 / 3}),
+        (0.0, {}, {1: 1}),
+        (0.0, {"top_k": 2, "top_p": 0.9}, {1: 1}),
+    ],
+)
+def test_a_draws_score_is_how_often_it_is_drawn(temperature, cut, expected):
+    rows = jnp.broadcast_to(jnp.log(jnp.array([1 / 8, 1 / 2, 1 / 8, 1 / 4])), (1024, 4))
+    # The first uniform picks among few tokens, the second within the only block of all.
+    grid = jnp.stack([jnp.linspace(0, LARGEST_UNIFORM, 1024)] * 2, axis=1)
+    drawn, logprob = (np.asarray(x) for x in scored_draw(rows, grid, temperature, **cut))
+    assert (drawn == draw(rows, grid, temperature, **cut)).all()
+    assert set(drawn.tolist()) == set(expected)
+    for token, probability in expected.items():
+        np.testing.assert_allclose(np.exp(logprob[drawn == token]), probability, rtol=1e-5)
+        assert np.mean(drawn == token) == pytest.approx(probability, abs=2e-3)
 
 
 @pytest.mark.parametrize("cut", [{}, {"top_k": 9}, {"top_p": 0.8}, {"top_k": 9, "top_p": 0.6}])
-@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
-def test_drawn_logprob_is_of_what_is_drawn_from(logits_V, temperature, cut):
-    probs = distribution(logits_V, temperature, **cut)
-    kept = np.flatnonzero(probs)[:40]
-    rows = jnp.broadcast_to(logits_V, (len(kept), V))
-    got = drawn_logprob(rows, jnp.asarray(kept), temperature, **cut)
-    np.testing.assert_allclose(got, np.log(probs[kept]), rtol=1e-5, atol=1e-6)
-    other = np.flatnonzero(probs == 0)[:1]
-    assert drawn_logprob(rows[:1], jnp.asarray(other), temperature, **cut) == -np.inf
-
-
-def test_greedy_draws_are_certain(logits_V):
-    rows = jnp.broadcast_to(logits_V, (2, V))
-    assert drawn_logprob(rows, jnp.array([3, 4]), 0.0, top_k=5).tolist() == [0, 0]
+def test_scores_of_draws_from_a_large_vocabulary(logits_V, cut):
+    rows = jnp.broadcast_to(logits_V, (512, V))
+    uniform = jax.random.uniform(jax.random.key(6), (512, 2))
+    for temperature in (0.5, 2.0):
+        drawn, logprob = scored_draw(rows, uniform, temperature, **cut)
+        expected = np.log(distribution(logits_V, temperature, **cut)[drawn])
+        np.testing.assert_allclose(logprob, expected, rtol=1e-5, atol=1e-6)
 
 
 def draws_of(key, triples):

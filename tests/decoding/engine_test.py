@@ -297,8 +297,15 @@ SMALL = T5Config(
 )
 
 
-def test_no_cache_is_copied_in_the_compiled_loop():
-    shape = shape_of(rows=16, places=10, samples=4, limit=24)
+@pytest.mark.parametrize(
+    "options, ring, cross",
+    [
+        ({}, "f32[16,2,24,4]", "f32[10,2,4,56]"),
+        ({"guided": True, "logprobs": "drawn"}, "f32[32,2,24,4]", "f32[20,2,4,56]"),
+    ],
+)
+def test_no_cache_is_copied_in_the_compiled_loop(options, ring, cross):
+    shape = shape_of(rows=16, places=10, samples=4, limit=24, **options)
     params = jax.eval_shape(lambda: t5.init_params(SMALL, jax.random.key(0)))
     state = jax.eval_shape(lambda: records.new_state(SMALL, shape, 56))
     pool = jax.eval_shape(lambda: pool_arrays(shape, 56))
@@ -310,17 +317,18 @@ def test_no_cache_is_copied_in_the_compiled_loop():
         params, state, pool, jax.random.key(0), *scalars, config=SMALL, shape=shape
     ).compile()
     text = compiled.as_text()
-    ring, cross = "f32[16,2,24,4]", "f32[10,2,4,56]"
     assert ring in text and cross in text  # the shapes that are looked for do occur
     copies = re.findall(r"= (\S+?)(?:\{\S*\})? copy(?:-start)?\(", text)
     assert copies and ring not in copies and cross not in copies
 
 
 def pool_arrays(shape, length):
+    size = (shape.pool, length)
+    sources = jnp.zeros(size, jnp.int32), jnp.zeros(size, bool)
     return records.Pool(
-        source_PxS=jnp.zeros((shape.pool, length), jnp.int32),
-        source_mask_PxS=jnp.zeros((shape.pool, length), bool),
+        *sources,
         uid_P=jnp.zeros(shape.pool, jnp.uint32),
         questions=jnp.int32(0),
         first=jnp.int32(0),
+        opposite=records.Opposite(*sources, jnp.ones(()), jnp.ones(())) if shape.guided else None,
     )

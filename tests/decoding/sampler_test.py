@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.special
 
 from hir_jax.decoding import programs, records, sampler
-from hir_jax.decoding.prompt import Prompt
+from hir_jax.decoding.prompt import Guide, Prompt
 from hir_jax.decoding.rows import default_rows, engine_memory, free_memory
 from hir_jax.decoding.sampler import Sampler
 from hir_jax.devices import sharding
@@ -200,28 +201,25 @@ def test_each_tokens_logprob_is_what_the_training_pass_finds(params, sampled):
         assert score.values == ()
 
 
-def test_logprobs_of_what_was_drawn_from_are_those_of_tempered_and_truncated_draws(params):
-    engine = dataclasses.replace(SAMPLER, buckets=(16,), top_k=3, max_new_tokens=4)
-    kinds = {
-        kind: dataclasses.replace(engine, logprobs=kind)(params, PROMPTS, KEY, 2.0)
-        for kind in ("whole", "drawn")
-    }
-    for (whole,), (drawn,) in zip(*kinds.values(), strict=True):
-        assert whole.tokens == drawn.tokens
-        # Of three tokens each is likelier than among all.
-        assert len(drawn.logprobs) == len(drawn.tokens) and max(drawn.logprobs) < 0
-        assert drawn.logprob == pytest.approx(whole.logprob, abs=1e-5)
-        assert (np.array(drawn.logprobs) > np.array(whole.logprobs) - np.log(3)).all()
-
-
-def test_truncated_draws_are_scored_by_the_whole_distribution(params):
-    engine = dataclasses.replace(SAMPLER, buckets=(16,), top_k=3, max_new_tokens=4)
+def test_truncated_draws_are_scored_by_the_whole_distribution_and_by_what_was_drawn_from(params):
+    options = {"buckets": (16,), "top_k": 3, "max_new_tokens": 4, "logprobs": "drawn"}
+    engine = dataclasses.replace(SAMPLER, **options)
     outputs = [one for (one,) in engine(params, PROMPTS, KEY, 2.0)]
     pairs = [(p.tokens, output.tokens) for p, output in zip(PROMPTS, outputs, strict=True)]
     scores = scoring.score(
         params, CONFIG, tiny.one_device(), pairs, 8, batching.Buckets((16,), (8,))
     )
     np.testing.assert_allclose([output.logprob for output in outputs], scores, atol=1e-4)
+    source, mask = batching.pad([prompt.tokens for prompt in PROMPTS], 16)
+    target, _ = batching.pad([output.tokens for output in outputs], 4)
+    logits = t5.forward(params, CONFIG, source, mask, t5.shift_right(CONFIG, jnp.asarray(target)))
+    for output, logits_TxV in zip(outputs, np.asarray(logits) / 2, strict=True):
+        three_Tx3 = np.sort(logits_TxV)[:, -3:]
+        expected = [
+            row_V[token] - scipy.special.logsumexp(three)
+            for row_V, three, token in zip(logits_TxV, three_Tx3, output.tokens, strict=False)
+        ]
+        np.testing.assert_allclose(output.logprobs, expected, atol=1e-4)
 
 
 def test_outputs_are_the_simple_loops(params, sampled):
@@ -283,6 +281,13 @@ def test_statistics_add_up(params):
     assert cost.padded_tokens == whole - cost.source_tokens  # two prompts are encoded at once
     assert cost.tokens / 32 <= cost.steps <= cost.tokens / 32 + 6
     assert 0.9 < cost.occupancy <= 1
+    guide = Guide([prompt.tokens for prompt in reversed(PROMPTS)], 1.0)
+    _, guided = engine.run(params, PROMPTS, KEY, 1.0, samples=8, guide=guide)
+    assert guided.source_tokens == 2 * cost.source_tokens
+    lengths = [len(prompt.tokens) for prompt in PROMPTS]
+    short = sum(max(pair) <= 8 for pair in zip(lengths, reversed(lengths), strict=True))
+    whole = 8 * (short + short % 2) + 16 * (len(PROMPTS) - short + (len(PROMPTS) - short) % 2)
+    assert guided.padded_tokens == 2 * whole - guided.source_tokens
 
 
 def test_no_more_rows_than_work_or_memory(params):
@@ -318,8 +323,9 @@ def test_devices_are_not_asked_where_rows_are_given(monkeypatch):
         dataclasses.replace(SAMPLER, rows=0).shape(10**6, 4, 16)
 
 
-def test_rows_use_two_thirds_of_the_free_memory():
-    make = functools.partial(records.Shape.make, samples=4, max_new_tokens=6)
+@pytest.mark.parametrize("guided", [False, True])
+def test_rows_use_two_thirds_of_the_free_memory(guided):
+    make = functools.partial(records.Shape.make, samples=4, max_new_tokens=6, guided=guided)
     mesh = sharding.make_mesh({"data": 4, "fsdp": 1, "tensor": 2})
     needed = {}
     for rows in (8, 16, 1024):
@@ -327,7 +333,8 @@ def test_rows_use_two_thirds_of_the_free_memory():
         cache = 2 * (rows * 6 + shape.places * 16) * 4 * 4  # one head of two on each device
         encoded, logits = shape.pool * 16 * 16 * 4, 4 * rows * 40 * 4
         needed[rows] = engine_memory(CONFIG, mesh, shape, 16)
-        small = needed[rows] - cache - encoded - logits  # tokens, keys, masks
+        prompts = 2 if guided else 1
+        small = needed[rows] - prompts * (cache + encoded + logits)  # tokens, keys, masks
         assert 0 < small < 100 * rows
     for free, rows in (
         (0, 8),
