@@ -22,9 +22,6 @@ from hir_jax.devices import processes, sharding
 from hir_jax.model import batching
 from hir_jax.model.config import Params, T5Config
 
-MOST_ROWS = 1024  # that `default_rows` chooses
-SHARE = 2 / 3  # of free memory, see there
-
 
 class Statistics(NamedTuple):
     """What a run of the sampler cost."""
