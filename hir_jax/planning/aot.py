@@ -120,7 +120,8 @@ def sampling(config: ml_collections.ConfigDict, model: models.Model, kind: Kind)
     else:  # decoding reads the parameters themselves
         named = {"parameters": kept.pop("parameters")}
     free = kind.memory - sum((kept | named).values()) if device_memory_is_told(mesh) else None
-    shape = made.shape(MANY, config.sample.samples, source_length, free)
+    guided = bool(config.sample.guidance)
+    shape = made.shape(MANY, config.sample.samples, source_length, free, guided)
     state = abstract_states(mesh, made.config, shape, source_length)
     named["caches"] = sharding.device_bytes(state.cache)
     scalars = [_scalar(mesh, dtype) for dtype in (jnp.float32, jnp.int32, jnp.bool)]
@@ -157,12 +158,16 @@ def abstract_pool(shape: records.Shape, source_length: int, mesh: Mesh) -> recor
     def array(shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding.batch_sharding(mesh))
 
+    def sources() -> tuple[jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]:
+        return array((*size, source_length), np.int32), array((*size, source_length), bool)
+
+    gamma, alpha = (array(size[:1], np.float32) for _ in range(2))
     return records.Pool(
-        source_PxS=array((*size, source_length), np.int32),
-        source_mask_PxS=array((*size, source_length), bool),
+        *sources(),
         uid_P=array(size, np.uint32),
         questions=array(size[:1], np.int32),
         first=array(size[:1], np.int32),
+        opposite=records.Opposite(*sources(), gamma, alpha) if shape.guided else None,
     )
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from hir_jax.decoding import records, sampler
-from hir_jax.decoding.prompt import Prompt
+from hir_jax.decoding.prompt import Guide, Prompt
 from hir_jax.devices import hardware, sharding
 from hir_jax.planning import aot
 from hir_jax.run import models, trainers
@@ -77,16 +77,19 @@ def test_training_is_compiled_for_the_arguments_of_a_run(monkeypatch):
     assert planned.leaves() == called.leaves()
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
-def test_sampling_is_compiled_for_the_arguments_of_a_run(monkeypatch, dtype):
-    config, model = setup(**{"sample.dtype": dtype})
+@pytest.mark.parametrize(
+    ("dtype", "guidance"), [("bfloat16", 0.0), ("float32", 0.0), ("float32", 0.5)]
+)
+def test_sampling_is_compiled_for_the_arguments_of_a_run(monkeypatch, dtype, guidance):
+    config, model = setup(**{"sample.dtype": dtype, "sample.guidance": guidance})
     real = models.load_model(config)
     made = models.make_sampler(config, real, (16,))
     prompts = [Prompt((5,) * 16, i) for i in range(99)]
+    guide = Guide([(6,) * 16] * 99, guidance) if guidance else None
     programs = sampler.programs
     recorders = []
     for call in (
-        lambda: made(real.params, prompts, jax.random.key(0), 1.0, 2),
+        lambda: made(real.params, prompts, jax.random.key(0), 1.0, 2, guide=guide),
         lambda: aot.sampling(config, model, KIND),
     ):
         recorders.append(Recorder())
@@ -123,7 +126,7 @@ def test_rows_by_the_memory_that_the_state_leaves(monkeypatch):
     monkeypatch.setattr(aot, "programs", lambda *_: (None, None, None))
     monkeypatch.setattr(aot, "device_memory_is_told", lambda mesh: True)
 
-    def shape(self, prompts, samples, source_length, free):
+    def shape(self, prompts, samples, source_length, free, guided):
         asked.append((prompts, samples, source_length, free))
         raise Stop
 
