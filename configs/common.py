@@ -64,7 +64,8 @@ def get_config() -> ml_collections.ConfigDict:
     sample.top_p = 1.0  # probability kept
     # Log how far samples are from the starting model, of which a copy is kept then
     sample.kl_to_start = False
-    # γ: draw away from the wrong-answer instruction, at twice the work; 0 = not at all
+    # γ: draw away from the wrong-answer instruction, in the online phase and in --mode=sample, at
+    # twice the work; 0 = not at all
     sample.guidance = 0.0
     sample.guidance_cutoff = 0.1  # α: of tokens at least α times as likely as the likeliest
     sample.rerank = False  # of --mode=sample: samples come sorted by their margin
@@ -165,10 +166,10 @@ def get_config() -> ml_collections.ConfigDict:
     config.evaluate = evaluate = ml_collections.ConfigDict()
     evaluate.every = 1  # iterations between evaluations on the development questions
     evaluate.split = "test"  # of --mode=eval: train | dev | test
-    # Other ways of answering, in --mode=eval and at the end of a run: numbers of samples of which
-    # one is chosen by majority and by margin, and γ that greedy answers are guided by
+    # Other ways of answering, in --mode=eval and at the end of a run: R, or several, of which
+    # samples one is chosen by majority and by its margin
     evaluate.samples = ()
-    evaluate.guidance = ()
+    evaluate.guidance = ()  # and γ, or several, that greedy answers are guided by
 
     config.checkpoint = checkpoint = ml_collections.ConfigDict()
     checkpoint.every_steps = 500  # optimizer steps between checkpoints inside an iteration

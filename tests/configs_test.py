@@ -153,6 +153,14 @@ def test_the_papers_preset_weighs_and_holds_out_as_its_code_does():
         ({"loss.contrastive": "in_batch"}, {"loss.contrastive_smoothing", "loss.smoothing"}, 1),
         ({"sub_output.mode": "full"}, {"sub_output.mode", "sub_output.prob"}, 1),
         ({}, {"loss.contrastive_smoothing", "sub_output.prob", "replay.dedup", "seed"}, 0),
+        ({}, {"sample.guidance_cutoff", "sample.rerank"}, 2),
+        ({"sample.guidance": 0.5}, {"sample.guidance", "sample.guidance_cutoff"}, 0),
+        ({"algorithm": "sft"}, {"sample.guidance", "sample.temperature", "sample.top_p"}, 3),
+        (
+            {"algorithm": "sft", "evaluate.samples": (4,), "evaluate.guidance": (1.0,)},
+            {"sample.guidance", "sample.guidance_cutoff", "sample.temperature", "sample.top_p"},
+            1,
+        ),
     ],
 )
 def test_a_field_that_was_set_and_is_not_read_is_refused(changes, given, faults):
@@ -173,6 +181,8 @@ def test_settings_lists_every_fault_at_once():
     config.sample.temperature = -1.0
     config.loss.smoothing = float("nan")
     config.loss.contrastive_smoothing = 1.5
+    config.evaluate.samples = (4, 0)
+    config.evaluate.guidance = (0.5, -1.0)
     with pytest.raises(UserError) as e:
         settings.check(config)
     first, *rest = str(e.value).splitlines()[1:]
@@ -185,6 +195,8 @@ def test_settings_lists_every_fault_at_once():
         "  config.sample.temperature: expected 0 or more; found -1.0",
         "  config.loss.smoothing: expected 0 to 1; found nan",
         "  config.loss.contrastive_smoothing: expected 0 to 1; found 1.5",
+        "  config.evaluate.samples: expected numbers of samples, each 1 or more; found (4, 0)",
+        "  config.evaluate.guidance: expected 0 or more; found (0.5, -1.0)",
     ]
 
 
@@ -205,13 +217,15 @@ def test_faulty_rewards_are_refused_before_anything_is_loaded():
 @pytest.mark.parametrize(
     ("flag", "weights"), [("(0.8, 0.2)", (0.8, 0.2)), ("3,1", (3, 1)), ("2", (2,)), ("()", ())]
 )
-def test_weights_are_a_flag(flag, weights, monkeypatch):
+def test_tuples_are_flags(flag, weights, monkeypatch):
     given = [f"--config.reward.weights={flag}", "--config.reward.threshold=1"]
+    given += ["--config.evaluate.samples=4", "--config.evaluate.guidance=0.5,1"]
     monkeypatch.setattr("sys.argv", ["main.py", *given])
     values = flags.FlagValues()
     loaded = config_flags.DEFINE_config_file("config", None, flag_values=values)
     values(["main.py", f"--config={ROOT / 'configs' / 'common.py'}", *given])
     assert (loaded.value.reward.weights, loaded.value.reward.threshold) == (weights, 1.0)
+    assert (loaded.value.evaluate.samples, loaded.value.evaluate.guidance) == ((4,), (0.5, 1))
 
 
 def test_a_share_of_right_pairs_is_of_hir_alone():

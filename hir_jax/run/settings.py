@@ -85,6 +85,11 @@ FROM_0_TO_1 = (
     "ppo.trace",
     "train.dropout_rate",
 )
+# Fields that the closing evaluation reads whatever the method, where others are set.
+OF_THE_END = {
+    "evaluate.samples": ("sample.temperature", "sample.top_k", "sample.top_p"),
+    "evaluate.guidance": ("sample.guidance_cutoff",),
+}
 
 
 def method_of(config: ml_collections.ConfigDict) -> Method:
@@ -115,9 +120,18 @@ def check_given(config: ml_collections.ConfigDict, given: Collection[str]) -> No
         reasons["sub_output.prob"] = "it is for sub_output.mode='suffix'"
     if not config.instruction.facts:
         reasons["hir."] = "it is for config.instruction.facts"
+    if not (config.sample.guidance or config.evaluate.guidance):
+        reasons["sample.guidance_cutoff"] = "it is for sample.guidance or evaluate.guidance"
+    reasons["sample.rerank"] = "it is for --mode=sample"
+    read = {
+        field
+        for name, fields in OF_THE_END.items()
+        if operator.attrgetter(name)(config)
+        for field in fields
+    }
     faults = [
         f"config.{field}: {reason}"
-        for field in sorted(given)
+        for field in sorted(set(given) - read)
         for name, reason in reasons.items()
         if field.startswith(name)
     ]
@@ -152,6 +166,10 @@ def check(config: ml_collections.ConfigDict) -> None:
             value = operator.attrgetter(name)(config)
             # None stands for a default that another field gives; NaN fits no bounds.
             expect(name, value, value is None or low <= value <= high, expected)
+    asked = config.evaluate
+    counts = all(isinstance(count, int) and count >= 1 for count in asked.samples)
+    expect("evaluate.samples", asked.samples, counts, "numbers of samples, each 1 or more")
+    expect("evaluate.guidance", asked.guidance, all(g >= 0 for g in asked.guidance), "0 or more")
     reward = config.reward
     found = verify.faults(config.verifier, reward.threshold, reward.weights)
     faults += [f"config.{fault}" for fault in found]
