@@ -1,6 +1,5 @@
 """--mode=eval: how well a policy follows both instructions."""
 
-import dataclasses
 import pathlib
 
 import ml_collections
@@ -48,12 +47,9 @@ def evaluate_policy(
             questions.verifier,
             progress=bar.update,
         )
-    if choosing.wanted(config):
-        with metrics.progress(choosing.outputs(config, len(examples)), "choosing", "output") as bar:
-            chosen = choosing.choices(
-                config, sampler, model.params, examples, questions, model.codec, bar.update
-            )
-        result = dataclasses.replace(result, choices=chosen)
+    result = choosing.with_choices(
+        result, config, sampler, model.params, examples, questions, model.codec
+    )
     folder = pathlib.Path(workdir or ".")
     record = {"model": name, "task": config.data.task, "split": split} | result.to_json()
     if processes.is_first():

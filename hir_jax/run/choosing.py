@@ -8,6 +8,7 @@ and the answer that most samples come to (majority).
 """
 
 import collections
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -22,22 +23,43 @@ from hir_jax.hindsight.relabel import Goal
 from hir_jax.model.batching import Buckets
 from hir_jax.model.codec import Codec
 from hir_jax.model.config import Params
-from hir_jax.run import statistics
+from hir_jax.run import metrics, statistics
 from hir_jax.run.choices import GREEDY, Choices
+from hir_jax.run.evaluate import Evaluation
 from hir_jax.run.judging import judge
 from hir_jax.run.questions import Questions
 from hir_jax.training import scoring
 
 
-def wanted(config: ml_collections.ConfigDict) -> bool:
-    """Whether `config.evaluate` asks for any way of choosing."""
-    return bool(config.evaluate.samples or config.evaluate.guidance)
+def with_choices(
+    evaluation: Evaluation,
+    config: ml_collections.ConfigDict,
+    sampler: Sampler,
+    params: Params,
+    examples: Sequence[Example],
+    questions: Questions,
+    codec: Codec,
+    check: Callable[[], object] = lambda: None,
+) -> Evaluation:
+    """The evaluation of these examples with the ways of choosing that `config.evaluate` asks for.
 
-
-def outputs(config: ml_collections.ConfigDict, questions: int) -> int:
-    """How many outputs `choices` draws."""
-    ways = 1 + len(config.evaluate.guidance) + max(config.evaluate.samples, default=0)
-    return ways * questions
+    `check` is called now and then; an exception that it raises stops the work.
+    """
+    ways = len(config.evaluate.guidance) + max(config.evaluate.samples, default=0)
+    if not ways:
+        return evaluation
+    with metrics.progress(ways * len(examples), "other ways of answering", "output") as bar:
+        found = choices(
+            config,
+            sampler,
+            params,
+            examples,
+            questions,
+            codec,
+            evaluation.asked_correct.right,
+            progress=lambda n: (bar.update(n), check()),
+        )
+    return dataclasses.replace(evaluation, choices=found)
 
 
 def choices(
@@ -47,15 +69,17 @@ def choices(
     examples: Sequence[Example],
     questions: Questions,
     codec: Codec,
+    greedy: Sequence[bool],
     progress: Callable[[int], object] = lambda n: None,
 ) -> Choices:
     """The ways of choosing that `config.evaluate` asks for, each on every example.
 
-    Samples are drawn once, as many as the largest R; smaller R have the first of them.
+    Samples are drawn once, as many as the largest R; smaller R have the first of them. `greedy`
+    says where the likeliest tokens are right.
     """
     prompts = questions.prompts.prompts(examples, questions.instructions.wanted)
     params_there = sampler.prepare(params)
-    right: dict[str, list[bool]] = {}
+    right: dict[str, Sequence[bool]] = {GREEDY: greedy}
 
     def answers(temperature: float, samples: int = 1, guide: Guide | None = None) -> Any:
         key = jax.random.fold_in(jax.random.key(config.seed), 0)
@@ -65,7 +89,6 @@ def choices(
         texts = [[codec.read(output.tokens) for output in own] for own in outputs]
         return judge(questions.verifier, examples, texts)
 
-    right[GREEDY] = [own[0].correct for own in verdicts(answers(0.0))]
     if config.evaluate.samples:
         outputs = answers(config.sample.temperature, max(config.evaluate.samples))
         judged = verdicts(outputs)

@@ -4,7 +4,6 @@ Every random draw is keyed by (seed, iteration, ...), so a run that was killed a
 workdir ends bit-identical to one that never stopped.
 """
 
-import dataclasses
 import functools
 import itertools
 import json
@@ -339,21 +338,16 @@ class Job:
 
     def _with_choices(self, after: evaluate.Evaluation, params: Any) -> evaluate.Evaluation:
         """The closing evaluation, with the ways of answering that the config asks for."""
-        if not choosing.wanted(self.config):
-            return after
-        examples = self.questions.splits.test
-        total = choosing.outputs(self.config, len(examples))
-        with metrics.progress(total, "at the end: choosing", "output") as bar:
-            chosen = choosing.choices(
-                self.config,
-                self.sampler,
-                params,
-                examples,
-                self.questions,
-                self.codec,
-                progress=lambda n: (bar.update(n), self.interrupts.check()),
-            )
-        return dataclasses.replace(after, choices=chosen)
+        return choosing.with_choices(
+            after,
+            self.config,
+            self.sampler,
+            params,
+            self.questions.splits.test,
+            self.questions,
+            self.codec,
+            self.interrupts.check,
+        )
 
     # Checks ---------------------------------------------------------------------------------------
 
