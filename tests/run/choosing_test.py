@@ -1,6 +1,7 @@
 """Ways of answering: votes, margins, guidance, beside the likeliest tokens."""
 
 import json
+import types
 
 import jax
 import numpy as np
@@ -8,12 +9,17 @@ import pytest
 
 from hir_jax.commands.eval import evaluate_policy
 from hir_jax.commands.sample import sample_file
-from hir_jax.decoding.prompt import Prompt
+from hir_jax.data.example import Example
+from hir_jax.decoding.prompt import Output, Prompt
+from hir_jax.decoding.sampler import Sampler
 from hir_jax.errors import UserError
+from hir_jax.hindsight.relabel import Instructions
+from hir_jax.hindsight.verify import Verdict
 from hir_jax.model.batching import Buckets
 from hir_jax.run import choosing, loop, models, statistics
 from hir_jax.run.choices import Choices
 from hir_jax.run.evaluate import Evaluation
+from hir_jax.run.prompts import PromptTable
 from hir_jax.training import scoring
 from tests import tiny
 
@@ -42,6 +48,78 @@ def test_choices_are_compared_with_greedy_in_pairs():
     assert Choices.from_json(json.loads(json.dumps(CHOICES.to_json())), (0, 1, 2, 3)) == CHOICES
 
 
+class Codec:
+    """A token is a letter."""
+
+    eos_id = 1
+
+    def encode(self, texts):
+        return [tuple(map(ord, text)) for text in texts]
+
+    def decode(self, tokens):
+        return "".join(map(chr, tokens))
+
+    read = decode
+
+
+class Drawer:
+    """Gives what is said here, in the place of a policy."""
+
+    SAMPLES = (("a", "B", "b", "c"), ("b", "a", "A", "a"))  # of the first question, of the second
+    GUIDED = (("a",), ("a",))
+
+    def prepare(self, params):
+        return params
+
+    def __call__(self, params, prompts, key, temperature, samples, progress, guide):
+        if guide is None:
+            assert (temperature, samples) == (0.7, 4)
+            said = self.SAMPLES
+        else:
+            assert (temperature, samples, guide.guidance, guide.cutoff) == (0.0, 1, 2.0, 0.3)
+            away = [chr(tokens[0]) for tokens in guide.opposite]
+            assert away == ["W", "W"] and [chr(p.tokens[0]) for p in prompts] == ["C", "C"]
+            said = self.GUIDED
+        progress(len(said) * samples)
+        return [[Output((ord(text),), 0.0) for text in own] for own in said]
+
+
+def test_ways_by_hand(monkeypatch):
+    # Right is "b". Votes are of what is read, capital or not.
+    def verifier(text, example):
+        return Verdict(text.lower() == "b", read=text.lower())
+
+    examples = [Example(name, name, (), ("b",), name, "") for name in "pq"]
+    instructions = Instructions("C", "W")
+    table = PromptTable(Codec(), examples, instructions)
+    questions = types.SimpleNamespace(
+        prompts=table, instructions=instructions, verifier=verifier, by_id={}, buckets=None
+    )
+    margins = [[0.1, 0.3, 0.2, 0.9], [-0.5, -0.7, -0.1, -0.9]]
+    monkeypatch.setattr(choosing, "margins", lambda *_: margins)
+    config = tiny.config(
+        **{
+            "evaluate.samples": (3, 4),
+            "evaluate.guidance": (2.0,),
+            "sample.temperature": 0.7,
+            "sample.guidance_cutoff": 0.3,
+        }
+    )
+    seen = []
+    args = (config, Drawer(), None, examples, questions, Codec(), (True, False), seen.append)
+    assert choosing.choices(*args).right == {
+        "greedy": (True, False),
+        "majority of 3": (True, False),  # a B b; b a A
+        "reranked of 3": (True, False),  # B, A
+        "any of 3": (True, True),
+        "majority of 4": (True, False),
+        "reranked of 4": (False, False),  # c, A
+        "any of 4": (True, True),
+        "guided by 2": (False, False),
+    }
+    assert sum(seen) == 4 * 2 + 2
+
+
 CHANGES = {
     "iterations": 1,
     "evaluate.samples": (1, 3),
@@ -54,12 +132,20 @@ CHANGES = {
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """A run that draws guided samples, and says how else it might answer."""
-    workdir = tmp_path_factory.mktemp("choosing")
-    return workdir, loop.run(tiny.config(**CHANGES), str(workdir))
+    workdir, guides, call = tmp_path_factory.mktemp("choosing"), [], Sampler.__call__
+
+    def spy(self, params, prompts, key, temperature, *args, **kwargs):
+        guides.append((temperature, kwargs.get("guide")))
+        return call(self, params, prompts, key, temperature, *args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Sampler, "__call__", spy)
+        outcome = loop.run(tiny.config(**CHANGES), str(workdir))
+    return workdir, outcome, guides
 
 
 def test_a_run_ends_with_the_ways_that_were_asked_for(run):
-    workdir, outcome = run
+    workdir, outcome, _ = run
     chosen = outcome.after.choices
     names = ["greedy", "majority of 1", "reranked of 1", "any of 1"]
     names += ["majority of 3", "reranked of 3", "any of 3", "guided by 1"]
@@ -76,8 +162,15 @@ def test_a_run_ends_with_the_ways_that_were_asked_for(run):
     assert outcome.before.choices is None
 
 
+def test_the_online_phase_is_guided_and_evaluation_is_not(run):
+    *_, guides = run
+    (guide,) = (guide for temperature, guide in guides if guide)
+    assert [temperature for temperature, guide in guides if guide] == [1.0]
+    assert (guide.guidance, guide.cutoff, len(guide.opposite)) == (0.5, 0.1, 12)
+
+
 def test_mode_eval_says_the_same(run):
-    workdir, outcome = run
+    workdir, outcome, _ = run
     (found,) = evaluate_policy(tiny.config(**CHANGES), str(workdir)).values()
     assert found == outcome.after
     (plain,) = evaluate_policy(tiny.config(iterations=1), str(workdir)).values()
