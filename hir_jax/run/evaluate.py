@@ -82,11 +82,12 @@ class Evaluation:
 
     @property
     def quality(self) -> list[float]:
-        """What makes one policy better than another: the share fulfilled, then the gap.
+        """What makes one policy better than another: the share fulfilled, then the mean gap.
 
-        Without facts that share is the accuracy.
+        Without facts these are the accuracy and its gap.
         """
-        return [sum(self.fulfilled) / self.asked_correct.n, self.gap]
+        gaps = [self.gap, *(following.gap for following in self.facts.values())]
+        return [sum(self.fulfilled) / self.asked_correct.n, sum(gaps) / len(gaps)]
 
     def to_json(self) -> dict[str, Any]:
         """What eval.json and checkpoints keep; verdicts as a digit a question, in their order."""

@@ -29,6 +29,11 @@ class Following:
         verdicts = (asked_for, asked_against)
         return cls(*(tuple(v.facts.get(fact, False) for v in each) for each in verdicts))
 
+    @property
+    def gap(self) -> float:
+        """How much oftener it holds where it is asked for."""
+        return (sum(self.asked_for) - sum(self.asked_against)) / len(self.asked_for)
+
     def estimates(self, stories: Sequence[int]) -> dict[str, Estimate]:
         """The share of which it holds, asked for and asked against, and the paired difference."""
         asked_for, against = np.array([self.asked_for, self.asked_against], float)
@@ -44,7 +49,7 @@ class Following:
         return {
             "asked_for": _fields(asked_for, self.asked_for),
             "asked_against": _fields(against, self.asked_against),
-            "gap": gap.value,
+            "gap": self.gap,
             "gap_interval": gap.interval,
         }
 

@@ -131,11 +131,12 @@ def test_facts_stand_in_the_record_and_nothing_does_where_there_are_none():
     }
 
 
-def test_a_policy_is_better_that_fulfils_all_that_is_asked():
-    assert FOUND.quality == [0.8, pytest.approx(-0.1)]
+def test_a_policy_is_better_that_fulfils_all_that_is_asked_and_then_the_wider_its_gaps():
+    assert FOUND.quality == [0.8, FOUND.gap]
     assert FOLLOWED.fulfilled == (True,) * 8 + (False,) * 2
-    worse = dataclasses.replace(FOUND, facts={"short": Following((True,) * 3 + (False,) * 7, ())})
-    assert worse.quality == [0.3, pytest.approx(-0.1)]
+    assert FOLLOWED.quality == [0.8, pytest.approx((-0.1 + 0.7) / 2)]
+    rarely = Following((True,) * 3 + (False,) * 7, (False,) * 10)
+    assert dataclasses.replace(FOUND, facts={"short": rarely}).quality == [0.3, pytest.approx(0.1)]
 
 
 def test_the_table_has_a_line_a_fact():
