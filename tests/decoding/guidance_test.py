@@ -53,9 +53,8 @@ def drawn_by_a_loop(params, guide, temperature, samples):
         logits, opposite = (forward(*side, inputs)[:, t] for side in sides)
         scores = draws.guided(logits, opposite, guide.guidance, guide.cutoff)
         uniform = draws.uniforms(key_N, jnp.full(len(keys), t))
-        tokens[:, t] = token = draws.draw(scores, uniform, temperature, ENGINE.top_k)
-        whole[:, t] = draws.token_logprob(logits, token)
-        drawn[:, t] = draws.drawn_logprob(scores, token, temperature, ENGINE.top_k)
+        token, drawn[:, t] = draws.scored_draw(scores, uniform, temperature, ENGINE.top_k)
+        tokens[:, t], whole[:, t] = token, draws.token_logprob(logits, token)
     outputs = []
     for own, p, q in zip(tokens.tolist(), whole, drawn, strict=True):
         length = own.index(EOS) + 1 if EOS in own else len(own)
