@@ -9,8 +9,8 @@ and the answer that most samples come to (majority).
 
 import collections
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import jax
 import ml_collections
@@ -20,6 +20,7 @@ from hir_jax.data.example import Example
 from hir_jax.decoding.prompt import Guide, Output, Tokens
 from hir_jax.decoding.sampler import Sampler
 from hir_jax.hindsight.relabel import Goal
+from hir_jax.hindsight.verify import Verdict
 from hir_jax.model.batching import Buckets
 from hir_jax.model.codec import Codec
 from hir_jax.model.config import Params
@@ -78,43 +79,47 @@ def choices(
     says where the likeliest tokens are right.
     """
     prompts = questions.prompts.prompts(examples, questions.instructions.wanted)
-    params_there = sampler.prepare(params)
-    right: dict[str, Sequence[bool]] = {GREEDY: greedy}
+    key = jax.random.fold_in(jax.random.key(config.seed), 0)
+    answer = functools.partial(sampler, sampler.prepare(params), prompts, key, progress=progress)
 
-    def answers(temperature: float, samples: int = 1, guide: Guide | None = None) -> Any:
-        key = jax.random.fold_in(jax.random.key(config.seed), 0)
-        return sampler(params_there, prompts, key, temperature, samples, progress, guide)
-
-    def verdicts(outputs: Sequence[Sequence[Output]]) -> Any:
+    def verdicts(outputs: Sequence[Sequence[Output]]) -> list[list[Verdict]]:
         texts = [[codec.read(output.tokens) for output in own] for own in outputs]
         return judge(questions.verifier, examples, texts)
 
-    if config.evaluate.samples:
-        outputs = answers(config.sample.temperature, max(config.evaluate.samples))
-        judged = verdicts(outputs)
-        margin = margins_of(config, sampler, params, examples, questions, outputs)
+    right: dict[str, Sequence[bool]] = {GREEDY: greedy}
+    if counts := config.evaluate.samples:
+        outputs = answer(config.sample.temperature, samples=max(counts))
         texts = [[codec.decode(output.tokens) for output in own] for own in outputs]
-        for count in config.evaluate.samples:
-            first = [own[:count] for own in judged]
-            read = [
-                [verdict.read or text for verdict, text in zip(own, said, strict=False)]
-                for own, said in zip(first, texts, strict=True)
-            ]
-            by_vote = [own[majority(each)].correct for own, each in zip(first, read, strict=True)]
-            by_margin = [
-                own[int(np.argmax(m[:count]))].correct for own, m in zip(first, margin, strict=True)
-            ]
-            right[f"majority of {count}"] = by_vote
-            right[f"reranked of {count}"] = by_margin
-            right[f"any of {count}"] = [any(v.correct for v in own) for own in first]
+        found = margins_of(config, sampler, params, examples, questions, outputs)
+        right |= of_samples(verdicts(outputs), texts, found, counts)
     for guidance in config.evaluate.guidance:
         guide = guide_of(questions, examples, guidance, config.sample.guidance_cutoff)
-        found = verdicts(answers(0.0, guide=guide))
-        right[f"guided by {guidance:g}"] = [own[0].correct for own in found]
+        outputs = answer(0.0, guide=guide)
+        right[f"guided by {guidance:g}"] = [own.correct for (own,) in verdicts(outputs)]
     return Choices(
-        {name: tuple(found) for name, found in right.items()},
+        {name: tuple(each) for name, each in right.items()},
         statistics.number_stories(e.premise for e in examples),
     )
+
+
+def of_samples(
+    verdicts: Sequence[Sequence[Verdict]],
+    texts: Sequence[Sequence[str]],
+    margins: Sequence[Sequence[float]],
+    counts: Sequence[int],
+) -> dict[str, list[bool]]:
+    """Whether each way of choosing among a question's first R samples is right, for R of `counts`.
+
+    Samples agree whose answers the verifier read alike; where it read nothing, whose texts are.
+    """
+    right: dict[str, list[bool]] = collections.defaultdict(list)
+    for own, said, margin in zip(verdicts, texts, margins, strict=True):
+        read = [verdict.read or text for verdict, text in zip(own, said, strict=True)]
+        for count in counts:
+            right[f"majority of {count}"].append(own[majority(read[:count])].correct)
+            right[f"reranked of {count}"].append(own[int(np.argmax(margin[:count]))].correct)
+            right[f"any of {count}"].append(any(verdict.correct for verdict in own[:count]))
+    return right
 
 
 def majority(texts: Sequence[str]) -> int:

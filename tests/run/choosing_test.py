@@ -71,7 +71,7 @@ class Drawer:
     def prepare(self, params):
         return params
 
-    def __call__(self, params, prompts, key, temperature, samples, progress, guide):
+    def __call__(self, params, prompts, key, temperature, samples=1, *, progress, guide=None):
         if guide is None:
             assert (temperature, samples) == (0.7, 4)
             said = self.SAMPLES
@@ -164,9 +164,13 @@ def test_a_run_ends_with_the_ways_that_were_asked_for(run):
 
 def test_the_online_phase_is_guided_and_evaluation_is_not(run):
     *_, guides = run
-    (guide,) = (guide for temperature, guide in guides if guide)
-    assert [temperature for temperature, guide in guides if guide] == [1.0]
-    assert (guide.guidance, guide.cutoff, len(guide.opposite)) == (0.5, 0.1, 12)
+    guided = [(temperature, guide) for temperature, guide in guides if guide]
+    # The samples of the only iteration; then greedy answers at the end.
+    assert [(t, guide.guidance, guide.cutoff) for t, guide in guided] == [
+        (1.0, 0.5, 0.1),
+        (0.0, 1.0, 0.1),
+    ]
+    assert [len(guide.opposite) for _, guide in guided] == [12, 4]
 
 
 def test_mode_eval_says_the_same(run):
