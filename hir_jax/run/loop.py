@@ -267,6 +267,9 @@ class Job:
     def _annotate(self, samples: list[Sample]) -> list[Sample]:
         """The samples with what other passes over them say, as far as anything needs it."""
         policy = self.state.params if VALUES in self.training.method.needs else None
+        start = self.reference if trainers.scores_by_start(self.config) else None
+        if policy is None and start is None:
+            return samples
         started = time.monotonic()
         samples = annotate.annotate(
             samples,
@@ -274,7 +277,7 @@ class Job:
             self.shape,
             self.mesh,
             policy,
-            self.reference,
+            start,
             self.config.train.batch_size,
         )
         self._time("annotate", started, {"samples": len(samples)})

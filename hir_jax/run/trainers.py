@@ -96,9 +96,14 @@ def make_objective(config: ml_collections.ConfigDict, method: Method, mesh: Mesh
 
 def needs_start(config: ml_collections.ConfigDict) -> bool:
     """Whether a copy of the starting model is kept."""
+    return bool(config.loss.kl_weight) or scores_by_start(config)
+
+
+def scores_by_start(config: ml_collections.ConfigDict) -> bool:
+    """Whether samples are scored by the starting model."""
     method = settings.method_of(config)
     logged = config.sample.kl_to_start and method.draws_samples
-    return bool(config.loss.kl_weight or logged) or REFERENCE in method.needs
+    return bool(logged) or REFERENCE in method.needs
 
 
 def batch_multiple(config: ml_collections.ConfigDict, mesh: Mesh) -> int:
