@@ -84,15 +84,13 @@ def lines(workdir, phase):
 
 
 def test_a_bandit_is_learned(method, straight):
-    workdir, outcome = straight
+    workdir, _ = straight
+    if method == "sft":  # draws nothing: it is to give the answers that it was given
+        loss = [line["supervised"] for line in lines(workdir, "train")]
+        assert loss[0] > 2 and np.exp(-loss[-1]) >= 0.9
+        return
     drawn = [line["correct"] for line in lines(workdir, "sample")]
-    print(
-        method, drawn, outcome.before.asked_correct.accuracy, outcome.after.asked_correct.accuracy
-    )
-    if method == "sft":
-        assert outcome.after.asked_correct.accuracy >= 0.9
-    else:
-        assert drawn[0] < 0.6 and drawn[-1] >= 0.9
+    assert drawn[0] < 0.6 and drawn[-1] >= 0.9
 
 
 def final_state(config, workdir):
