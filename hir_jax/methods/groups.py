@@ -28,7 +28,8 @@ def spreads(samples: Sequence[Sample]) -> np.ndarray:
 
 def sizes(samples: Sequence[Sample]) -> np.ndarray:
     """R, how many the group has."""
-    return np.bincount(_numbers(samples))[_numbers(samples)]
+    group = _numbers(samples)
+    return np.bincount(group)[group]
 
 
 def _means(samples: Sequence[Sample], values: np.ndarray) -> np.ndarray:

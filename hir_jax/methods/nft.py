@@ -20,23 +20,15 @@ import numpy as np
 
 from hir_jax.hindsight.relabel import Pair
 from hir_jax.methods import groups, ratios
-from hir_jax.methods.method import (
-    BEHAVIOUR,
-    EPOCHS,
-    GROUPS,
-    LOGPROBS,
-    SAMPLING,
-    Method,
-    View,
-    whole,
-)
+from hir_jax.methods.method import EPOCHS, GROUPS, SAMPLING, View, whole
+from hir_jax.methods.ratios import WithRatio
 from hir_jax.training import losses
 from hir_jax.training.losses import Terms
 from hir_jax.training.objective import Statistics
 
 
 @dataclasses.dataclass(frozen=True)
-class Nft(Method):
+class Nft(WithRatio):
     """Attributes:
     least: ε, of the likelihood ratio of the implied policy.
     divide_by_spread: whether w is sqrt((1 - p) / p) or 1 - p.
@@ -52,25 +44,15 @@ class Nft(Method):
         """By `config.nft`."""
         return cls(**config.nft.to_dict())
 
-    @classmethod
-    def faults(cls, config: Any) -> list[str]:
-        """Of ratios."""
-        return ratios.faults(config)
-
     @property
     def needs(self) -> frozenset[str]:
-        """Groups, and what ratios divide by."""
-        return frozenset({GROUPS, LOGPROBS})
+        """Groups as well."""
+        return super().needs | {GROUPS}
 
     @property
     def of_rows(self) -> tuple[str, ...]:
         """r and p."""
         return ("reward", "pass_rate")
-
-    @property
-    def of_tokens(self) -> tuple[str, ...]:
-        """log μ."""
-        return (BEHAVIOUR,)
 
     def pairs(self, view: View) -> list[Pair]:
         """The newest samples of questions that are answered neither right nor wrong always."""

@@ -10,7 +10,8 @@ import numpy as np
 from hir_jax.hindsight.relabel import Pair
 from hir_jax.hindsight.sample import Sample
 from hir_jax.methods import ratios
-from hir_jax.methods.method import BEHAVIOUR, EPOCHS, LOGPROBS, SAMPLING, Method, View, whole
+from hir_jax.methods.method import EPOCHS, SAMPLING, Method, View, whole
+from hir_jax.methods.ratios import WithRatio
 from hir_jax.training import losses
 from hir_jax.training.losses import Terms
 from hir_jax.training.objective import Statistics
@@ -49,7 +50,7 @@ class PolicyGradient(Method):
 
 
 @dataclasses.dataclass(frozen=True)
-class Clipped(PolicyGradient):
+class Clipped(WithRatio, PolicyGradient):
     """The same with a clipped ratio: several steps on the same samples stay near their policy.
 
     Attributes:
@@ -65,26 +66,6 @@ class Clipped(PolicyGradient):
     def make(cls, config: Any) -> Self:
         """By `config.ratio`."""
         return cls(clip_low=config.ratio.clip_low, clip_high=config.ratio.clip_high)
-
-    @classmethod
-    def faults(cls, config: Any) -> list[str]:
-        """Of ratios."""
-        return ratios.faults(config)
-
-    @property
-    def one_pass(self) -> bool:
-        """Never."""
-        return False
-
-    @property
-    def needs(self) -> frozenset[str]:
-        """What ratios divide by."""
-        return frozenset({LOGPROBS})
-
-    @property
-    def of_tokens(self) -> tuple[str, ...]:
-        """log μ."""
-        return (BEHAVIOUR,)
 
     def terms(self, statistics: Statistics) -> Terms:
         """The clipped surrogate."""

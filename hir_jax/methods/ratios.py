@@ -5,12 +5,13 @@ or the tempered and truncated distribution that tokens were really drawn from, s
 importance weight.
 """
 
+import dataclasses
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from hir_jax.methods.method import BEHAVIOUR
+from hir_jax.methods.method import BEHAVIOUR, LOGPROBS, Method
 from hir_jax.training import losses
 from hir_jax.training.losses import Terms
 from hir_jax.training.objective import Statistics
@@ -59,7 +60,32 @@ def figure(s: Statistics, value_BxT: jax.Array) -> losses.Term:
     return losses.of_examples(jax.lax.stop_gradient(mean_B), s.weight_B, coefficient=0.0)
 
 
-def faults(config: Any) -> list[str]:
+@dataclasses.dataclass(frozen=True)
+class WithRatio(Method):
+    """What methods have in common that divide by the probabilities of the policy that drew."""
+
+    @classmethod
+    def faults(cls, config: Any) -> list[str]:
+        """Of ratios."""
+        return _faults(config)
+
+    @property
+    def one_pass(self) -> bool:
+        """Never: ratios say how far the policy has moved from its samples."""
+        return False
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """What ratios divide by."""
+        return frozenset({LOGPROBS})
+
+    @property
+    def of_tokens(self) -> tuple[str, ...]:
+        """log μ."""
+        return (BEHAVIOUR,)
+
+
+def _faults(config: Any) -> list[str]:
     """Why ratios cannot be: samples are drawn otherwise than the whole policy would."""
     sample = config.sample
     if config.ratio.behaviour == "drawn":

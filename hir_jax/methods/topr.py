@@ -17,14 +17,15 @@ import jax.numpy as jnp
 
 from hir_jax.hindsight.relabel import Pair
 from hir_jax.methods import ratios
-from hir_jax.methods.method import BEHAVIOUR, EPOCHS, LOGPROBS, SAMPLING, Method, View, whole
+from hir_jax.methods.method import EPOCHS, SAMPLING, View, whole
+from hir_jax.methods.ratios import WithRatio
 from hir_jax.training import losses
 from hir_jax.training.losses import Terms
 from hir_jax.training.objective import Statistics
 
 
 @dataclasses.dataclass(frozen=True)
-class Topr(Method):
+class Topr(WithRatio):
     """Attributes:
     low, high: what the ratio of a wrong output is clipped to.
     """
@@ -39,25 +40,10 @@ class Topr(Method):
         """By `config.topr`."""
         return cls(**config.topr.to_dict())
 
-    @classmethod
-    def faults(cls, config: Any) -> list[str]:
-        """Of ratios."""
-        return ratios.faults(config)
-
-    @property
-    def needs(self) -> frozenset[str]:
-        """What ratios divide by."""
-        return frozenset({LOGPROBS})
-
     @property
     def of_rows(self) -> tuple[str, ...]:
         """r."""
         return ("reward",)
-
-    @property
-    def of_tokens(self) -> tuple[str, ...]:
-        """log μ."""
-        return (BEHAVIOUR,)
 
     def pairs(self, view: View) -> list[Pair]:
         """All of the newest samples."""

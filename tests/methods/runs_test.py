@@ -2,14 +2,14 @@
 
 import json
 
-import jax
 import numpy as np
 import pytest
 
 from hir_jax.methods import table
-from hir_jax.run import checkpoint, loop, models, trainers, workdirs
+from hir_jax.run import loop
 from tests import tiny
 from tests.run import loop_test
+from tests.run.loop_test import lines
 
 WITH_RATIOS = ("grpo", "ppo", "nft", "topr")
 # Of those a run is stopped, too: with a state, values and log-probabilities; with groups.
@@ -78,11 +78,6 @@ def straight(config, method, tmp_path_factory):
     return workdir, loop.run(config, str(workdir))
 
 
-def lines(workdir, phase):
-    every = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
-    return [line for line in every if line["phase"] == phase]
-
-
 def test_a_bandit_is_learned(method, straight):
     workdir, _ = straight
     if method == "sft":  # draws nothing: it is to give the answers that it was given
@@ -93,14 +88,6 @@ def test_a_bandit_is_learned(method, straight):
     assert drawn[0] < 0.6 and drawn[-1] >= 0.9
 
 
-def final_state(config, workdir):
-    model = models.load_model(config)
-    wanted = trainers.make_training(config, model).abstract_state(model.params)
-    folder = workdirs.checkpoint_folder(str(workdir))
-    _, state, progress = checkpoint.Checkpoints(folder).restore_latest(wanted)
-    return [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(state)], progress
-
-
 @pytest.mark.parametrize("method", RESUMED, indirect=True)
 def test_a_run_stopped_in_training_ends_as_if_it_never_was(config, method, straight, tmp_path):
     workdir, _ = straight
@@ -109,7 +96,7 @@ def test_a_run_stopped_in_training_ends_as_if_it_never_was(config, method, strai
     loop.run(config, str(tmp_path))
     assert loop_test.records(tmp_path) == loop_test.records(workdir)
     (arrays, progress), (straight_arrays, straight_progress) = (
-        final_state(config, run) for run in (tmp_path, workdir)
+        loop_test.newest(config, run) for run in (tmp_path, workdir)
     )
     assert arrays == straight_arrays
     assert progress | {"saves": 0} == straight_progress | {"saves": 0}

@@ -49,11 +49,16 @@ def run(config, workdir):
 
 def final_state(config, workdir):
     """Every array of the newest checkpoint, as bytes."""
+    return newest(config, workdir)[0]
+
+
+def newest(config, workdir):
+    """Every array of the newest checkpoint, as bytes, and the progress that stands beside them."""
     model = models.load_model(config)
     wanted = trainers.make_training(config, model).abstract_state(model.params)
     folder = workdirs.checkpoint_folder(str(workdir))
-    _, state, _ = checkpoint.Checkpoints(folder).restore_latest(wanted)
-    return [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(state)]
+    _, state, progress = checkpoint.Checkpoints(folder).restore_latest(wanted)
+    return [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(state)], progress
 
 
 def records(workdir):
