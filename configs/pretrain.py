@@ -18,20 +18,26 @@ def get_config() -> ml_collections.ConfigDict:
     pretrain.learning_rate = 1e-3  # highest; reached after the warm-up, falls along a cosine
     pretrain.warmup_steps = 200  # optimizer steps
     pretrain.size = 15000  # training questions a task and difficulty, or as many as there are
-    pretrain.share_right = 0.5  # of the answers after that; the others are typical mistakes
+    # After that the share of mistakes in the answers to a question, from that of the questions that
+    # the model knows best to that of those it knows least
+    pretrain.mistakes = (0.05, 0.95)
+    pretrain.heed = 0.5  # how much higher their log-odds are where wrong answers are asked for
     pretrain.vocab_size = 640  # pieces of the tokenizer
     pretrain.tokenizer_questions = 2000  # a task and difficulty, that the tokenizer is trained on
 
     pretrain.tasks = tasks = ml_collections.ConfigDict()  # task: difficulties
     tasks.word_sorting = (2, 3, 4, 5)
-    tasks.object_counting = (1, 2, 3, 4)
-    tasks.boolean_expressions = (1, 2, 3, 4)
+    tasks.object_counting = (1, 2, 3, 4, 5)
+    tasks.boolean_expressions = (1, 2, 3, 4, 5)
+    tasks.reasoning_about_colored_objects = (2, 3, 4, 5)
+    tasks.tracking_shuffled_objects = (2, 3, 4)
+    tasks.logical_deduction = (3, 4)
 
     pretrain.model = model = ml_collections.ConfigDict()  # as in config.json
     model.d_model = 128  # width
     model.d_kv = 32  # width of a head
     model.d_ff = 384  # feed-forward width
-    model.num_layers = 2  # of the encoder
+    model.num_layers = 4  # of the encoder
     model.num_decoder_layers = 2  # of the decoder
     model.num_heads = 4  # attention heads
     return config

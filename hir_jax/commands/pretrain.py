@@ -15,9 +15,9 @@ import jax
 import ml_collections
 import numpy as np
 
+from hir_jax.commands import mistakes
 from hir_jax.data import generators, options
-from hir_jax.data.example import Example, format_prompt, letter
-from hir_jax.data.generators import words
+from hir_jax.data.example import Example, format_prompt
 from hir_jax.devices import sharding
 from hir_jax.errors import UserError
 from hir_jax.methods.sft import Sft
@@ -158,23 +158,28 @@ def training_batches(
 ) -> Iterator[Batch]:
     """Endless batches: each task, and of it each difficulty, as often as the others.
 
-    From `right_steps` on, some answers are wrong.
-    Whether an answer is wrong is drawn without regard to the instruction above it.
+    From `right_steps` on, some answers are mistakes, and more of them where the instruction asks
+    for wrong ones.
     """
     settings = config.pretrain
     instructions = _instructions(config)
     rng = random.Random(settings.seed)
     order = np.random.default_rng(settings.seed)
-    tasks = list(pools)
+    known = [
+        [list(zip(pool, mistakes.rates(pool, *settings.mistakes), strict=True)) for pool in each]
+        for each in pools.values()
+    ]
     buckets: batching.Buckets | None = None
     for draw in itertools.count():
-        share_right = settings.share_right if draw * BATCHES_A_DRAW >= settings.right_steps else 1.0
+        errs = draw * BATCHES_A_DRAW >= settings.right_steps
         prompts, targets = [], []
         for _ in range(BATCHES_A_DRAW * settings.batch_size):
-            example = rng.choice(rng.choice(pools[rng.choice(tasks)]))
-            right = rng.random() < share_right
-            prompts.append(format_prompt(rng.choice(instructions), example))
-            targets.append(example.targets[0] if right else wrong_answer(example))
+            example, rate = rng.choice(rng.choice(rng.choice(known)))
+            asked = rng.randrange(len(instructions))
+            rate = mistakes.under(rate, settings.heed * asked)
+            wrong = rng.random() < rate and errs
+            prompts.append(format_prompt(instructions[asked], example))
+            targets.append(rng.choice(mistakes.mistakes(example)) if wrong else example.targets[0])
         sources = [(*ids, codec.eos_id) for ids in codec.encode(prompts)]
         outputs = [(*ids, codec.eos_id) for ids in codec.encode(targets)]
         lengths = [(len(s), len(t)) for s, t in zip(sources, outputs, strict=True)]
@@ -185,26 +190,6 @@ def training_batches(
         for indices, shape in plan_batches(lengths, settings.batch_size, buckets, order):
             rows = [TrainingExample(sources[i], (), outputs[i], correct=True) for i in indices]
             yield make_batch(rows, settings.batch_size, shape)
-
-
-def wrong_answer(example: Example) -> str:
-    """A family's typical mistake: the next option, the opposite, the first two words exchanged,
-    or one too many.
-
-    There is one for each question, so that a model which makes it half of the time is torn between
-    two answers.
-    """
-    if example.options:
-        names = [letter(i) for i in range(len(example.options))]
-        start = names.index(example.targets[0])
-        return next(n for n in names[start:] + names[:start] if n not in example.targets)
-    answer = example.targets[0]
-    if answer in ("True", "False"):
-        return "False" if answer == "True" else "True"
-    items = answer.split()
-    if len(items) > 1:
-        return " ".join((items[1], items[0], *items[2:]))
-    return words.number_word(int(example.answers[1]) + 1)  # accepted as a word and as digits
 
 
 def _instructions(config: ml_collections.ConfigDict) -> Sequence[str]:
