@@ -1,74 +1,102 @@
 """A grid of runs (variants x tasks x seeds) with one budget, and what came of it.
 
-Every cell is a run in a workdir of its own, so a grid that was stopped goes on where it was.
+Every cell is a run in a workdir of its own, named by its content: a grid that was stopped, extended
+or changed goes on with the cells that are new. Processes may share a grid, each doing a part.
 """
 
+import functools
+import hashlib
+import importlib.util
 import json
 import pathlib
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
+import jax
 import ml_collections
-import numpy as np
 from absl import logging
 
+import hir_jax
+from hir_jax.commands import comparison, curves
+from hir_jax.commands.results import Cell, read_result, to_json
 from hir_jax.errors import UserError
-from hir_jax.run import evaluate, loop, metrics, outcome, workdirs
-from hir_jax.run.evaluate import Evaluation
-from hir_jax.run.outcome import Outcome
-from hir_jax.run.statistics import Estimate
+from hir_jax.hindsight import verify
+from hir_jax.model import hf
+from hir_jax.run import judging, loop, metrics, models, workdirs
+from hir_jax.run.questions import load_questions
 
-BASE, CONSTANT = "base", "best constant"  # the rows of the starting model and of no model
-
-
-class Cell(NamedTuple):
-    """One run of the grid."""
-
-    variant: str
-    task: str
-    seed: int
+# Fields of `config.data` that may name a file.
+FILES = ("path", "dev_path", "test_path")
 
 
-class Result(NamedTuple):
-    """What a run gave."""
+class Planned(NamedTuple):
+    """A cell, its run's config, and where it lives."""
 
-    outcome: Outcome  # on the test questions
-    curve: tuple[tuple[int, float, float], ...]  # (samples drawn, accuracy, gap), development
+    cell: Cell
+    config: ml_collections.ConfigDict
+    folder: pathlib.Path
 
-
-Results = dict[Cell, Result]
+    @property
+    def done(self) -> bool:
+        """Whether the run has ended."""
+        return (self.folder / "eval.json").exists()
 
 
 def run(config: ml_collections.ConfigDict, workdir: str) -> str:
-    """Runs every cell; writes results.json, table.md and accuracy.png; gives the table.
+    """Runs the cells of this process's part; writes results.json, table.md and accuracy.png of all
+    cells that are done; gives the table.
 
     Raises:
         UserError: a cell's config is at fault.
         Interrupted: a signal asked to stop; the same call goes on.
     """
     root = pathlib.Path(workdir)
-    results: Results = {}
-    cells = grid(config)
-    for number, cell in enumerate(cells, 1):
-        logging.info("cell %d of %d: %s", number, len(cells), cell)
-        folder = root / cell.variant / cell.task / str(cell.seed)
-        loop.run(cell_config(config, cell), str(folder))
-        results[cell] = read_result(folder)
-    text = table(results, config.experiment.get("first"))
+    planned = plan(config, root)
+    number, parts = config.experiment.get("part", (1, 1))
+    mine = [each for each in planned[number - 1 :: parts] if not each.done]
+    for i, each in enumerate(mine, 1):
+        logging.info("cell %d of %d: %s", i, len(mine), each.cell)
+        loop.run(each.config, str(each.folder))
+    results = {each.cell: read_result(each.folder) for each in planned if each.done}
+    if not results:
+        return "No cell is done yet."
+    text = comparison.tables(
+        results,
+        first=config.experiment.get("first"),
+        planned=[each.cell for each in planned],
+        passes=pass_rates(config, planned, root),
+    )
     workdirs.write_json(root / "results.json", [to_json(*item) for item in results.items()])
     (root / "table.md").write_text(text + "\n", encoding="utf-8")
-    figure(results, root / "accuracy.png")
+    curves.figure(results, root / "accuracy.png")
     return text
 
 
+def plan(config: ml_collections.ConfigDict, root: pathlib.Path) -> list[Planned]:
+    """All cells with their configs and folders."""
+
+    def planned(cell: Cell) -> Planned:
+        made = cell_config(config, cell)
+        name = f"{cell.seed}-{content(made)}"
+        return Planned(cell, made, root / cell.variant / cell.task / name)
+
+    return [planned(cell) for cell in grid(config)]
+
+
 def grid(config: ml_collections.ConfigDict) -> list[Cell]:
-    """All cells, a seed of every variant and task before the next seed."""
+    """All cells, a seed of every variant and task before the next seed.
+
+    A variant that draws no samples (or is told to, by `experiment.only`) is left out of tasks that
+    are not for it.
+    """
     settings = config.experiment
+    only = settings.get("only", {})
     return [
         Cell(variant, task, seed)
         for seed in settings.seeds
         for task in settings.tasks
         for variant in settings.variants
+        if task in only.get(variant, settings.tasks)
     ]
 
 
@@ -87,157 +115,73 @@ def cell_config(config: ml_collections.ConfigDict, cell: Cell) -> ml_collections
     return changed
 
 
-def read_result(folder: pathlib.Path) -> Result:
-    """What a finished run left in its workdir."""
-    record = json.loads((folder / "eval.json").read_text(encoding="utf-8"))
-    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    rows = [row for row in map(json.loads, lines) if row["phase"] == "evaluate"]
-    return Result(
-        outcome=Outcome.from_json(record),
-        curve=tuple((row["samples_drawn"], row["accuracy"], row["gap"]) for row in rows),
-    )
+def content(config: ml_collections.ConfigDict) -> str:
+    """A short digest of a run's settings, of the files that it reads and of hir_jax's version.
 
-
-def table(results: Results, first: str | None = None) -> str:
-    """Test accuracy and gap of every variant and task, their differences, and what ± and [] are.
-
-    `first` is the variant that the others are compared with; by default the first of all.
+    Data that is downloaded, or in BIG-bench's own folder, counts by its name alone.
     """
-    tasks = list(dict.fromkeys(cell.task for cell in results))
-    variants = list(dict.fromkeys(cell.variant for cell in results))
-
-    def outcomes(variant: str, task: str) -> list[Outcome]:
-        return [r.outcome for c, r in results.items() if (c.variant, c.task) == (variant, task)]
-
-    # Each starting model once: mostly it is the same for all.
-    starts = {
-        task: list(dict.fromkeys(o.before for v in variants for o in outcomes(v, task)))
-        for task in tasks
-    }
-    rows = [
-        (CONSTANT, *(_constants(starts[task]) for task in tasks)),
-        (BASE, *(_measures(starts[task]) for task in tasks)),
-        *((variant, *(_cell(outcomes(variant, task)) for task in tasks)) for variant in variants),
-    ]
-    parts = [metrics.format_markdown(("", *tasks), rows), _caption(starts)]
-    if len(variants) > 1:
-        first = first or variants[0]
-        rows = [
-            (
-                f"{first} - {other}",
-                *(_differences(outcomes(first, task), outcomes(other, task)) for task in tasks),
-            )
-            for other in variants
-            if other != first
-        ]
-        parts += [metrics.format_markdown(("difference", *tasks), rows), DIFFERENCES]
-    return "\n\n".join(parts)
+    digests = [_digest(file, file.stat().st_mtime_ns) for file in _files(config)]
+    read = [hir_jax.__version__, config.to_json_best_effort(sort_keys=True), digests]
+    return hashlib.sha256(json.dumps(read).encode()).hexdigest()[:8]
 
 
-DIFFERENCES = (
-    "Differences in points of the means over seeds, with 95% intervals over test questions: paired "
-    "by question, clustered by story."
-)
+def _files(config: ml_collections.ConfigDict) -> Iterator[pathlib.Path]:
+    folder = hf.find(config.model.path)
+    yield from sorted(f for f in folder.iterdir() if f.suffix in (".json", ".safetensors"))
+    yield from (pathlib.Path(config.data[name]) for name in FILES if config.data[name])
+    method, colon, _ = config.algorithm.partition(":")
+    own = [method if colon else "", *map(verify.module_of, verify.names(config.verifier))]
+    for module in filter(None, own):  # the user's
+        spec = importlib.util.find_spec(module)
+        if spec and spec.origin:
+            yield pathlib.Path(spec.origin)
 
 
-def _caption(starts: Mapping[str, Sequence[Evaluation]]) -> str:
-    def size(evaluation: Evaluation) -> str:
-        return f"{evaluation.asked_correct.n} ({len(set(evaluation.stories))})"
-
-    sizes = {task: " or ".join(dict.fromkeys(map(size, found))) for task, found in starts.items()}
-    return (
-        "Test accuracy in % and gap in points: mean over seeds ± standard deviation over seeds "
-        "(what another training run would change), [95% interval of the mean over test questions, "
-        "clustered by story] (what other questions would change). Test questions (stories): "
-        + ", ".join(f"{task} {text}" for task, text in sizes.items())
-        + "."
-    )
+@functools.cache
+def _digest(file: pathlib.Path, unused_changed: int) -> str:
+    if not file.is_file():
+        return ""
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
-def _cell(outcomes: Sequence[Outcome]) -> str:
-    text = _measures([o.after for o in outcomes])
-    failed = sum(not o.beat_the_start for o in outcomes)
-    return f"{text}; {outcome.NOTHING}: {failed} of {len(outcomes)}" if failed else text
+def pass_rates(
+    config: ml_collections.ConfigDict, planned: Sequence[Planned], root: pathlib.Path
+) -> dict[str, list[float]]:
+    """Of each task the share of right samples that the starting model draws for each test question,
+    of `experiment.pass_samples`; nothing where that is 0. Kept in `root`, by content."""
+    samples = config.experiment.get("pass_samples", 0)
+    if not samples:
+        return {}
+    found = {}
+    for each in planned:
+        if each.cell.task in found or not each.done:
+            continue
+        made = each.config.copy_and_resolve_references()
+        made.update({"seed": 0, "algorithm": "hir"})  # the same for all variants and seeds
+        made.sample.samples = samples
+        file = root / "pass_rates" / f"{each.cell.task}-{content(made)}.json"
+        if not file.exists():
+            workdirs.write_json(file, _pass_rates(made))
+        found[each.cell.task] = json.loads(file.read_text())
+    return found
 
 
-def _measures(runs: Sequence[Evaluation]) -> str:
-    """Accuracy and gap: "89.6 ± 1.3 [84.0, 93.4] (gap 73.5 ± 4.0 [66.0, 79.8])"."""
-    found = evaluate.estimate(runs) if evaluate.same_questions(runs) else {}
-
-    def measure(name: str, values: Sequence[float]) -> str:
-        text = spread([100 * value for value in values])
-        return f"{text} {_interval(found[name])}" if found else text
-
-    accuracy = measure("asked_correct", [run.asked_correct.accuracy for run in runs])
-    return f"{accuracy} (gap {measure('gap', [run.gap for run in runs])})"
-
-
-def _differences(first: Sequence[Outcome], other: Sequence[Outcome]) -> str:
-    ours, theirs = [o.after for o in first], [o.after for o in other]
-    if not evaluate.same_questions([*ours, *theirs]):
-        return "other questions"
-    found = evaluate.compare(ours, theirs)
-    return f"{evaluate.points(found['asked_correct'])} (gap {evaluate.points(found['gap'])})"
-
-
-def _constants(runs: Sequence[Evaluation]) -> str:
-    return " or ".join(dict.fromkeys(evaluate.constant(run.constant) for run in runs))
-
-
-def _interval(found: Estimate) -> str:
-    return f"[{100 * found.low:.1f}, {100 * found.high:.1f}]"
-
-
-def spread(values: Sequence[float]) -> str:
-    """Mean ± sample standard deviation; a single value has none."""
-    mean = f"{np.mean(values):.1f}"
-    return mean if len(values) == 1 else f"{mean} ± {np.std(values, ddof=1):.1f}"
-
-
-def figure(results: Results, file: pathlib.Path) -> None:
-    """Accuracy and gap on the development questions against samples drawn; the mean over seeds.
-
-    A variant that draws no samples is a dashed line at the height where it ended.
-    """
-    import matplotlib  # here, since only this needs it and it is slow to import
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    tasks = list(dict.fromkeys(cell.task for cell in results))
-    fig, axes = pyplot.subplots(
-        2, len(tasks), figsize=(4.2 * len(tasks), 6), sharex="col", sharey="row", squeeze=False
-    )
-    for column, task in enumerate(tasks):
-        for color, variant in enumerate(dict.fromkeys(cell.variant for cell in results)):
-            curves = [r.curve for c, r in results.items() if (c.variant, c.task) == (variant, task)]
-            length = min(map(len, curves))
-            drawn, *quantities = np.array([curve[:length] for curve in curves]).transpose(2, 0, 1)
-            for axis, values in zip(axes[:, column], quantities, strict=True):
-                _curve(axis, drawn[0], 100 * values, color=f"C{color}", label=variant)
-        axes[0, column].set(title=task, ylim=(0, 102))
-        axes[1, column].set(xlabel="samples drawn")
-    axes[0, 0].set_ylabel("asked correct: accuracy, %")
-    axes[1, 0].set_ylabel("gap, points")
-    for axis in axes.flat:
-        axis.grid(alpha=0.3)
-    axes[0, -1].legend(frameon=False)
-    fig.tight_layout()
-    fig.savefig(file, dpi=150)
-    pyplot.close(fig)
-
-
-def _curve(axis: Any, drawn: np.ndarray, values: np.ndarray, color: str, label: str) -> None:
-    mean = values.mean(axis=0)
-    if drawn[-1] == 0:
-        axis.axhline(mean[-1], linestyle="--", color=color, label=label)
-        return
-    axis.plot(drawn, mean, marker=".", color=color, label=label)
-    axis.fill_between(
-        drawn, values.min(axis=0), values.max(axis=0), color=color, alpha=0.15, linewidth=0
-    )
-
-
-def to_json(cell: Cell, result: Result) -> Mapping[str, Any]:
-    """One record of results.json."""
-    return cell._asdict() | result.outcome.to_json() | {"curve": result.curve}
+def _pass_rates(config: ml_collections.ConfigDict) -> list[float]:
+    model = models.load_model(config)
+    questions = load_questions(config, model.codec)
+    sampler = models.make_sampler(config, model, questions.buckets.source)
+    examples = questions.splits.test
+    count = config.sample.samples
+    with metrics.progress(len(examples) * count, "the starting model", "sample") as bar:
+        outputs = sampler(
+            sampler.prepare(model.params),
+            questions.prompts.prompts(examples, questions.instructions.wanted),
+            jax.random.key(config.seed),
+            config.sample.temperature,
+            count,
+            progress=bar.update,
+        )
+    samples = judging.judged(questions.verifier, examples, outputs, model.codec, 0)
+    right = [sample.correct for sample in samples]
+    return [sum(right[i : i + count]) / count for i in range(0, len(right), count)]

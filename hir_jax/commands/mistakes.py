@@ -1,8 +1,8 @@
 """How the small base model errs: which mistakes it makes, and how often at which question.
 
-A model that knows a family of questions is right at nearly all of them or, where half of its
-training answers are wrong, torn at each. A real one knows some questions better than others. So here
-how often a mistake is made hangs on the words of the question, in a way that can be learned but that
+A model trained on right answers knows nearly all questions of a family; where half of the answers
+are mistakes, it is torn at each. A real one knows some questions better than others. So here how
+often a mistake is made hangs on the words of the question, in a way that can be learned but that
 has nothing to do with its answer.
 """
 

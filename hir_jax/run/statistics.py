@@ -13,7 +13,7 @@ width at all where all verdicts are alike; these intervals cover 95% or more. No
 random. tests/run/statistics_test.py has the simulation.
 """
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -73,6 +73,26 @@ def difference(values: np.ndarray, stories: np.ndarray, bound: float = 1.0) -> E
     center = n * mean / (n + 2)
     square = (n * float(np.mean(np.square(values))) + 2 * bound**2) / (n + 2)
     return _bounded(mean, center, _Z * np.sqrt((square - center**2) / (n + 2)), -bound, bound)
+
+
+def with_seeds(found: Estimate, values: Sequence[float], bound: float = 1.0) -> Estimate:
+    """An estimate over questions, its interval widened by what other seeds would change.
+
+    Both are taken for independent, so the halves of their intervals add as squares; that over seeds
+    is Student's.
+
+    Args:
+        found: the mean over seeds, with its interval over questions.
+        values: of each seed; a single one says nothing of others, and widens nothing.
+        bound: the largest value there can be.
+    """
+    n = len(values)
+    if n < 2:
+        return found
+    quantile = scipy.stats.t.ppf((1 + CONFIDENCE) / 2, n - 1)
+    seeds = float(quantile * np.std(values, ddof=1) / np.sqrt(n))
+    center, half = (found.high + found.low) / 2, (found.high - found.low) / 2
+    return _bounded(found.value, center, float(np.hypot(half, seeds)), -bound, bound)
 
 
 def effective_size(values: np.ndarray, stories: np.ndarray) -> float:

@@ -1,102 +1,18 @@
-"""Grids: their cells, their table, their figure."""
+"""Grids: their cells, and that these are run once."""
 
 import dataclasses
 import json
+import shutil
 
 import ml_collections
-import numpy as np
 import pytest
 
 from configs import experiment as experiment_config
 from hir_jax.commands import experiment
-from hir_jax.commands.experiment import Cell, Result
+from hir_jax.commands.results import Cell
 from hir_jax.errors import UserError
-from hir_jax.run import evaluate, settings, statistics, trainers
-from hir_jax.run.outcome import Outcome
+from hir_jax.run import settings, trainers
 from tests import tiny
-from tests.run.evaluate_test import evaluation
-
-
-def result(before, after, samples=100, best=1, **changes):
-    """Of strings of digits: right or wrong under p_correct, before as after; none under p_wrong."""
-    first, last = evaluation(before, before), evaluation(after, "0" * len(after))
-    first, last = (dataclasses.replace(e, **changes) for e in (first, last))
-    outcome = Outcome(1, samples, best, best, "dev", first, last if best else first)
-    curve = ((0, first.asked_correct.accuracy, 0.0), (samples, last.asked_correct.accuracy, 0.5))
-    return Result(outcome, curve)
-
-
-START = "1100000000"
-RESULTS = {
-    Cell("sft", "sorting", 0): result(START, "1111111100", samples=0),
-    Cell("hir", "sorting", 0): result(START, "1111110000"),
-    Cell("hir", "sorting", 1): result(START, "1111111010"),
-}
-
-
-def test_spread():
-    assert experiment.spread([60.0, 80.0]) == "70.0 ± 14.1"  # deviations of 10, over n - 1 = 1
-    assert experiment.spread([100.0, 100.0]) == "100.0 ± 0.0"
-    assert experiment.spread([5.0]) == "5.0"  # one value says nothing of spread
-
-
-def cells(results):
-    """The only task's cell of each row of both tables; the rest of the text."""
-    lines = experiment.table(results, first="hir").splitlines()
-    rows = [line.split("|")[1:3] for line in lines if line.startswith("|")]
-    text = "\n".join(line for line in lines if not line.startswith("|"))
-    return {name.strip(): value.strip() for name, value in rows}, text
-
-
-def test_table():
-    found, caption = cells(RESULTS)
-    assert found["best constant"] == '60.0% "four"'
-    assert found["base"] == "20.0 [5.7, 51.0] (gap 0.0 [-23.1, 23.1])"
-    assert found["sft"].startswith("80.0 [49.0, 94.3] (gap 80.0 [")
-    # The interval is of the mean of both seeds: Wilson's of 7 in 10.
-    assert found["hir"].startswith("70.0 ± 14.1 [39.7, 89.2] (gap 70.0 ± 14.1 [")
-    assert "standard deviation over seeds" in caption
-    assert "Test questions (stories): sorting 10 (10)." in caption
-
-
-def test_differences_between_variants_are_paired():
-    found, caption = cells(RESULTS)
-    # Of ten questions one is lost, one lost in one seed of two, and one won in one.
-    change = np.array([0] * 6 + [-0.5, -1, 0.5, 0])
-    expected = statistics.difference(change, np.arange(10))
-    assert found["hir - sft"].startswith(f"{evaluate.points(expected)} (gap ")
-    assert expected.value == pytest.approx(-0.1)
-    assert "paired" in caption
-
-
-def test_the_size_counts_stories():
-    stories = (0,) * 5 + (1,) * 5
-    _, caption = cells({Cell("hir", "sorting", 0): result(START, START, stories=stories)})
-    assert "sorting 10 (2)" in caption
-
-
-def test_runs_that_nothing_improved_are_marked():
-    results = {
-        Cell("hir", "sorting", 0): result(START, "1111110000"),
-        Cell("hir", "sorting", 1): result(START, START, best=0),
-        Cell("farl", "sorting", 0): result(START, "1111110000"),
-    }
-    found, _ = cells(results)
-    assert found["hir"].endswith("; nothing beat the start: 1 of 2")
-    assert "nothing" not in found["farl"]
-
-
-def test_variants_on_other_questions_are_not_compared():
-    results = RESULTS | {Cell("farl", "sorting", 0): result(START, "1111110000", digest="other")}
-    found, _ = cells(results)
-    assert found["hir - farl"] == "other questions"
-    assert found["base"] == "20.0 ± 0.0 (gap 0.0 ± 0.0)"  # no interval: there is no one set
-    assert found["hir - sft"] != "other questions"
-
-
-def test_figure(tmp_path):
-    experiment.figure(RESULTS, tmp_path / "accuracy.png")
-    assert (tmp_path / "accuracy.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize("name", experiment_config.GRIDS)
@@ -178,10 +94,51 @@ def test_unknown_field_of_a_variant_is_named():
         experiment.cell_config(config, Cell("hir", "boolean", 5))
 
 
-def test_a_small_grid_runs_and_repeats_itself(tmp_path):
-    first = experiment.run(grid(), str(tmp_path))
+def test_a_small_grid_runs_once_and_goes_on_with_what_is_new(tmp_path, monkeypatch):
+    half = experiment.run(grid(part=(1, 2), pass_samples=2), str(tmp_path))
+    assert "hir" in half and "sft" not in half
+    first = experiment.run(grid(pass_samples=2), str(tmp_path))
     records = json.loads((tmp_path / "results.json").read_text())
     assert [record["variant"] for record in records] == ["hir", "sft"]
     assert [record["samples"] > 0 for record in records] == [True, False]
+    assert all(record["steps"] > 0 and record["seconds"] > 0 for record in records)
     assert (tmp_path / "table.md").read_text() == first + "\n"
-    assert experiment.run(grid(), str(tmp_path)) == first  # from the finished cells
+    assert "base right in" in first
+
+    ran = []
+    monkeypatch.setattr(experiment.loop, "run", lambda config, folder: ran.append(config))
+    assert experiment.run(grid(pass_samples=2), str(tmp_path)) == first  # from the finished cells
+    assert not ran
+    changed = grid(variants={"hir": {"algorithm": "hir"}, "sft": {"train__epochs": 3}})
+    experiment.run(changed, str(tmp_path))
+    assert [(config.algorithm, config.train.epochs) for config in ran] == [("hir", 3)]
+
+
+def test_content_is_of_settings_model_and_data(tmp_path):
+    def content(path="", **changes):
+        made = experiment.cell_config(grid(**changes), Cell("hir", "boolean", 5))
+        with made.unlocked():
+            made.data.path = path
+        return experiment.content(made)
+
+    file = tmp_path / "questions.jsonl"
+    file.write_text("one")
+    found = [content(), content(str(file)), content(variants={"hir": {"loss__smoothing": 0.3}})]
+    assert len(set(found)) == 3
+    file.write_text("other")
+    assert content(str(file)) != found[1]
+    assert content() == found[0]
+    model = tmp_path / "model"
+    shutil.copytree(tiny.folder(), model)
+    (model / "config.json").write_text((model / "config.json").read_text() + " ")
+    assert content(tasks={"boolean": {"model__path": str(model)}}) not in found
+
+
+def test_a_variant_may_be_of_some_tasks_only():
+    tasks = {"boolean": {}, "sorting": {"data__task": "word_sorting"}}
+    cells = experiment.grid(grid(tasks=tasks, only={"sft": ("sorting",)}))
+    assert [cell[:2] for cell in cells] == [
+        ("hir", "boolean"),
+        ("hir", "sorting"),
+        ("sft", "sorting"),
+    ]

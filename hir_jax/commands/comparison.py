@@ -1,0 +1,234 @@
+"""The tables that compare a grid's variants on each of its tasks."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from hir_jax.commands.results import Cell, Result
+from hir_jax.run import evaluate, metrics, outcome, statistics
+from hir_jax.run.evaluate import Evaluation
+from hir_jax.run.outcome import Outcome
+from hir_jax.run.statistics import Estimate
+
+BASE, CONSTANT = "base", "best constant"  # the rows of the starting model and of no model
+MISSING = "–"  # of a cell that is not done, or is none of the grid's
+
+Results = Mapping[Cell, Result]
+
+
+class Band(NamedTuple):
+    """Questions by how often the starting model's samples are right: from `low` to below `high`."""
+
+    low: float
+    high: float
+    name: str
+
+
+BANDS = (
+    Band(0.0, 0.2, "below 20%"),
+    Band(0.2, 0.6, "20 to 60%"),
+    Band(0.6, 1.01, "60% and above"),
+)
+
+
+class Comparison:
+    """Results by variant and task, and the tables of them."""
+
+    def __init__(self, results: Results, planned: Sequence[Cell] = ()) -> None:
+        """`planned` are all cells of the grid, those that are not done too."""
+        cells = [*results, *planned]
+        self.results = results
+        self.planned = planned or list(results)
+        self.tasks = list(dict.fromkeys(cell.task for cell in cells))
+        self.variants = list(dict.fromkeys(cell.variant for cell in cells))
+        # Each starting model once: mostly it is the same for all.
+        self.starts = {
+            task: list(dict.fromkeys(o.before for v in self.variants for o in self.runs(v, task)))
+            for task in self.tasks
+        }
+
+    def of(self, variant: str, task: str) -> dict[int, Result]:
+        """The results of each seed."""
+        found = self.results.items()
+        return {c.seed: r for c, r in found if (c.variant, c.task) == (variant, task)}
+
+    def runs(self, variant: str, task: str) -> list[Outcome]:
+        """The outcomes of the seeds."""
+        return [result.outcome for result in self.of(variant, task).values()]
+
+    def table(
+        self, title: str, cell: Callable[[str, str], str], *, rows: Sequence[str] = ()
+    ) -> str:
+        """A line a variant (or one of `rows`), a column a task; lines without any cell left out."""
+        lines = [(row, *(cell(row, task) for task in self.tasks)) for row in rows or self.variants]
+        lines = [line for line in lines if set(line[1:]) != {MISSING}]
+        return metrics.format_markdown((title, *self.tasks), lines)
+
+    def accuracy(self) -> str:
+        """Test accuracy, with the best constant answer and the starting model before."""
+        return self.table(
+            "accuracy, %",
+            lambda row, task: self._constants(task) if row == CONSTANT else self._mean(row, task),
+            rows=(CONSTANT, BASE, *self.variants),
+        )
+
+    def gap(self) -> str:
+        """Accuracy under p_correct minus that under p_wrong."""
+        return self.table("gap, points", self._gap, rows=(BASE, *self.variants))
+
+    def _evaluations(self, row: str, task: str) -> list[Evaluation]:
+        return self.starts[task] if row == BASE else [run.after for run in self.runs(row, task)]
+
+    def _mean(self, row: str, task: str) -> str:
+        runs = self._evaluations(row, task)
+        text = _measure(runs, "asked_correct", [run.asked_correct.accuracy for run in runs])
+        return text + self._notes(row, task)
+
+    def _gap(self, row: str, task: str) -> str:
+        runs = self._evaluations(row, task)
+        return _measure(runs, "gap", [run.gap for run in runs])
+
+    def _notes(self, variant: str, task: str) -> str:
+        done = self.runs(variant, task)
+        wanted = sum((cell.variant, cell.task) == (variant, task) for cell in self.planned)
+        failed = sum(not run.beat_the_start for run in done)
+        notes = f"; {outcome.NOTHING}: {failed} of {len(done)}" if failed else ""
+        return notes + (f"; {len(done)} of {wanted} seeds" if 0 < len(done) < wanted else "")
+
+    def _constants(self, task: str) -> str:
+        texts = (evaluate.constant(run.constant) for run in self.starts[task])
+        return " or ".join(dict.fromkeys(texts)) or MISSING
+
+    def differences(self, first: str) -> str:
+        """How far `first` is above each other variant in accuracy."""
+        others = [variant for variant in self.variants if variant != first]
+        names = {f"{first} - {other}": other for other in others}
+        return self.table(
+            "difference, points",
+            lambda row, task: self._difference(first, names[row], task),
+            rows=list(names),
+        )
+
+    def _difference(self, first: str, other: str, task: str) -> str:
+        ours, theirs = self.of(first, task), self.of(other, task)
+        if not ours or not theirs:
+            return MISSING
+        runs = [[result.outcome.after for result in side.values()] for side in (ours, theirs)]
+        if not evaluate.same_questions([*runs[0], *runs[1]]):
+            return "other questions"
+        found = evaluate.compare(*runs)["asked_correct"]
+        return evaluate.points(statistics.with_seeds(found, _by_seed(ours, theirs)))
+
+    def bands(self, passes: Mapping[str, Sequence[float]]) -> str:
+        """Accuracy by how often the starting model is right at a question."""
+        parts = []
+        for band in BANDS:
+
+            def cell(row: str, task: str, band: Band = band) -> str:
+                runs = self._evaluations(row, task)
+                inside = [band.low <= rate < band.high for rate in passes.get(task, ())]
+                if not runs or not any(inside):
+                    return MISSING
+                means = [np.mean(np.array(run.asked_correct.right)[inside]) for run in runs]
+                return f"{spread([100 * mean for mean in means])} (n = {sum(inside)})"
+
+            rows = (BASE, *self.variants)
+            parts.append(self.table(f"base right in {band.name}", cell, rows=rows))
+        return "\n\n".join(parts)
+
+    def costs(self) -> str:
+        """What was spent, the mean over seeds."""
+
+        def cell(variant: str, task: str) -> str:
+            results = list(self.of(variant, task).values())
+            if not results:
+                return MISSING
+            spent = [(r.outcome.samples, r.steps, r.seconds) for r in results]
+            samples, steps, seconds = np.mean(spent, axis=0)
+            return f"{samples:,.0f}, {steps:,.0f}, {seconds:.0f}"
+
+        return self.table("samples, steps, seconds", cell)
+
+
+def tables(
+    results: Results,
+    first: str | None = None,
+    planned: Sequence[Cell] = (),
+    passes: Mapping[str, Sequence[float]] | None = None,
+) -> str:
+    """All tables of a grid, as Markdown.
+
+    Args:
+        results: of the cells that are done.
+        first: the variant that the others are compared with; by default the first of all.
+        planned: all cells of the grid; by default those that are done.
+        passes: of each task the starting model's pass rate at each test question.
+    """
+    found = Comparison(results, planned)
+    parts = [found.accuracy(), _caption(found.starts), found.gap()]
+    if len(found.variants) > 1:
+        parts += [found.differences(first or found.variants[0]), DIFFERENCES]
+    if passes:
+        parts += [found.bands(passes), PASSES]
+    return "\n\n".join([*parts, found.costs(), COSTS])
+
+
+DIFFERENCES = (
+    "Differences in points of the mean accuracies over seeds, with 95% intervals of what other "
+    "test questions (paired by question, clustered by story) and other seeds would change."
+)
+PASSES = (
+    "Accuracy by how often the starting model's own samples of a test question are right: mean "
+    "over seeds ± standard deviation over seeds (number of questions)."
+)
+COSTS = (
+    "Means over seeds: samples drawn, optimizer steps, seconds of sampling and training on the "
+    "machine at hand, compilation included."
+)
+
+
+def _by_seed(ours: Mapping[int, Result], theirs: Mapping[int, Result]) -> list[float]:
+    """The differences in accuracy, seed by seed."""
+    both = ours.keys() & theirs.keys()
+    sides = [
+        [side[seed].outcome.after.asked_correct.accuracy for seed in both]
+        for side in (ours, theirs)
+    ]
+    return list(np.subtract(*sides))
+
+
+def _caption(starts: Mapping[str, Sequence[Evaluation]]) -> str:
+    def size(evaluation: Evaluation) -> str:
+        return f"{evaluation.asked_correct.n} ({len(set(evaluation.stories))})"
+
+    sizes = {task: " or ".join(dict.fromkeys(map(size, found))) for task, found in starts.items()}
+    return (
+        "Mean over seeds ± standard deviation over seeds (what another training run would change), "
+        "[95% interval of the mean over test questions, clustered by story] (what other questions "
+        "would change). Test questions (stories): "
+        + ", ".join(f"{task} {text}" for task, text in sizes.items() if text)
+        + "."
+    )
+
+
+def _measure(runs: Sequence[Evaluation], name: str, values: Sequence[float]) -> str:
+    """ "89.6 ± 1.3 [84.0, 93.4]"; no interval where the questions differ."""
+    if not runs:
+        return MISSING
+    text = spread([100 * value for value in values])
+    return (
+        f"{text} {_interval(evaluate.estimate(runs)[name])}"
+        if evaluate.same_questions(runs)
+        else text
+    )
+
+
+def _interval(found: Estimate) -> str:
+    return f"[{100 * found.low:.1f}, {100 * found.high:.1f}]"
+
+
+def spread(values: Sequence[float]) -> str:
+    """Mean ± sample standard deviation; a single value has none."""
+    mean = f"{np.mean(values):.1f}"
+    return mean if len(values) == 1 else f"{mean} ± {np.std(values, ddof=1):.1f}"

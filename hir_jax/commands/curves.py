@@ -1,0 +1,55 @@
+"""The figure of a grid: what its variants learn from the samples that they draw."""
+
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from hir_jax.commands.comparison import Comparison, Results
+
+
+def figure(results: Results, file: pathlib.Path) -> None:
+    """Accuracy and gap on the development questions against samples drawn; the mean over seeds.
+
+    A variant that draws no samples is a dashed line at the height where it ended.
+    """
+    import matplotlib  # here, since only this needs it and it is slow to import
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    found = Comparison(results)
+    tasks = found.tasks
+    fig, axes = pyplot.subplots(
+        2, len(tasks), figsize=(4.2 * len(tasks), 6), sharex="col", sharey="row", squeeze=False
+    )
+    for column, task in enumerate(tasks):
+        for color, variant in enumerate(found.variants):
+            curves = [result.curve for result in found.of(variant, task).values()]
+            if not curves:
+                continue
+            length = min(map(len, curves))
+            drawn, *quantities = np.array([curve[:length] for curve in curves]).transpose(2, 0, 1)
+            for axis, values in zip(axes[:, column], quantities, strict=True):
+                _curve(axis, drawn[0], 100 * values, color=f"C{color}", label=variant)
+        axes[0, column].set(title=task, ylim=(0, 102))
+        axes[1, column].set(xlabel="samples drawn")
+    axes[0, 0].set_ylabel("asked correct: accuracy, %")
+    axes[1, 0].set_ylabel("gap, points")
+    for axis in axes.flat:
+        axis.grid(alpha=0.3)
+    axes[0, -1].legend(frameon=False)
+    fig.tight_layout()
+    fig.savefig(file, dpi=150)
+    pyplot.close(fig)
+
+
+def _curve(axis: Any, drawn: np.ndarray, values: np.ndarray, color: str, label: str) -> None:
+    mean = values.mean(axis=0)
+    if drawn[-1] == 0:
+        axis.axhline(mean[-1], linestyle="--", color=color, label=label)
+        return
+    axis.plot(drawn, mean, marker=".", color=color, label=label)
+    axis.fill_between(
+        drawn, values.min(axis=0), values.max(axis=0), color=color, alpha=0.15, linewidth=0
+    )

@@ -1,0 +1,134 @@
+"""Tables and figure of a grid, from hand-made results."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from hir_jax.commands import comparison, curves
+from hir_jax.commands.results import Cell, Result
+from hir_jax.run import evaluate, statistics
+from hir_jax.run.outcome import Outcome
+from tests.run.evaluate_test import evaluation
+
+
+def result(before, after, samples=100, best=1, **changes):
+    """Of strings of digits: right or wrong under p_correct, before as after; none under p_wrong."""
+    first, last = evaluation(before, before), evaluation(after, "0" * len(after))
+    first, last = (dataclasses.replace(e, **changes) for e in (first, last))
+    outcome = Outcome(1, samples, best, best, "dev", first, last if best else first)
+    curve = ((0, first.asked_correct.accuracy, 0.0), (samples, last.asked_correct.accuracy, 0.5))
+    return Result(outcome, curve, steps=20, seconds=3.4)
+
+
+START = "1100000000"
+RESULTS = {
+    Cell("sft", "sorting", 0): result(START, "1111111100", samples=0),
+    Cell("hir", "sorting", 0): result(START, "1111110000"),
+    Cell("hir", "sorting", 1): result(START, "1111111010"),
+}
+
+
+def test_spread():
+    assert comparison.spread([60.0, 80.0]) == "70.0 ± 14.1"  # deviations of 10, over n - 1 = 1
+    assert comparison.spread([100.0, 100.0]) == "100.0 ± 0.0"
+    assert comparison.spread([5.0]) == "5.0"  # one value says nothing of spread
+
+
+def cells(results, **options):
+    """Of each table, by its title, the only task's cell of each line; and the rest of the text."""
+    tables, text = {}, []
+    for line in comparison.tables(results, first="hir", **options).splitlines():
+        if not line.startswith("|"):
+            text.append(line)
+        elif line.endswith("sorting |"):
+            rows = tables[line.split("|")[1].strip()] = {}
+        elif not line.startswith("|-"):
+            name, value = (part.strip() for part in line.split("|")[1:3])
+            rows[name] = value
+    return tables, "\n".join(text)
+
+
+def test_accuracy_and_gap():
+    tables, caption = cells(RESULTS)
+    assert tables["accuracy, %"] == {
+        "best constant": '60.0% "four"',
+        "base": "20.0 [5.7, 51.0]",
+        "sft": "80.0 [49.0, 94.3]",
+        # The interval is of the mean of both seeds: Wilson's of 7 in 10.
+        "hir": "70.0 ± 14.1 [39.7, 89.2]",
+    }
+    assert tables["gap, points"]["base"] == "0.0 [-23.1, 23.1]"
+    assert tables["gap, points"]["hir"].startswith("70.0 ± 14.1 [")
+    assert "standard deviation over seeds" in caption
+    assert "Test questions (stories): sorting 10 (10)." in caption
+
+
+def test_differences_are_paired_and_know_of_seeds():
+    both = RESULTS | {Cell("sft", "sorting", 1): result(START, "1111111000", samples=0)}
+    tables, caption = cells(both)
+    # Of ten questions: one lost in one seed of two, one lost in both, one won in one, ...
+    first = np.array([[1, 1, 1, 1, 1, 1, 0, 0, 0, 0], [1, 1, 1, 1, 1, 1, 1, 0, 1, 0]])
+    other = np.array([[1, 1, 1, 1, 1, 1, 1, 1, 0, 0], [1, 1, 1, 1, 1, 1, 1, 0, 0, 0]])
+    found = statistics.difference((first - other).mean(axis=0), np.arange(10))
+    expected = statistics.with_seeds(found, [-0.2, 0.1])
+    assert tables["difference, points"] == {"hir - sft": evaluate.points(expected)}
+    assert expected.value == pytest.approx(-0.05)
+    assert expected.high - expected.low > 1.5 * (found.high - found.low)
+    assert "paired" in caption
+
+
+def test_the_size_counts_stories():
+    stories = (0,) * 5 + (1,) * 5
+    _, caption = cells({Cell("hir", "sorting", 0): result(START, START, stories=stories)})
+    assert "sorting 10 (2)" in caption
+
+
+def test_runs_that_nothing_improved_are_marked():
+    results = {
+        Cell("hir", "sorting", 0): result(START, "1111110000"),
+        Cell("hir", "sorting", 1): result(START, START, best=0),
+        Cell("farl", "sorting", 0): result(START, "1111110000"),
+    }
+    tables, _ = cells(results)
+    assert tables["accuracy, %"]["hir"].endswith("; nothing beat the start: 1 of 2")
+    assert "nothing" not in tables["accuracy, %"]["farl"]
+
+
+def test_variants_on_other_questions_are_not_compared():
+    results = RESULTS | {Cell("farl", "sorting", 0): result(START, "1111110000", digest="other")}
+    tables, _ = cells(results)
+    assert tables["difference, points"]["hir - farl"] == "other questions"
+    assert tables["accuracy, %"]["base"] == "20.0 ± 0.0"  # no interval: there is no one set
+    assert tables["difference, points"]["hir - sft"] != "other questions"
+
+
+def test_cells_that_are_not_done_are_marked():
+    planned = [Cell(v, "sorting", seed) for v in ("sft", "hir", "farl") for seed in (0, 1)]
+    tables, _ = cells(RESULTS, planned=planned)
+    assert tables["accuracy, %"]["sft"].endswith("; 1 of 2 seeds")
+    assert "seeds" not in tables["accuracy, %"]["hir"]
+    assert "farl" not in tables["accuracy, %"]  # a line without any cell
+    planned = [*planned, Cell("hir", "counting", 0)]
+    text = comparison.tables(RESULTS, planned=planned)
+    assert all(line.endswith(" – |") for line in text.splitlines() if line.startswith("| hir "))
+
+
+def test_accuracy_by_the_pass_rate_of_the_start():
+    passes = {"sorting": [1.0, 0.6, 0.59, 0.2, 0.19, 0.1, 0.0, 0.0, 0.0, 0.0]}
+    tables, caption = cells(RESULTS, passes=passes)
+    assert tables["base right in below 20%"]["sft"] == "66.7 (n = 6)"  # 111100, as its last six
+    assert tables["base right in 20 to 60%"]["base"] == "0.0 (n = 2)"
+    assert tables["base right in 60% and above"]["base"] == "100.0 (n = 2)"
+    assert tables["base right in below 20%"]["hir"] == "50.0 ± 23.6 (n = 6)"  # 2 and 4 of 6
+    assert "starting model's own samples" in caption
+
+
+def test_costs():
+    tables, _ = cells(RESULTS)
+    assert tables["samples, steps, seconds"] == {"sft": "0, 20, 3", "hir": "100, 20, 3"}
+
+
+def test_figure(tmp_path):
+    curves.figure(RESULTS, tmp_path / "accuracy.png")
+    assert (tmp_path / "accuracy.png").read_bytes().startswith(b"\x89PNG")
