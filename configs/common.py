@@ -94,14 +94,19 @@ def get_config() -> ml_collections.ConfigDict:
     loss.average = config_dict.placeholder(str)
     loss.contrastive = "pairwise"  # pairwise | in_batch (the paper's Eq. 4); of hir alone
     loss.contrastive_weight = 1.0  # α; 0 leaves the term out
+    # What the pairwise term compares of an output under two instructions: the mean of its tokens'
+    # log-probabilities (the reference code's) or their sum, its own log-probability: mean | sum
+    loss.contrastive_score = "mean"
     # ε_c: smoothing of the pairwise term; None = ε
     loss.contrastive_smoothing = config_dict.placeholder(float)
     # β: > 0 rewards entropy. None = 0.001 for methods that imitate (hir, farl, sft), 0 for others
     loss.entropy_weight = config_dict.placeholder(float)
     loss.kl_weight = 0.0  # κ: of KL(policy ‖ starting model) under the sampling prompt
 
-    config.hir = hir = ml_collections.ConfigDict()  # where there are instruction.facts
-    hir.shown = 1.0  # how likely a training instruction speaks of each fact
+    config.hir = hir = ml_collections.ConfigDict()
+    hir.wrong_weight = 1.0  # of wrong outputs beside right ones in the supervised term
+    # Where there are instruction.facts: how likely a training instruction speaks of each of them
+    hir.shown = 1.0
     hir.flip = "one"  # what the opposite instruction asks against: one (right or a fact) | all
 
     config.ratio = ratio = ml_collections.ConfigDict()  # π/μ of the methods that have one

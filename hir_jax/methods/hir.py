@@ -16,14 +16,16 @@ sample; imitating those alone (`farl`) is then as good at half the work.
 import dataclasses
 from typing import Any, ClassVar, Self
 
-from hir_jax.hindsight.relabel import Facts
+from hir_jax.hindsight.relabel import Facts, Pair
 from hir_jax.methods.imitation import Imitation
-from hir_jax.methods.method import OPPOSITE
+from hir_jax.methods.method import OPPOSITE, View
 from hir_jax.training import losses
 from hir_jax.training.losses import Terms
 from hir_jax.training.objective import Statistics
 
 FORMS = ("pairwise", "in_batch")
+SCORES = ("mean", "sum")
+IMITATED = "imitated"  # the scalar of a row that weighs it in L_supervised
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,11 +36,15 @@ class Hir(Imitation):
         contrastive: one of `FORMS`: the reference code's, or the paper's Eq. 4.
         contrastive_weight: α.
         contrastive_smoothing: ε_c of the pairwise form.
+        score: what it compares of an output: the mean of its tokens' log-probabilities, or the sum.
+        wrong_weight: of wrong outputs in L_supervised; 1 in the paper. L_contrastive has all alike.
     """
 
     contrastive: str = "pairwise"
     contrastive_weight: float = 0.0
     contrastive_smoothing: float = 0.0
+    score: str = "mean"
+    wrong_weight: float = 1.0
 
     reads: ClassVar[tuple[str, ...]] = (
         *Imitation.reads,
@@ -58,6 +64,8 @@ class Hir(Imitation):
             contrastive=loss.contrastive,
             contrastive_weight=loss.contrastive_weight,
             contrastive_smoothing=loss.smoothing if smoothing is None else smoothing,
+            score=loss.contrastive_score,
+            wrong_weight=config.hir.wrong_weight,
             facts=facts,
         )
 
@@ -72,11 +80,26 @@ class Hir(Imitation):
         """Of the in-batch form."""
         return self.contrastive_weight != 0 and self.contrastive == "in_batch"
 
+    @property
+    def of_rows(self) -> tuple[str, ...]:
+        """What an output counts for in L_supervised, where that is not the same for all."""
+        return () if self.wrong_weight == 1 else (IMITATED,)
+
+    def pairs(self, view: View) -> list[Pair]:
+        """A part of each sample, relabeled."""
+        weight = {True: 1.0, False: self.wrong_weight}
+        pairs = super().pairs(view)
+        return [dataclasses.replace(p, scalars={IMITATED: weight[p.correct]}) for p in pairs]
+
     def terms(self, statistics: Statistics) -> Terms:
         """L_supervised and α L_contrastive."""
-        terms, s, weight = super().terms(statistics), statistics, self.contrastive_weight
+        s, weight = statistics, self.contrastive_weight
+        imitated_B = s.scalars.get(IMITATED)
+        weight_BxT = s.weight_BxT if imitated_B is None else s.weight_BxT * imitated_B[:, None]
+        terms = super().terms(s._replace(weight_BxT=weight_BxT))
         if OPPOSITE in self.needs:
-            own, other = (losses.mean_logprob(x.logprob, s.mask_BxT) for x in (s.own, s.opposite))
+            score = losses.mean_logprob if self.score == "mean" else losses.sum_logprob
+            own, other = (score(x.logprob, s.mask_BxT) for x in (s.own, s.opposite))
             terms["contrastive"] = losses.pairwise_contrastive(
                 own, other, s.weight_B, self.contrastive_smoothing, weight
             )

@@ -23,6 +23,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "sub_output.mode": relabel.MODES,
     "loss.average": (*objective.AVERAGES, None),
     "loss.contrastive": hir.FORMS,
+    "loss.contrastive_score": hir.SCORES,
     "hir.flip": relabel.FLIPS,
     "ratio.behaviour": ratios.BEHAVIOURS,
     "reinforce.baseline": reinforce.BASELINES,
@@ -54,6 +55,7 @@ AT_LEAST_0 = (
     "replay.keep_iterations",
     "replay.max_size",
     "loss.contrastive_weight",
+    "hir.wrong_weight",
     "loss.kl_weight",
     "ratio.clip_high",
     "w_reinforce.right_weight",
@@ -115,11 +117,13 @@ def check_given(config: ml_collections.ConfigDict, given: Collection[str]) -> No
     unread = table.OPTIONAL.difference(table.resolve(algorithm).reads)
     reasons = dict.fromkeys(sorted(unread), f"algorithm {algorithm!r} does not read it")
     if config.loss.contrastive == "in_batch":
-        reasons["loss.contrastive_smoothing"] = "it is for loss.contrastive='pairwise'"
+        for name in ("loss.contrastive_smoothing", "loss.contrastive_score"):
+            reasons[name] = "it is for loss.contrastive='pairwise'"
     if config.sub_output.mode != "suffix":
         reasons["sub_output.prob"] = "it is for sub_output.mode='suffix'"
     if not config.instruction.facts:
-        reasons["hir."] = "it is for config.instruction.facts"
+        for name in ("hir.shown", "hir.flip"):
+            reasons[name] = "it is for config.instruction.facts"
     if not (config.sample.guidance or config.evaluate.guidance):
         reasons["sample.guidance_cutoff"] = "it is for sample.guidance or evaluate.guidance"
     reasons["sample.rerank"] = "it is for --mode=sample"

@@ -184,8 +184,13 @@ def negative_entropy(
 
 def mean_logprob(logprob_BxT: jax.Array, mask_BxT: jax.Array) -> jax.Array:
     """The score s of a whole target: the mean log-probability of its real tokens; B."""
-    total_B = jnp.sum(jnp.where(mask_BxT, logprob_BxT, 0.0), axis=-1)
+    total_B = sum_logprob(logprob_BxT, mask_BxT)
     return total_B / jnp.maximum(jnp.sum(mask_BxT, axis=-1), 1)
+
+
+def sum_logprob(logprob_BxT: jax.Array, mask_BxT: jax.Array) -> jax.Array:
+    """log π of a whole target; B."""
+    return jnp.sum(jnp.where(mask_BxT, logprob_BxT, 0.0), axis=-1)
 
 
 def pairwise_contrastive(

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from hir_jax.methods.grpo import Grpo
+from hir_jax.methods.hir import Hir
 from hir_jax.methods.maxrl import MaxRl
 from hir_jax.methods.nft import Nft
 from hir_jax.methods.ppo import Ppo
@@ -189,3 +190,27 @@ def test_padding_has_no_gradient_and_breaks_none(method):
     value, gradient = jax.value_and_grad(loss)(wild)
     assert np.isfinite(value) and np.isfinite(gradient).all()
     assert (np.asarray(gradient)[~padded] == 0).all() and (np.asarray(gradient)[padded] != 0).all()
+
+
+def test_hir_weighs_wrong_outputs_in_the_supervised_term_alone():
+    method = Hir(contrastive_weight=2.0, wrong_weight=0.25)
+    given = statistics(jnp.asarray(LOGPROB), imitated=[1.0, 0.25, 1.0])
+    terms = method.terms(given._replace(opposite=given.own))
+    plain = Hir(contrastive_weight=2.0).terms(given._replace(opposite=given.own))
+    nll = -np.where(MASK, LOGPROB, 0).sum(axis=1)
+    assert float(terms["supervised"].sum) == pytest.approx(nll @ [1, 0.25, 1], rel=1e-6)
+    assert float(plain["supervised"].sum) == pytest.approx(nll.sum(), rel=1e-6)
+    assert float(terms["contrastive"].sum) == pytest.approx(3 * np.log(2), rel=1e-6)
+    assert float(plain["contrastive"].sum) == pytest.approx(3 * np.log(2), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("score", "expected"),
+    # Of the sums: c is the posterior of the instruction given the output.
+    [("mean", np.log(1 + np.exp([-1.0, -0.5, 0.0]))), ("sum", np.log(1 + np.exp([-2.0, -1.0, 0])))],
+)
+def test_hir_compares_means_or_sums(score, expected):
+    given = statistics(jnp.asarray(LOGPROB))
+    other = given.own._replace(logprob=jnp.asarray(LOGPROB - [[1.0], [0.5], [0.0]]))
+    terms = Hir(contrastive_weight=1.0, score=score).terms(given._replace(opposite=other))
+    assert float(terms["contrastive"].sum) == pytest.approx(expected.sum(), rel=1e-6)
