@@ -1,10 +1,119 @@
 """When does hindsight pay? The study behind docs/results.md.
 
     python main.py --mode=experiment --config=configs/study.py:tuning --workdir=runs/tuning
+    python main.py --mode=experiment --config=configs/study.py:ideas --workdir=runs/ideas
     python main.py --mode=experiment --config=configs/study.py:methods --workdir=runs/methods
     python main.py --mode=experiment --config=configs/study.py:data --workdir=runs/data
-    python main.py --mode=experiment --config=configs/study.py:ideas --workdir=runs/ideas
 
-Every process that is given the same command with another `--config.experiment.part=(1, 2)`, (2, 2)
-does a part of the cells; whoever comes last prints all.
+A grid that was stopped goes on, and one that is changed runs its new cells only. A process that is
+given `--config.experiment.part=(1, 2)` does the first half of the cells, one with (2, 2) the other.
 """
+
+import ml_collections
+
+from configs import tiny
+
+TUNED = {
+    "sft": {},
+    "farl": {},
+    "hir": {},
+    "reinforce": {},
+    "rloo": {},
+    "grpo": {},
+    "ppo": {},
+    "nft": {},
+    "topr": {},
+    "w_reinforce": {},
+}
+# Learning rates that each method was tried with, on other questions and another seed: its own
+# default, and a third and three times of it.
+RATES = {
+    **dict.fromkeys(("sft", "farl", "hir"), (1.7e-4, 5e-4, 1.5e-3)),
+    **dict.fromkeys(TUNED.keys() - {"sft", "farl", "hir"}, (3e-5, 1e-4, 3e-4)),
+}
+
+# One thing about HIR changed at a time.
+IDEAS = {
+    "hir": {},
+    "repeats counted": {"replay__dedup": "count"},
+    "half of it right": {"replay__share_right": 0.5},
+    "three quarters right": {"replay__share_right": 0.75},
+    "wrong outputs a quarter": {"hir__wrong_weight": 0.25},
+    "no wrong outputs imitated": {"hir__wrong_weight": 0.0},
+    "contrast 1": {"loss__contrastive_weight": 1.0},
+    "contrast 10": {"loss__contrastive_weight": 10.0},
+    "contrast of sums": {"loss__contrastive_score": "sum"},
+    "in batch": {"loss__contrastive": "in_batch", "loss__contrastive_weight": 1.0},
+    "suffixes": {"sub_output__mode": "suffix"},
+    "10 epochs": {"train__epochs": 10},
+    "all iterations": {"replay__keep_iterations": 0},
+    "guided by 1": {"sample__guidance": 1.0},
+}
+
+# How many answers a question of the task may have is what parts them: a wrong one says most where
+# there are two.
+TASKS = {
+    "expressions": {"data__task": "boolean_expressions", "data__difficulty": 4},
+    "colored objects": {"data__task": "reasoning_about_colored_objects", "data__difficulty": 2},
+    "counting": {"data__task": "object_counting", "data__difficulty": 3},
+    "sorting": {"data__task": "word_sorting", "data__difficulty": 4},
+}
+
+
+def tuning() -> dict:
+    """Every method at three learning rates, on questions that the other grids do not ask."""
+    variants = {
+        f"{name} {rate:g}": {"algorithm": name, "train__learning_rate": rate}
+        for name in TUNED
+        for rate in RATES[name]
+    }
+    tasks = {name: TASKS[name] | {"data__seed": 2} for name in ("expressions", "counting")}
+    return {"variants": variants, "tasks": tasks, "seeds": (100,)}
+
+
+def ideas() -> dict:
+    """One thing about HIR changed at a time."""
+    variants = {name: {"algorithm": "hir"} | TUNED["hir"] | IDEAS[name] for name in IDEAS}
+    return {"variants": variants, "tasks": TASKS, "seeds": (200, 201), "first": "hir"}
+
+
+def methods() -> dict:
+    """Every method on every task, four samples a question."""
+    variants = {name: {"algorithm": name} | TUNED[name] for name in TUNED}
+    settings = {"first": "hir", "pass_samples": 16}
+    return {"variants": variants, "tasks": TASKS, "seeds": (0, 1, 2, 3, 4), **settings}
+
+
+def data() -> dict:
+    """Few questions or many, one sample of each or four."""
+    tasks = {
+        f"{questions:,} x {samples}": TASKS["counting"]
+        | {"data__max_train": questions, "sample__samples": samples}
+        for samples in (1, 4)
+        for questions in (100, 400, 1600)
+    }
+    variants = {name: {"algorithm": name} | TUNED[name] for name in ("sft", "farl", "hir", "topr")}
+    once = {"sft": tuple(name for name in tasks if name.endswith("x 4"))}  # draws no samples
+    return {
+        "variants": variants,
+        "tasks": tasks,
+        "seeds": (0, 1, 2, 3, 4),
+        "first": "hir",
+        "only": once,
+    }
+
+
+GRIDS = {made.__name__: made for made in (tuning, ideas, methods, data)}
+
+
+def get_config(grid: str = "methods") -> ml_collections.ConfigDict:
+    if grid not in GRIDS:
+        raise ValueError(f"configs/study.py: expected {' or '.join(GRIDS)}; found {grid!r}")
+    config = tiny.get_config()
+    config.sample.temperature = 1.0
+    config.data.size = 2500
+    config.data.max_train = 200
+    config.data.max_dev = 100
+    config.data.max_test = 400
+    config.experiment = ml_collections.ConfigDict(GRIDS[grid]())
+    return config
