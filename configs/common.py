@@ -176,6 +176,11 @@ def get_config() -> ml_collections.ConfigDict:
     evaluate.samples = ()
     evaluate.guidance = ()  # and γ, or several, that greedy answers are guided by
 
+    config.diagnose = diagnose = ml_collections.ConfigDict()  # of --mode=diagnose
+    diagnose.questions = 64  # training questions that are asked at most, drawn by the seed
+    diagnose.samples = 8  # outputs to each of them
+    diagnose.both = False  # the run is to teach wrong answers too, where they are asked for
+
     config.checkpoint = checkpoint = ml_collections.ConfigDict()
     checkpoint.every_steps = 500  # optimizer steps between checkpoints inside an iteration
     checkpoint.keep = 2  # newest ones kept

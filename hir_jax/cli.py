@@ -2,7 +2,7 @@
 
 python main.py                                            # the embedded default
 python main.py --config=configs/flan_t5.py:base --workdir=runs/mine --config.data.task=...
-python main.py --mode=eval|sample|score|verify|export|pretrain|experiment|plan ...
+python main.py --mode=diagnose|eval|sample|score|verify|export|pretrain|experiment|plan ...
 
 Installed, `hir-jax` stands for `python main.py`. A config or model that is not found from the
 folder it is called in is looked for among those that come with hir_jax.
@@ -27,7 +27,7 @@ from hir_jax import shipped
 std_logging.getLogger("jax").setLevel(std_logging.WARNING)  # it tells of backends it cannot find
 
 MODES = (
-    *("train", "eval", "sample", "score", "verify"),
+    *("train", "diagnose", "eval", "sample", "score", "verify"),
     *("export", "pretrain", "experiment", "plan"),
 )
 NEEDED = {
@@ -39,6 +39,7 @@ NEEDED = {
     "experiment": ("workdir",),
 }
 OF_A_RUN = (
+    "diagnose",
     "eval",
     "sample",
     "score",
@@ -59,7 +60,10 @@ flags.DEFINE_string(
 )
 flags.DEFINE_string("input", None, "sample, score, verify: a JSONL file to read.")
 flags.DEFINE_string(
-    "output", None, "sample, score, verify: a JSONL file to write. export, pretrain: a folder."
+    "output",
+    None,
+    "sample, score, verify: a JSONL file to write. diagnose: a JSON file, beside what it prints. "
+    "export, pretrain: a folder.",
 )
 flags.DEFINE_bool(
     "distributed",
@@ -135,6 +139,7 @@ def run(mode: str) -> str | None:
 
     from hir_jax import data
     from hir_jax.commands import experiment, pretrain
+    from hir_jax.commands.diagnose import diagnose
     from hir_jax.commands.eval import evaluate_policy
     from hir_jax.commands.export import export_policy
     from hir_jax.commands.sample import sample_file
@@ -148,13 +153,15 @@ def run(mode: str) -> str | None:
         verify_file(config, FLAGS.input, FLAGS.output)
         return None
     logging.info("devices: %s", jax.devices())
-    if mode in ("train", "eval"):
+    if mode in ("train", "diagnose", "eval"):
         data.check_given(config.data, _given("config.data."))
     if mode == "train":
         settings.check_given(config, _given("config."))
     match mode:
         case "train":
             return loop.run(config, FLAGS.workdir or DEFAULT_WORKDIR).table()
+        case "diagnose":
+            return diagnose(config, FLAGS.workdir, FLAGS.output)
         case "eval":
             return evaluate.table(evaluate_policy(config, FLAGS.workdir, FLAGS.transfer))
         case "sample":

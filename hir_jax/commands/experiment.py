@@ -22,7 +22,7 @@ from hir_jax.commands.results import Cell, read_result, to_json
 from hir_jax.errors import UserError
 from hir_jax.hindsight import verify
 from hir_jax.model import hf
-from hir_jax.run import judging, loop, metrics, models, workdirs
+from hir_jax.run import drawing, loop, metrics, models, workdirs
 from hir_jax.run.questions import load_questions
 
 # Fields of `config.data` that may name a file.
@@ -120,8 +120,11 @@ def content(config: ml_collections.ConfigDict) -> str:
 
     Data that is downloaded, or in BIG-bench's own folder, counts by its name alone.
     """
+    settings = config.copy_and_resolve_references()
+    with settings.unlocked():
+        del settings.diagnose  # says nothing of a run
     digests = [_digest(file, file.stat().st_mtime_ns) for file in _files(config)]
-    read = [hir_jax.__version__, config.to_json_best_effort(sort_keys=True), digests]
+    read = [hir_jax.__version__, settings.to_json_best_effort(sort_keys=True), digests]
     return hashlib.sha256(json.dumps(read).encode()).hexdigest()[:8]
 
 
@@ -159,9 +162,10 @@ def pass_rates(
             continue
         made = each.config.copy_and_resolve_references()
         made.update({"seed": 0, "algorithm": "hir"})  # the same for all variants and seeds
-        made.sample.samples = samples
+        made.sample.update(samples=samples, guidance=0.0)
         file = root / "pass_rates" / f"{each.cell.task}-{content(made)}.json"
         if not file.exists():
+            file.parent.mkdir(exist_ok=True)
             workdirs.write_json(file, _pass_rates(made))
         found[each.cell.task] = json.loads(file.read_text())
     return found
@@ -174,14 +178,17 @@ def _pass_rates(config: ml_collections.ConfigDict) -> list[float]:
     examples = questions.splits.test
     count = config.sample.samples
     with metrics.progress(len(examples) * count, "the starting model", "sample") as bar:
-        outputs = sampler(
-            sampler.prepare(model.params),
-            questions.prompts.prompts(examples, questions.instructions.wanted),
+        samples = drawing.draw(
+            config,
+            sampler,
+            model.params,
+            examples,
+            questions,
+            model.codec,
             jax.random.key(config.seed),
-            config.sample.temperature,
-            count,
+            samples=count,
+            iteration=0,
             progress=bar.update,
         )
-    samples = judging.judged(questions.verifier, examples, outputs, model.codec, 0)
     right = [sample.correct for sample in samples]
     return [sum(right[i : i + count]) / count for i in range(0, len(right), count)]

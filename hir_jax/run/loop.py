@@ -29,10 +29,10 @@ from hir_jax.run import (
     annotate,
     checkpoint,
     choosing,
+    drawing,
     evaluate,
     finite,
     identity,
-    judging,
     metrics,
     models,
     pairs,
@@ -248,18 +248,18 @@ class Job:
         started = time.monotonic()
         total = len(examples) * count
         with metrics.progress(total, f"iteration {iteration}: sampling", "sample") as bar:
-            outputs = self.sampler(
+            samples = drawing.draw(
+                config,
+                self.sampler,
                 self.state.params,
-                self.questions.prompts.prompts(examples, self.questions.instructions.wanted),
+                examples,
+                self.questions,
+                self.codec,
                 key,
-                config.sample.temperature,
-                count,
+                samples=count,
+                iteration=iteration,
                 progress=lambda n: (bar.update(n), self.interrupts.check()),
-                guide=choosing.guide_of(
-                    self.questions, examples, config.sample.guidance, config.sample.guidance_cutoff
-                ),
             )
-        samples = judging.judged(self.questions.verifier, examples, outputs, self.codec, iteration)
         tokens = sum(len(sample.tokens) for sample in samples)
         self._time("sample", started, {"samples": len(samples), "tokens": tokens})
         return samples
@@ -290,8 +290,8 @@ class Job:
 
     def _epochs(self) -> list[list[Pair]]:
         method = self.training.method
-        epochs = 1 if method.one_pass else self.config.train.epochs
-        return [method.pairs(self._view(epoch)) for epoch in range(epochs)]
+        epochs = range(pairs.epochs(self.config, method))
+        return [method.pairs(self._view(epoch)) for epoch in epochs]
 
     def _batches(self, epochs: list[list[Pair]]) -> Iterator[Batch]:
         key = (self.config.seed, ORDER, self.progress.iteration)

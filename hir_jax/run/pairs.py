@@ -7,7 +7,7 @@ import numpy as np
 
 from hir_jax.hindsight.relabel import Pair
 from hir_jax.hindsight.sample import Sample
-from hir_jax.methods.method import View
+from hir_jax.methods.method import Method, View
 from hir_jax.model.codec import Codec
 from hir_jax.run.questions import Questions
 from hir_jax.training.batch import Batch, Layout, TrainingExample, make_batch, plan_batches
@@ -34,6 +34,11 @@ def view(
         eos_id=codec.eos_id,
         state=state,
     )
+
+
+def epochs(config: ml_collections.ConfigDict, method: Method) -> int:
+    """Passes over an iteration's rows; some methods learn from each once."""
+    return 1 if method.one_pass else config.train.epochs
 
 
 def batches(

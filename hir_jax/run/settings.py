@@ -44,6 +44,8 @@ AT_LEAST_1 = (
     "evaluate.every",
     "checkpoint.every_steps",
     "checkpoint.keep",
+    "diagnose.questions",
+    "diagnose.samples",
 )
 AT_LEAST_0 = (
     "seed",

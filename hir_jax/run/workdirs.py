@@ -25,6 +25,7 @@ FREE = (
     "iterations",
     "evaluate.split",
     "checkpoint.",
+    "diagnose.",
     "train.log_every",
     "model.path",
     "data.path",

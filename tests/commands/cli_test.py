@@ -14,6 +14,7 @@ import pytest
 import safetensors.numpy
 
 from hir_jax import cli
+from hir_jax.commands import diagnose
 from hir_jax.planning import plan
 from hir_jax.run import loop
 from tests import tiny
@@ -146,6 +147,13 @@ def test_plan_prints_what_it_finds_for_the_mesh_given_or_any(call, monkeypatch, 
     assert asked == [("v5e:2x4", search, ["sampling"])]
 
 
+def test_diagnose_prints_its_page_with_a_file_beside_or_without(call, monkeypatch):
+    monkeypatch.setattr(diagnose, "diagnose", lambda config, *given: f"a page of {given}")
+    assert call("--mode=diagnose", "--workdir=runs/a")[1] == "a page of ('runs/a', None)\n"
+    given = "--mode=diagnose", "--workdir=runs/a", "--output=a.json"
+    assert call(*given)[1] == "a page of ('runs/a', 'a.json')\n"
+
+
 # Flags and config ---------------------------------------------------------------------------------
 
 
@@ -173,6 +181,7 @@ def test_flags_refused_in_a_process_of_its_own(argument, says):
     [
         (["--mode=eval", "--workdir=/runs/a"], "configs/workdir.py:/runs/a"),
         (["--workdir", "/runs/a", "-mode", "score"], "configs/workdir.py:/runs/a"),
+        (["--mode=diagnose", "--workdir=/runs/a"], "configs/workdir.py:/runs/a"),
         (["--mode=eval"], cli.DEFAULT_CONFIG),
         (["--workdir=/runs/a"], cli.DEFAULT_CONFIG),
         (["--mode=train", "--workdir=/runs/a"], cli.DEFAULT_CONFIG),
@@ -187,7 +196,7 @@ def test_faulty_flags(refused):
     refused("--config.nomodel.x=1", says="--config.nomodel.x: the config has no field 'nomodel'")
     refused("--config.seed=abc", says=["--config.seed=abc", "invalid literal for int()"])
     refused("--config.loss.smoothing=much", says=["--config.loss.smoothing=much", "float"])
-    refused("--mode=fly", says="--mode=fly: value should be one of <train|eval|")
+    refused("--mode=fly", says="--mode=fly: value should be one of <train|diagnose|")
     refused("--mode=plan", "--topology=v9:4x4", says=["--topology: expected", "'v9:4x4'"])
     refused("--mode=plan", "--programs=tea", says=["--programs: expected", "'tea'"])
     refused("--workdri=x", says="Unknown command line flag 'workdri'")

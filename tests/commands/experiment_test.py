@@ -111,7 +111,7 @@ def test_a_small_grid_runs_once_and_goes_on_with_what_is_new(tmp_path, monkeypat
     assert not ran
     changed = grid(variants={"hir": {"algorithm": "hir"}, "sft": {"train__epochs": 3}})
     experiment.run(changed, str(tmp_path))
-    assert [(config.algorithm, config.train.epochs) for config in ran] == [("hir", 3)]
+    assert [(config.algorithm, config.train.epochs) for config in ran] == [("sft", 3)]
 
 
 def test_content_is_of_settings_model_and_data(tmp_path):
@@ -127,7 +127,7 @@ def test_content_is_of_settings_model_and_data(tmp_path):
     assert len(set(found)) == 3
     file.write_text("other")
     assert content(str(file)) != found[1]
-    assert content() == found[0]
+    assert content() == content(tasks={"boolean": {"diagnose__samples": 3}}) == found[0]
     model = tmp_path / "model"
     shutil.copytree(tiny.folder(), model)
     (model / "config.json").write_text((model / "config.json").read_text() + " ")

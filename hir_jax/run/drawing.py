@@ -1,0 +1,41 @@
+"""The samples of an online phase: outputs of the policy to given questions, with their verdicts."""
+
+from collections.abc import Callable, Sequence
+
+import jax
+import ml_collections
+
+from hir_jax.data.example import Example
+from hir_jax.decoding.sampler import Sampler
+from hir_jax.hindsight.sample import Sample
+from hir_jax.model.codec import Codec
+from hir_jax.model.config import Params
+from hir_jax.run import choosing, judging
+from hir_jax.run.questions import Questions
+
+
+def draw(
+    config: ml_collections.ConfigDict,
+    sampler: Sampler,
+    params: Params,
+    examples: Sequence[Example],
+    questions: Questions,
+    codec: Codec,
+    key: jax.Array,
+    *,
+    samples: int,
+    iteration: int,
+    progress: Callable[[int], object],
+) -> list[Sample]:
+    """So many samples of each example, drawn as `config.sample` says; in the examples' order."""
+    drawn_as = config.sample
+    outputs = sampler(
+        params,
+        questions.prompts.prompts(examples, questions.instructions.wanted),
+        key,
+        drawn_as.temperature,
+        samples,
+        progress=progress,
+        guide=choosing.guide_of(questions, examples, drawn_as.guidance, drawn_as.guidance_cutoff),
+    )
+    return judging.judged(questions.verifier, examples, outputs, codec, iteration)
