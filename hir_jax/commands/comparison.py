@@ -35,13 +35,21 @@ BANDS = (
 class Comparison:
     """Results by variant and task, and the tables of them."""
 
-    def __init__(self, results: Results, planned: Sequence[Cell] = ()) -> None:
-        """`planned` are all cells of the grid, those that are not done too."""
+    def __init__(
+        self,
+        results: Results,
+        planned: Sequence[Cell] = (),
+        published: Mapping[str, Mapping[str, float]] | None = None,
+    ) -> None:
+        """`planned` are all cells of the grid, those that are not done too; `published` as in
+        `tables`."""
         cells = [*results, *planned]
         self.results = results
         self.planned = planned or list(results)
         self.tasks = list(dict.fromkeys(cell.task for cell in cells))
         self.variants = list(dict.fromkeys(cell.variant for cell in cells))
+        self.published = published or {}
+        self.tall = len(self.tasks) > len(self.variants)
         # Each starting model once: mostly it is the same for all.
         self.starts = {
             task: list(dict.fromkeys(o.before for v in self.variants for o in self.runs(v, task)))
@@ -58,19 +66,44 @@ class Comparison:
         return [result.outcome for result in self.of(variant, task).values()]
 
     def table(
-        self, title: str, cell: Callable[[str, str], str], *, rows: Sequence[str] = ()
+        self,
+        title: str,
+        cell: Callable[[str, str], str],
+        *,
+        rows: Sequence[str] = (),
+        tasks: Sequence[str] = (),
+        whole: bool = False,
     ) -> str:
-        """A line a variant (or one of `rows`), a column a task; lines without any cell left out."""
-        lines = [(row, *(cell(row, task) for task in self.tasks)) for row in rows or self.variants]
-        lines = [line for line in lines if set(line[1:]) != {MISSING}]
-        return metrics.format_markdown((title, *self.tasks), lines)
+        """A line a variant (or one of `rows`), a column a task (or one of `tasks`); the other way
+        about where there are more tasks than variants. Lines without any cell are left out, unless
+        `whole`."""
+        tasks = tasks or self.tasks
+        grid = [(title, *tasks)]
+        grid += [(row, *(cell(row, task) for task in tasks)) for row in rows or self.variants]
+        if self.tall:
+            grid = list(zip(*grid, strict=True))
+        headers, *lines = grid
+        lines = [line for line in lines if whole or set(line[1:]) != {MISSING}]
+        return metrics.format_markdown(headers, lines)
 
     def accuracy(self) -> str:
-        """Test accuracy, with the best constant answer and the starting model before."""
+        """Test accuracy, with the best constant answer and the starting model before; where tasks
+        are lines, all of them. What is published of a task stands before it."""
+        figures = {f"{task}, published": known for task, known in self.published.items() if known}
+        names = [name for task in self.tasks for name in (f"{task}, published", task)]
+
+        def cell(row: str, name: str) -> str:
+            if name in figures:
+                known = figures[name].get(row)
+                return MISSING if known is None else f"{known:.1f}"
+            return self._constants(name) if row == CONSTANT else self._mean(row, name)
+
         return self.table(
             "accuracy, %",
-            lambda row, task: self._constants(task) if row == CONSTANT else self._mean(row, task),
+            cell,
             rows=(CONSTANT, BASE, *self.variants),
+            tasks=[name for name in names if name in figures or name in self.tasks],
+            whole=self.tall,
         )
 
     def gap(self) -> str:
@@ -156,6 +189,8 @@ def tables(
     first: str | None = None,
     planned: Sequence[Cell] = (),
     passes: Mapping[str, Sequence[float]] | None = None,
+    published: Mapping[str, Mapping[str, float]] | None = None,
+    note: str = "",
 ) -> str:
     """All tables of a grid, as Markdown.
 
@@ -164,9 +199,11 @@ def tables(
         first: the variant that the others are compared with; by default the first of all.
         planned: all cells of the grid; by default those that are done.
         passes: of each task the starting model's pass rate at each test question.
+        published: of some tasks, by variant, the accuracy that others report, in %.
+        note: what is to be said of the tasks.
     """
-    found = Comparison(results, planned)
-    parts = [found.accuracy(), _caption(found.starts), found.gap()]
+    found = Comparison(results, planned, published)
+    parts = [found.accuracy(), *filter(None, [note]), _caption(found.starts), found.gap()]
     if len(found.variants) > 1:
         parts += [found.differences(first or found.variants[0]), DIFFERENCES]
     if passes:

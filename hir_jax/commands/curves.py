@@ -7,6 +7,8 @@ import numpy as np
 
 from hir_jax.commands.comparison import Comparison, Results
 
+ACROSS = 6  # tasks beside one another; more stand below
+
 
 def figure(results: Results, file: pathlib.Path) -> None:
     """Accuracy and gap on the development questions against samples drawn; the mean over seeds.
@@ -20,25 +22,35 @@ def figure(results: Results, file: pathlib.Path) -> None:
 
     found = Comparison(results)
     tasks = found.tasks
+    across = min(len(tasks), ACROSS)
+    down = -(-len(tasks) // across)
     fig, axes = pyplot.subplots(
-        2, len(tasks), figsize=(4.2 * len(tasks), 6), sharex="col", sharey="row", squeeze=False
+        2 * down, across, figsize=(4.2 * across, 6 * down), sharey="row", squeeze=False
     )
-    for column, task in enumerate(tasks):
+    # Of each task the axes of accuracy and of the gap below it.
+    places = axes.reshape(down, 2, across).swapaxes(1, 2).reshape(-1, 2)
+    for unused in places[len(tasks) :].flat:
+        unused.remove()
+    places = places[: len(tasks)]
+    for (upper, lower), task in zip(places, tasks, strict=True):
+        upper.sharex(lower)
+        upper.tick_params(labelbottom=False)
         for color, variant in enumerate(found.variants):
             curves = [result.curve for result in found.of(variant, task).values()]
             if not curves:
                 continue
             length = min(map(len, curves))
             drawn, *quantities = np.array([curve[:length] for curve in curves]).transpose(2, 0, 1)
-            for axis, values in zip(axes[:, column], quantities, strict=True):
+            for axis, values in zip((upper, lower), quantities, strict=True):
                 _curve(axis, drawn[0], 100 * values, color=f"C{color}", label=variant)
-        axes[0, column].set(title=task, ylim=(0, 102))
-        axes[1, column].set(xlabel="samples drawn")
-    axes[0, 0].set_ylabel("asked correct: accuracy, %")
-    axes[1, 0].set_ylabel("gap, points")
-    for axis in axes.flat:
+        upper.set(title=task, ylim=(0, 102))
+        lower.set(xlabel="samples drawn")
+    for upper, lower in places[::across]:
+        upper.set_ylabel("asked correct: accuracy, %")
+        lower.set_ylabel("gap, points")
+    for axis in places.flat:
         axis.grid(alpha=0.3)
-    axes[0, -1].legend(frameon=False)
+    places[across - 1][0].legend(frameon=False)
     fig.tight_layout()
     fig.savefig(file, dpi=150)
     pyplot.close(fig)

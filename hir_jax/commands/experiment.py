@@ -4,11 +4,13 @@ Every cell is a run in a workdir of its own, named by its content: a grid that w
 or changed goes on with the cells that are new. Processes may share a grid, each doing a part.
 """
 
+import fnmatch
 import functools
 import hashlib
 import importlib.util
 import json
 import pathlib
+import shutil
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -53,10 +55,12 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> str:
     root = pathlib.Path(workdir)
     planned = plan(config, root)
     number, parts = config.experiment.get("part", (1, 1))
-    mine = [each for each in planned[number - 1 :: parts] if not each.done]
+    mine = [each for each in chosen(config, planned)[number - 1 :: parts] if not each.done]
     for i, each in enumerate(mine, 1):
         logging.info("cell %d of %d: %s", i, len(mine), each.cell)
         loop.run(each.config, str(each.folder))
+        if not config.experiment.get("keep_checkpoints", True):
+            shutil.rmtree(workdirs.checkpoint_folder(str(each.folder)))
     results = {each.cell: read_result(each.folder) for each in planned if each.done}
     if not results:
         return "No cell is done yet."
@@ -65,6 +69,8 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> str:
         first=config.experiment.get("first"),
         planned=[each.cell for each in planned],
         passes=pass_rates(config, planned, root),
+        published=config.experiment.get("published"),
+        note=config.experiment.get("note", ""),
     )
     workdirs.write_json(root / "results.json", [to_json(*item) for item in results.items()])
     (root / "table.md").write_text(text + "\n", encoding="utf-8")
@@ -81,6 +87,28 @@ def plan(config: ml_collections.ConfigDict, root: pathlib.Path) -> list[Planned]
         return Planned(cell, made, root / cell.variant / cell.task / name)
 
     return [planned(cell) for cell in grid(config)]
+
+
+def chosen(config: ml_collections.ConfigDict, planned: Sequence[Planned]) -> list[Planned]:
+    """Those that `experiment.cells` names: VARIANT/TASK/SEED, with * for anything; several patterns
+    have commas between.
+
+    Raises:
+        UserError: it names none.
+    """
+    patterns = [text.strip() for text in config.experiment.get("cells", "*").split(",")]
+    names = ["/".join(map(str, each.cell)) for each in planned]
+    found = [
+        each
+        for each, name in zip(planned, names, strict=True)
+        if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+    ]
+    if not found:
+        raise UserError(
+            f"config.experiment.cells: expected VARIANT/TASK/SEED of some of the {len(names)} "
+            f"cells such as {names[0]}, with * for anything; found {config.experiment.cells!r}."
+        )
+    return found
 
 
 def grid(config: ml_collections.ConfigDict) -> list[Cell]:
@@ -118,7 +146,7 @@ def cell_config(config: ml_collections.ConfigDict, cell: Cell) -> ml_collections
 def content(config: ml_collections.ConfigDict) -> str:
     """A short digest of a run's settings, of the files that it reads and of hir_jax's version.
 
-    Data that is downloaded, or in BIG-bench's own folder, counts by its name alone.
+    Data and models that are downloaded, and BIG-bench's own folder, count by their names alone.
     """
     settings = config.copy_and_resolve_references()
     with settings.unlocked():
@@ -129,8 +157,8 @@ def content(config: ml_collections.ConfigDict) -> str:
 
 
 def _files(config: ml_collections.ConfigDict) -> Iterator[pathlib.Path]:
-    folder = hf.find(config.model.path)
-    yield from sorted(f for f in folder.iterdir() if f.suffix in (".json", ".safetensors"))
+    if folder := hf.local(config.model.path):
+        yield from sorted(f for f in folder.iterdir() if f.suffix in (".json", ".safetensors"))
     yield from (pathlib.Path(config.data[name]) for name in FILES if config.data[name])
     method, colon, _ = config.algorithm.partition(":")
     own = [method if colon else "", *map(verify.module_of, verify.names(config.verifier))]

@@ -51,10 +51,10 @@ def find(
     Raises:
         UserError: there is no such folder and no such model on the hub.
     """
-    folder = pathlib.Path(shipped.find(name)).expanduser()
-    if name and folder.is_dir():
+    if folder := local(name):
         return folder
-    looks_local = name.startswith((".", "/", "~")) or name.count("/") != 1 or folder.exists()
+    exists = pathlib.Path(shipped.find(name)).expanduser().exists()
+    looks_local = name.startswith((".", "/", "~")) or name.count("/") != 1 or exists
     if not name or looks_local:
         raise UserError(
             f"model.path: expected a folder with config.json and {WEIGHTS}, or a hub name such as "
@@ -69,6 +69,12 @@ def find(
             f"model.path: no local folder {name!r}, and the hub did not give a model of that name "
             f"({_first_line(e)}). Give a local folder, or check the name and the network."
         ) from e
+
+
+def local(name: str) -> pathlib.Path | None:
+    """The folder of a model that is here under this very name; None for a hub name."""
+    folder = pathlib.Path(shipped.find(name)).expanduser()
+    return folder if name and folder.is_dir() else None
 
 
 def read_config(folder: pathlib.Path, dtype: str = "float32") -> T5Config:

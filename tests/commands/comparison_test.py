@@ -41,7 +41,7 @@ def cells(results, **options):
     for line in comparison.tables(results, first="hir", **options).splitlines():
         if not line.startswith("|"):
             text.append(line)
-        elif line.endswith("sorting |"):
+        elif line.split("|")[2].strip() == "sorting":
             rows = tables[line.split("|")[1].strip()] = {}
         elif not line.startswith("|-"):
             name, value = (part.strip() for part in line.split("|")[1:3])
@@ -111,7 +111,36 @@ def test_cells_that_are_not_done_are_marked():
     assert "farl" not in tables["accuracy, %"]  # a line without any cell
     planned = [*planned, Cell("hir", "counting", 0)]
     text = comparison.tables(RESULTS, planned=planned)
-    assert all(line.endswith(" – |") for line in text.splitlines() if line.startswith("| hir "))
+    lines = [line for line in text.splitlines() if line.startswith("| hir ")]
+    assert lines and all(line.split("|")[3].strip() == "–" for line in lines)
+
+
+def test_more_tasks_than_variants_are_lines_beside_what_is_published():
+    planned = [*RESULTS, Cell("sft", "counting", 0), Cell("hir", "shapes", 0)]
+    published = {"sorting": {"base": 10.0, "hir": 75.0, "ppo": 1.0}, "shapes": {"hir": 90.3}}
+    published |= {"counting": {}}
+    accuracy = cells(RESULTS)[0]["accuracy, %"]
+    text = comparison.tables(RESULTS, planned=planned, published=published, note="Of tasks.")
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines()]
+    start = lines.index(["accuracy, %", "best constant", "base", "sft", "hir"]) + 2
+    assert lines[start : start + 5] == [
+        ["sorting, published", "–", "10.0", "–", "75.0"],
+        ["sorting", *accuracy.values()],
+        ["counting", *"––––"],
+        ["shapes, published", "–", "–", "–", "90.3"],
+        ["shapes", *"––––"],
+    ]
+    assert "Of tasks." in text
+    # In the other tables stands what is done.
+    start = lines.index(["samples, steps, seconds", "sft", "hir"]) + 2
+    assert lines[start] == ["sorting", "0, 20, 3", "100, 20, 3"] and not lines[start + 1]
+
+
+def test_what_is_published_may_be_a_column():
+    text = comparison.tables(RESULTS, published={"sorting": {"hir": 75.0}})
+    header, _, *lines = text.splitlines()
+    assert header.split("|")[2].strip() == "sorting, published"
+    assert [line.split("|")[2].strip() for line in lines[:4]] == ["–", "–", "–", "75.0"]
 
 
 def test_accuracy_by_the_pass_rate_of_the_start():
@@ -129,6 +158,8 @@ def test_costs():
     assert tables["samples, steps, seconds"] == {"sft": "0, 20, 3", "hir": "100, 20, 3"}
 
 
-def test_figure(tmp_path):
-    curves.figure(RESULTS, tmp_path / "accuracy.png")
+@pytest.mark.parametrize("tasks", [1, 8])  # 8 are more than stand beside one another
+def test_figure(tmp_path, tasks):
+    results = {cell._replace(task=f"{n}"): r for n in range(tasks) for cell, r in RESULTS.items()}
+    curves.figure(results, tmp_path / "accuracy.png")
     assert (tmp_path / "accuracy.png").read_bytes().startswith(b"\x89PNG")

@@ -7,6 +7,7 @@ import shutil
 import ml_collections
 import pytest
 
+from configs import common, paper
 from configs import experiment as experiment_config
 from hir_jax.commands import experiment
 from hir_jax.commands.results import Cell
@@ -24,9 +25,57 @@ def test_shipped_grids_are_sound(name):
     assert len(set(made)) == len(made)
 
 
-def effective(name):
+@pytest.mark.parametrize(("name", "count"), [("table2", 96), ("sizes", 96), ("ablation", 24)])
+def test_cells_of_the_papers_grids_are_sound_and_differ(name, count):
+    config = paper.get_config(name)
+    cells = experiment.grid(config)
+    made = [experiment.cell_config(config, cell) for cell in cells]
+    assert len(set(cells)) == len({each.to_json() for each in made}) == count
+    for cell, each in zip(cells, made, strict=True):
+        settings.check(each)
+        assert cell.task.startswith(each.data.task)
+        assert each.iterations == 31
+    assert set(config.experiment.published) <= set(config.experiment.tasks)
+
+
+def test_the_papers_protocol_is_its_preset_and_ours_has_our_defaults():
+    config = paper.get_config("table2")
+    task = "logical_deduction_three_objects"
+    theirs, ours = (
+        experiment.cell_config(config, Cell("hir", f"{task}-{protocol}", 1))
+        for protocol in ("paper", "ours")
+    )
+    assert theirs == paper.get_config()
+    defaults = common.get_config()
+    for name in ("data", "replay", "sub_output", "loss", "train", "verifier"):
+        expected = defaults[name]
+        if name == "data":
+            expected.update({"source": "bigbench", "task": task})
+        assert ours[name] == expected
+
+
+def test_each_task_of_the_paper_has_a_buffer_of_its_size():
+    config = paper.get_config("table2")
+    cell = Cell("hir", "penguins_in_a_table-paper", 1)
+    assert experiment.cell_config(config, cell).replay.max_size == 4 * 119  # of 149
+
+
+def test_sizes_take_the_models_that_are_given_and_split_the_largest():
+    config = paper.get_config("sizes")
+    config.experiment.models.small = "/models/small"
+
+    def made(size):
+        return experiment.cell_config(config, Cell("hir", f"word_sorting-{size}-ours", 1))
+
+    assert made("small").model.path == "/models/small"
+    assert made("large").model.path == "google/flan-t5-large"
+    largest = made("xl")
+    assert (largest.train.optimizer, largest.mesh.fsdp) == ("adafactor", -1)
+    assert made("large").train.optimizer == "adamw"
+
+
+def effective(config):
     """What a shipped grid's variants differ in: of each, the settings that its runs work by."""
-    config = experiment_config.get_config(name)
     seed, task = config.experiment.seeds[0], next(iter(config.experiment.tasks))
     found = {}
     for variant in config.experiment.variants:
@@ -43,7 +92,7 @@ def differences(found, whole):
 
 
 def test_each_ablation_takes_away_what_its_name_says_and_nothing_else():
-    variants = effective("ablation")
+    variants = effective(experiment_config.get_config("ablation"))
     whole = variants.pop("hir")
     # All that is to be taken away is there.
     assert whole["sub_output"] == "suffix" and whole["prob"] > 0
@@ -59,8 +108,25 @@ def test_each_ablation_takes_away_what_its_name_says_and_nothing_else():
     }
 
 
+@pytest.mark.parametrize("protocol", ["paper", "ours"])
+def test_the_papers_ablation_takes_away_one_part_each(protocol):
+    config = paper.get_config("ablation")
+    task = f"geometric_shapes-{protocol}"
+    config.experiment.tasks = {task: config.experiment.tasks[task]}
+    variants = effective(config)
+    whole = variants.pop("hir")
+    assert whole["sub_output"] == {"paper": "window", "ours": "suffix"}[protocol]
+    assert whole["entropy_weight"] == 0.001
+    assert whole["smoothing"] == whole["contrastive_smoothing"] == 0.2
+    assert {name: differences(found, whole) for name, found in variants.items()} == {
+        "no sub-outputs": {"sub_output": "full"},
+        "no entropy term": {"entropy_weight": 0.0},
+        "no smoothing": {"smoothing": 0.0, "contrastive_smoothing": 0.0},
+    }
+
+
 def test_baselines_of_the_grid_differ_in_the_method_alone():
-    variants = effective("grid")
+    variants = effective(experiment_config.get_config("grid"))
     whole = variants.pop("hir")
     for name, found in variants.items():
         shared = {key: value for key, value in found.items() if key in whole}
@@ -97,7 +163,9 @@ def test_unknown_field_of_a_variant_is_named():
 def test_a_small_grid_runs_once_and_goes_on_with_what_is_new(tmp_path, monkeypatch):
     half = experiment.run(grid(part=(1, 2), pass_samples=2), str(tmp_path))
     assert "hir" in half and "sft" not in half
-    first = experiment.run(grid(pass_samples=2), str(tmp_path))
+    first = experiment.run(grid(pass_samples=2, keep_checkpoints=False), str(tmp_path))
+    kept = [file.parts[-4] for file in tmp_path.glob("*/*/*/checkpoints")]
+    assert kept == ["hir"]  # of the cell that was done before
     records = json.loads((tmp_path / "results.json").read_text())
     assert [record["variant"] for record in records] == ["hir", "sft"]
     assert [record["samples"] > 0 for record in records] == [True, False]
@@ -109,7 +177,7 @@ def test_a_small_grid_runs_once_and_goes_on_with_what_is_new(tmp_path, monkeypat
     monkeypatch.setattr(experiment.loop, "run", lambda config, folder: ran.append(config))
     assert experiment.run(grid(pass_samples=2), str(tmp_path)) == first  # from the finished cells
     assert not ran
-    changed = grid(variants={"hir": {"algorithm": "hir"}, "sft": {"train__epochs": 3}})
+    changed = grid(variants={"sft": {"train__epochs": 3}})
     experiment.run(changed, str(tmp_path))
     assert [(config.algorithm, config.train.epochs) for config in ran] == [("sft", 3)]
 
@@ -142,3 +210,17 @@ def test_a_variant_may_be_of_some_tasks_only():
         ("hir", "sorting"),
         ("sft", "sorting"),
     ]
+
+
+def test_cells_may_be_chosen(tmp_path):
+    config = grid(cells="sft/*, */sorting/*", tasks={"boolean": {}, "sorting": {}})
+    planned = experiment.plan(config, tmp_path)
+    found = [each.cell[:2] for each in experiment.chosen(config, planned)]
+    assert found == [("sft", "boolean"), ("hir", "sorting"), ("sft", "sorting")]
+    with pytest.raises(UserError, match=r"4 cells such as hir/boolean/5,.*found 'ppo/"):
+        experiment.chosen(grid(cells="ppo/*"), planned)
+
+
+def test_a_model_that_is_not_here_counts_by_its_name(tmp_path):
+    config = grid(tasks={"boolean": {"model__path": "nobody/t5"}})
+    assert len(experiment.plan(config, tmp_path)) == 2  # asks no network
