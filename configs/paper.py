@@ -115,7 +115,7 @@ NOTE = (
     "counts. -ours: our protocol. Options are shuffled, each story is on one side, all "
     "accepted answers count, buffer, parts and loss are our defaults, and the checkpoint that is "
     "best on development questions counts. published: Zhang et al., 2023 (arXiv 2302.05206), "
-    "FLAN-T5-large, known to us second-hand. – is not done, or not known."
+    "FLAN-T5-large, known to us second-hand. – stands for what is not done or not known."
 )
 
 

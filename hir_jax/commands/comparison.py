@@ -43,7 +43,7 @@ class Comparison:
     ) -> None:
         """`planned` are all cells of the grid, those that are not done too; `published` as in
         `tables`."""
-        cells = [*results, *planned]
+        cells = [*planned, *results]
         self.results = results
         self.planned = planned or list(results)
         self.tasks = list(dict.fromkeys(cell.task for cell in cells))
@@ -76,7 +76,7 @@ class Comparison:
     ) -> str:
         """A line a variant (or one of `rows`), a column a task (or one of `tasks`); the other way
         about where there are more tasks than variants. Lines without any cell are left out, unless
-        `whole`."""
+        `whole`; without any line there is no table."""
         tasks = tasks or self.tasks
         grid = [(title, *tasks)]
         grid += [(row, *(cell(row, task) for task in tasks)) for row in rows or self.variants]
@@ -84,7 +84,7 @@ class Comparison:
             grid = list(zip(*grid, strict=True))
         headers, *lines = grid
         lines = [line for line in lines if whole or set(line[1:]) != {MISSING}]
-        return metrics.format_markdown(headers, lines)
+        return metrics.format_markdown(headers, lines) if lines else ""
 
     def accuracy(self) -> str:
         """Test accuracy, with the best constant answer and the starting model before; where tasks
@@ -204,8 +204,8 @@ def tables(
     """
     found = Comparison(results, planned, published)
     parts = [found.accuracy(), *filter(None, [note]), _caption(found.starts), found.gap()]
-    if len(found.variants) > 1:
-        parts += [found.differences(first or found.variants[0]), DIFFERENCES]
+    if differences := found.differences(first or found.variants[0]):
+        parts += [differences, DIFFERENCES]
     if passes:
         parts += [found.bands(passes), PASSES]
     return "\n\n".join([*parts, found.costs(), COSTS])

@@ -134,6 +134,7 @@ def test_more_tasks_than_variants_are_lines_beside_what_is_published():
     # In the other tables stands what is done.
     start = lines.index(["samples, steps, seconds", "sft", "hir"]) + 2
     assert lines[start] == ["sorting", "0, 20, 3", "100, 20, 3"] and not lines[start + 1]
+    assert "difference, points" not in comparison.tables(RESULTS, first="ppo")  # none is there
 
 
 def test_what_is_published_may_be_a_column():
