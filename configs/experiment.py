@@ -62,6 +62,11 @@ def get_config(grid: str = "grid") -> ml_collections.ConfigDict:
                 for task, difficulty, size in TASKS
             },
             "seeds": (0, 1, 2),
+            "part": (
+                1,
+                1,
+            ),  # of how many parts this process runs which: (2, 3), the second of three
+            "cells": "*",  # to run: VARIANT/TASK/SEED with * for anything, several with commas
         }
     )
     return config

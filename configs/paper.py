@@ -137,9 +137,8 @@ def get_config(grid: str = "") -> ml_collections.ConfigDict:
 def experiment(grid: str) -> ml_collections.ConfigDict:
     made = ml_collections.ConfigDict()
     made.seeds = (1,)
-    made.part = (1, 1)  # of how many parts this process runs which: (2, 3) is the second of three
-    # The cells to run, as VARIANT/TASK/SEED with * for anything, several with commas between
-    made.cells = "*"
+    made.part = (1, 1)  # of how many parts this process runs which: (2, 3), the second of three
+    made.cells = "*"  # to run: VARIANT/TASK/SEED with * for anything, several with commas
     made.keep_checkpoints = False  # of cells that are done
     made.variants = GRIDS[grid]
     made.first = "hir"  # of the variants, which the others are compared with

@@ -204,8 +204,8 @@ def tables(
     """
     found = Comparison(results, planned, published)
     parts = [found.accuracy(), *filter(None, [note]), _caption(found.starts), found.gap()]
-    if differences := found.differences(first or found.variants[0]):
-        parts += [differences, DIFFERENCES]
+    if len(found.variants) > 1 and (text := found.differences(first or found.variants[0])):
+        parts += [text, DIFFERENCES]
     if passes:
         parts += [found.bands(passes), PASSES]
     return "\n\n".join([*parts, found.costs(), COSTS])

@@ -135,6 +135,7 @@ def test_more_tasks_than_variants_are_lines_beside_what_is_published():
     start = lines.index(["samples, steps, seconds", "sft", "hir"]) + 2
     assert lines[start] == ["sorting", "0, 20, 3", "100, 20, 3"] and not lines[start + 1]
     assert "difference, points" not in comparison.tables(RESULTS, first="ppo")  # none is there
+    assert "difference, points" not in comparison.tables({planned[0]: RESULTS[planned[0]]})
 
 
 def test_what_is_published_may_be_a_column():
