@@ -3,9 +3,9 @@
     python -m benchmarks.base [--model=assets/tiny] [--output=benchmarks/results/base.json]
 
 Of each task and difficulty that it was made from, up to 200 test questions: greedy accuracy asked
-for a correct and for a wrong answer, with 95% intervals; the best constant answer; and of 16 samples
-a question how often they are right: the mean, how many questions have a right one among 4 and among
-16, and a histogram of the questions' pass rates.
+for a correct and for a wrong answer, with 95% intervals; the best constant answer; and of 16
+samples a question how often they are right: the mean, how many questions have a right one among 4
+and among 16, and a histogram of the questions' pass rates.
 """
 
 import json
@@ -18,7 +18,7 @@ from absl import app, flags
 from configs import pretrain, tiny
 from hir_jax.data import generators
 from hir_jax.hindsight import replay
-from hir_jax.run import evaluate, judging, metrics, models, questions
+from hir_jax.run import drawing, evaluate, metrics, models, questions
 
 MODEL = flags.DEFINE_string("model", "assets/tiny", "Folder of the model.")
 OUTPUT = flags.DEFINE_string("output", None, "JSON file to write.")
@@ -47,9 +47,18 @@ def measure(task: str, difficulty: int) -> dict:
     sampler = models.make_sampler(config, model, asked.buckets.source)
     params = sampler.prepare(model.params)
     found = evaluate.evaluate(sampler, params, examples, asked.prompts, model.codec, asked.verifier)
-    prompts = asked.prompts.prompts(examples, asked.instructions.wanted)
-    outputs = sampler(params, prompts, jax.random.key(0), 1.0, SAMPLES)
-    samples = judging.judged(asked.verifier, examples, outputs, model.codec, 0)
+    samples = drawing.draw(
+        config,
+        sampler,
+        params,
+        examples,
+        asked,
+        model.codec,
+        jax.random.key(0),
+        samples=SAMPLES,
+        iteration=0,
+        progress=lambda n: None,
+    )
     right = np.array([sample.correct for sample in samples]).reshape(-1, SAMPLES).sum(axis=1)
     counts = np.histogram(right / SAMPLES, bins=[-1, *EDGES[1:-1], 2])[0]
     return {

@@ -62,10 +62,7 @@ def get_config(grid: str = "grid") -> ml_collections.ConfigDict:
                 for task, difficulty, size in TASKS
             },
             "seeds": (0, 1, 2),
-            "part": (
-                1,
-                1,
-            ),  # of how many parts this process runs which: (2, 3), the second of three
+            "part": (1, 1),  # what this process runs: (2, 3) is the second of three parts
             "cells": "*",  # to run: VARIANT/TASK/SEED with * for anything, several with commas
         }
     )
