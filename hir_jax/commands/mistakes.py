@@ -2,8 +2,8 @@
 
 A model trained on right answers knows nearly all questions of a family; where half of the answers
 are mistakes, it is torn at each. A real one knows some questions better than others. So here how
-often a mistake is made hangs on the words of the question, in a way that can be learned but that
-has nothing to do with its answer.
+often a mistake is made hangs on the words of the question: that can be learned, and is not meant to
+make sense.
 """
 
 import hashlib

@@ -196,7 +196,7 @@ def test_hir_weighs_wrong_outputs_in_the_supervised_term_alone():
     method = Hir(contrastive_weight=2.0, wrong_weight=0.25)
     given = statistics(jnp.asarray(LOGPROB), imitated=[1.0, 0.25, 1.0])
     terms = method.terms(given._replace(opposite=given.own))
-    plain = Hir(contrastive_weight=2.0).terms(given._replace(opposite=given.own))
+    plain = Hir(contrastive_weight=2.0).terms(given._replace(opposite=given.own, scalars={}))
     nll = -np.where(MASK, LOGPROB, 0).sum(axis=1)
     assert float(terms["supervised"].sum) == pytest.approx(nll @ [1, 0.25, 1], rel=1e-6)
     assert float(plain["supervised"].sum) == pytest.approx(nll.sum(), rel=1e-6)
