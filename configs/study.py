@@ -31,9 +31,12 @@ RATES = {
     **dict.fromkeys(TUNED.keys() - {"sft", "farl", "hir"}, (3e-5, 1e-4, 3e-4)),
 }
 
-# One thing about HIR changed at a time.
+# One thing about HIR changed at a time: what it is made of taken away, then what might serve it.
 IDEAS = {
     "hir": {},
+    "no entropy term": {"loss__entropy_weight": 0.0},
+    "no smoothing": {"loss__smoothing": 0.0, "loss__contrastive_smoothing": 0.0},
+    "no contrastive term": {"loss__contrastive_weight": 0.0},
     "repeats counted": {"replay__dedup": "count"},
     "half of it right": {"replay__share_right": 0.5},
     "three quarters right": {"replay__share_right": 0.75},
@@ -114,7 +117,10 @@ def get_config(grid: str = "methods") -> ml_collections.ConfigDict:
     config.data.max_train = 200
     config.data.max_dev = 100
     config.data.max_test = 400
-    # `part` and `cells` as in configs/experiment.py
-    shared = {"part": (1, 1), "cells": "*", "keep_checkpoints": False}
+    shared = {
+        "part": (1, 1),  # what this process runs: (2, 3) is the second of three parts
+        "cells": "*",  # to run: VARIANT/TASK/SEED with * for anything, several with commas between
+        "keep_checkpoints": False,  # of cells that are done
+    }
     config.experiment = ml_collections.ConfigDict(shared | GRIDS[grid]())
     return config

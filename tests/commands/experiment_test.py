@@ -7,8 +7,7 @@ import shutil
 import ml_collections
 import pytest
 
-from configs import common, paper
-from configs import experiment as experiment_config
+from configs import common, paper, study
 from hir_jax.commands import experiment
 from hir_jax.commands.results import Cell
 from hir_jax.errors import UserError
@@ -16,13 +15,24 @@ from hir_jax.run import settings, trainers
 from tests import tiny
 
 
-@pytest.mark.parametrize("name", experiment_config.GRIDS)
-def test_shipped_grids_are_sound(name):
-    config = experiment_config.get_config(name)
+@pytest.mark.parametrize("name", study.GRIDS)
+def test_cells_of_the_study_are_sound_and_differ(name):
+    config = study.get_config(name)
     cells = experiment.grid(config)
-    assert len(set(cells)) == len(cells) == 3 * len(config.experiment.variants) * 3
-    made = [experiment.cell_config(config, cell).to_json() for cell in cells]
-    assert len(set(made)) == len(made)
+    made = [experiment.cell_config(config, cell) for cell in cells]
+    assert len(set(cells)) == len({each.to_json() for each in made}) == len(cells)
+    for each in made:
+        settings.check(each)
+
+
+def test_tuning_has_other_questions_and_seeds_than_what_it_tunes():
+    tuned = {name: study.get_config(name).experiment for name in study.GRIDS}
+    tuning = tuned.pop("tuning")
+    for each in tuned.values():
+        assert not set(each.seeds) & set(tuning.seeds)
+    for task in tuning.tasks.values():
+        assert task["data__seed"] != study.get_config().data.seed
+    assert {len(rates) for rates in study.RATES.values()} == {3}  # as many for everyone
 
 
 @pytest.mark.parametrize(("name", "count"), [("table2", 96), ("sizes", 96), ("ablation", 24)])
@@ -91,21 +101,27 @@ def differences(found, whole):
     return {name: value for name, value in found.items() if value != whole[name]}
 
 
-def test_each_ablation_takes_away_what_its_name_says_and_nothing_else():
-    variants = effective(experiment_config.get_config("ablation"))
+def test_each_idea_changes_what_its_name_says_and_nothing_else():
+    variants = effective(study.get_config("ideas"))
     whole = variants.pop("hir")
     # All that is to be taken away is there.
-    assert whole["sub_output"] == "suffix" and whole["prob"] > 0
     parts = ("smoothing", "contrastive_smoothing", "contrastive_weight", "entropy_weight")
     assert all(whole[part] > 0 for part in parts)
-    assert {name: differences(found, whole) for name, found in variants.items()} == {
-        "no sub-outputs": {"sub_output": "full"},
-        "no entropy term": {"entropy_weight": 0.0},
-        "no smoothing": {"smoothing": 0.0, "contrastive_smoothing": 0.0},
-        "no contrastive term": {"contrastive_weight": 0.0},
-        "repeats counted": {"dedup": "count"},
-        "half of it right": {"share_right": 0.5},
+    found = {name: differences(each, whole) for name, each in variants.items()}
+    of_the_loop = {"10 epochs", "guided by 1"}  # that the method does not see
+    assert {name for name, each in found.items() if not each} == of_the_loop
+    assert {name: found[name] for name in list(found)[:6]} == {
+        "10 epochs": {},
+        "all iterations": {"keep_iterations": 0},
+        "contrast 1": {"contrastive_weight": 1.0},
+        "contrast 10": {"contrastive_weight": 10.0},
+        "contrast of sums": {"score": "sum"},
+        "guided by 1": {},
     }
+    assert found["no smoothing"] == {"smoothing": 0.0, "contrastive_smoothing": 0.0}
+    assert found["no entropy term"] == {"entropy_weight": 0.0}
+    assert found["no contrastive term"] == {"contrastive_weight": 0.0}
+    assert found["suffixes"]["sub_output"] == "suffix"
 
 
 @pytest.mark.parametrize("protocol", ["paper", "ours"])
@@ -123,14 +139,6 @@ def test_the_papers_ablation_takes_away_one_part_each(protocol):
         "no entropy term": {"entropy_weight": 0.0},
         "no smoothing": {"smoothing": 0.0, "contrastive_smoothing": 0.0},
     }
-
-
-def test_baselines_of_the_grid_differ_in_the_method_alone():
-    variants = effective(experiment_config.get_config("grid"))
-    whole = variants.pop("hir")
-    for name, found in variants.items():
-        shared = {key: value for key, value in found.items() if key in whole}
-        assert differences(shared, whole) == {"algorithm": name}
 
 
 def grid(**changes):
