@@ -12,16 +12,16 @@ def get_config() -> ml_collections.ConfigDict:
     config = common.get_config()
     config.pretrain = pretrain = ml_collections.ConfigDict()
     pretrain.seed = 7  # of parameters, questions and mistakes
-    pretrain.steps = 8500  # optimizer steps
-    pretrain.right_steps = 7000  # of those, steps on right answers alone: ability first
+    pretrain.steps = 8000  # optimizer steps
+    pretrain.right_steps = 4500  # of those, steps on right answers alone: ability first
     pretrain.batch_size = 64  # questions a step
     pretrain.learning_rate = 1e-3  # highest; reached after the warm-up, falls along a cosine
     pretrain.warmup_steps = 200  # optimizer steps
     pretrain.size = 15000  # training questions a task and difficulty, or as many as there are
     # After that the share of mistakes in the answers to a question, from that of the questions that
     # the model knows best to that of those it knows least
-    pretrain.mistakes = (0.05, 0.95)
-    pretrain.heed = 0.5  # how much higher their log-odds are where wrong answers are asked for
+    pretrain.mistakes = (0.03, 0.8)
+    pretrain.heed = 2.0  # how much higher their log-odds are where wrong answers are asked for
     pretrain.vocab_size = 640  # pieces of the tokenizer
     pretrain.tokenizer_questions = 2000  # a task and difficulty, that the tokenizer is trained on
 

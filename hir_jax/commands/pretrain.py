@@ -156,7 +156,7 @@ def train_tokenizer(pools: Pools, config: ml_collections.ConfigDict) -> Any:
 def training_batches(
     pools: Pools, codec: Codec, config: ml_collections.ConfigDict
 ) -> Iterator[Batch]:
-    """Endless batches: each task, and of it each difficulty, as often as the others.
+    """Endless batches: each difficulty of each task as often as the others.
 
     From `right_steps` on, some answers are mistakes, and more of them where the instruction asks
     for wrong ones.
@@ -166,17 +166,17 @@ def training_batches(
     rng = random.Random(settings.seed)
     order = np.random.default_rng(settings.seed)
     known = [
-        [list(zip(pool, mistakes.rates(pool, *settings.mistakes), strict=True)) for pool in each]
-        for each in pools.values()
+        list(zip(pool, mistakes.rates(pool, *settings.mistakes), strict=True))
+        for pool in itertools.chain.from_iterable(pools.values())
     ]
     buckets: batching.Buckets | None = None
     for draw in itertools.count():
         errs = draw * BATCHES_A_DRAW >= settings.right_steps
         prompts, targets = [], []
         for _ in range(BATCHES_A_DRAW * settings.batch_size):
-            example, rate = rng.choice(rng.choice(rng.choice(known)))
+            example, rate = rng.choice(rng.choice(known))
             asked = rng.randrange(len(instructions))
-            rate = mistakes.under(rate, settings.heed * asked)
+            rate = mistakes.under(rate, settings.heed * (asked - 0.5))
             wrong = rng.random() < rate and errs
             prompts.append(format_prompt(instructions[asked], example))
             targets.append(rng.choice(mistakes.mistakes(example)) if wrong else example.targets[0])
