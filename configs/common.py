@@ -181,6 +181,11 @@ def get_config() -> ml_collections.ConfigDict:
     diagnose.samples = 8  # outputs to each of them
     diagnose.both = False  # the run is to teach wrong answers too, where they are asked for
 
+    config.report = report = ml_collections.ConfigDict()  # docs/report.md
+    report.every = 1  # iterations between writings of the workdir's report.html; 0 = never
+    # In a page of each run: of the newest iterations so many that they have no more; 0 = all
+    report.samples = 20_000
+
     config.checkpoint = checkpoint = ml_collections.ConfigDict()
     checkpoint.every_steps = 500  # optimizer steps between checkpoints inside an iteration
     checkpoint.keep = 2  # newest ones kept

@@ -2,7 +2,7 @@
 
 python main.py                                            # the embedded default
 python main.py --config=configs/flan_t5.py:base --workdir=runs/mine --config.data.task=...
-python main.py --mode=diagnose|eval|sample|score|verify|export|pretrain|experiment|plan ...
+python main.py --mode=diagnose|eval|sample|score|verify|report|export|pretrain|experiment|plan ...
 
 Installed, `hir-jax` stands for `python main.py`. A config or model that is not found from the
 folder it is called in is looked for among those that come with hir_jax.
@@ -28,12 +28,13 @@ std_logging.getLogger("jax").setLevel(std_logging.WARNING)  # it tells of backen
 
 MODES = (
     *("train", "diagnose", "eval", "sample", "score", "verify"),
-    *("export", "pretrain", "experiment", "plan"),
+    *("report", "export", "pretrain", "experiment", "plan"),
 )
 NEEDED = {
     "sample": ("input", "output"),
     "score": ("input", "output"),
     "verify": ("input", "output"),
+    "report": ("workdir",),
     "export": ("output",),
     "pretrain": ("output",),
     "experiment": ("workdir",),
@@ -46,7 +47,7 @@ OF_A_RUN = (
     "verify",
     "export",
 )  # they begin with the config of the --workdir
-ALONE = ("verify", "export", "pretrain", "experiment", "plan")  # modes of one process
+ALONE = ("verify", "report", "export", "pretrain", "experiment", "plan")  # modes of one process
 DEFAULT_CONFIG = "configs/tiny.py"
 DEFAULT_WORKDIR = "runs/tiny"
 
@@ -56,14 +57,14 @@ flags.DEFINE_string(
     None,
     f"train: where the run lives, and is resumed from (default: {DEFAULT_WORKDIR}). Other modes: a "
     "run whose best checkpoint is used (default: the model at config.model.path); experiment: the "
-    "folder of all runs.",
+    "folder of all runs; report: one run, or several with commas between.",
 )
 flags.DEFINE_string("input", None, "sample, score, verify: a JSONL file to read.")
 flags.DEFINE_string(
     "output",
     None,
     "sample, score, verify: a JSONL file to write. diagnose: a JSON file, beside what it prints. "
-    "export, pretrain: a folder.",
+    "report: an HTML file (default: report.html in the workdir). export, pretrain: a folder.",
 )
 flags.DEFINE_bool(
     "distributed",
@@ -146,12 +147,15 @@ def run(mode: str) -> str | None:
     from hir_jax.commands.score import score_file
     from hir_jax.commands.verify import verify_file
     from hir_jax.planning import plan
+    from hir_jax.report import report
     from hir_jax.run import evaluate, loop, settings
 
     config = CONFIG.value
     if mode == "verify":  # asks no device
         verify_file(config, FLAGS.input, FLAGS.output)
         return None
+    if mode == "report":  # nor does this
+        return report.run(config, FLAGS.workdir, FLAGS.output)
     logging.info("devices: %s", jax.devices())
     if mode in ("train", "diagnose", "eval"):
         data.check_given(config.data, _given("config.data."))
@@ -159,7 +163,8 @@ def run(mode: str) -> str | None:
         settings.check_given(config, _given("config."))
     match mode:
         case "train":
-            return loop.run(config, FLAGS.workdir or DEFAULT_WORKDIR).table()
+            workdir = FLAGS.workdir or DEFAULT_WORKDIR
+            return loop.run(config, workdir, report.watching(config, workdir)).table()
         case "diagnose":
             return diagnose(config, FLAGS.workdir, FLAGS.output)
         case "eval":

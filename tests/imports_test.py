@@ -15,7 +15,7 @@ FLOORS = [
     {"decoding", "hindsight", "training"},
     {"methods"},
     {"run"},
-    {"planning", "commands"},
+    {"planning", "report", "commands"},
     {"cli"},
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

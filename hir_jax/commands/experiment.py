@@ -150,7 +150,7 @@ def content(config: ml_collections.ConfigDict) -> str:
     """
     settings = config.copy_and_resolve_references()
     with settings.unlocked():
-        del settings.diagnose  # says nothing of a run
+        del settings.diagnose, settings.report  # they say nothing of what a run computes
     digests = [_digest(file, file.stat().st_mtime_ns) for file in _files(config)]
     read = [hir_jax.__version__, settings.to_json_best_effort(sort_keys=True), digests]
     return hashlib.sha256(json.dumps(read).encode()).hexdigest()[:8]

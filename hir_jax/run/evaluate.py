@@ -156,6 +156,16 @@ class Evaluation:
             **(facts | {"fulfilled": self.quality[0]} if facts else {}),
         }
 
+    def bounds(self) -> dict[str, float]:
+        """The ends of the 95% intervals, for curves: "accuracy_low" and the like."""
+        names = ("accuracy", "accuracy_asked_wrong", "gap")
+        found = zip(names, estimate([self]).values(), strict=True)
+        return {
+            f"{name}_{end}": bound
+            for name, each in found
+            for end, bound in zip(("low", "high"), each.interval, strict=True)
+        }
+
 
 def evaluate(
     sampler: Sampler,

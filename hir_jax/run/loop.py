@@ -9,7 +9,7 @@ import itertools
 import json
 import pathlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any, Self
 
@@ -50,8 +50,18 @@ from hir_jax.training.batch import Batch
 SAMPLING, DROPOUT, ORDER = 0, 1, 2
 
 
-def run(config: ml_collections.ConfigDict, workdir: str) -> Outcome:
+def run(
+    config: ml_collections.ConfigDict,
+    workdir: str,
+    after_iteration: Callable[[int], object] = lambda iteration: None,
+) -> Outcome:
     """Runs or resumes HIR in `workdir`; gives the test evaluations before and after.
+
+    Args:
+        config: the run's settings.
+        workdir: where it lives.
+        after_iteration: called with the number of each iteration whose records are written, and
+            with one more than the last where the closing evaluation is.
 
     Raises:
         UserError: the config, the data or the workdir is at fault.
@@ -67,7 +77,10 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> Outcome:
                 job.online()
             job.offline()
             job.close_iteration()
-        return job.finish()
+            after_iteration(job.progress.iteration - 1)
+        outcome = job.finish()
+        after_iteration(job.progress.iteration)
+        return outcome
 
 
 class Job:
@@ -312,7 +325,7 @@ class Job:
         """
         split, progress = self._judging_split, self.progress
         evaluation = self._evaluate(split, self.state.params)
-        self._write("evaluate", evaluation.scalars() | {"split": split})
+        self._write("evaluate", evaluation.scalars() | evaluation.bounds() | {"split": split})
         if progress.best is None or split == "test" or evaluation.quality > progress.best:
             progress.best = evaluation.quality
             record = evaluation.to_json() | {"iteration": progress.iteration}

@@ -75,10 +75,11 @@ class Outcome:
         """Before, after and the change, and which checkpoint "after" is."""
         after = "after" if self.best_iteration else "after (the start)"
         rows = {"before": self.before, after: self.after}
-        parts = (evaluate.table(rows, self.change), self._note(), alarms.told(self.alarms))
+        parts = (evaluate.table(rows, self.change), self.note(), alarms.told(self.alarms))
         return "\n".join(part for part in parts if part)
 
-    def _note(self) -> str:
+    def note(self) -> str:
+        """Which checkpoint "after" is."""
         if not self.iterations:
             return "after: the starting model, since no iteration was asked for"
         place = f"iteration {self.best_iteration} of {self.iterations}"

@@ -68,6 +68,8 @@ AT_LEAST_0 = (
     "topr.low",
     "topr.high",
     "nft.least",
+    "report.every",
+    "report.samples",
     "train.epochs",
     "train.accumulation",
     "train.learning_rate",

@@ -26,6 +26,7 @@ FREE = (
     "evaluate.split",
     "checkpoint.",
     "diagnose.",
+    "report.",
     "train.log_every",
     "model.path",
     "data.path",
@@ -134,7 +135,7 @@ def _check_same(folder: pathlib.Path, ours: dict[str, Any]) -> None:
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """The fields, "data.seed" and the like, in which two configs differ, with both values."""
-    old, new = _flatten(old), _flatten(new)
+    old, new = flatten(old), flatten(new)
     return {
         name: (old.get(name, "absent"), new.get(name, "absent"))
         for name in sorted(old | new)
@@ -198,11 +199,12 @@ def _write(file: pathlib.Path, text: str) -> None:
     part.replace(file)
 
 
-def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The fields of a config by "data.seed" and the like."""
     flat = {}
     for key, value in tree.items():
         if isinstance(value, Mapping):
-            flat |= _flatten(value, f"{prefix}{key}.")
+            flat |= flatten(value, f"{prefix}{key}.")
         else:
             flat[prefix + key] = value
     return flat

@@ -1,0 +1,1 @@
+"""One page for people to look into runs: what a workdir holds, gathered, drawn and put together."""

@@ -1,0 +1,98 @@
+"""--mode=report, and the report that a run keeps of itself."""
+
+import glob
+import os
+import pathlib
+import time
+from collections.abc import Callable, Sequence
+
+import ml_collections
+from absl import logging
+
+from hir_jax.devices import processes
+from hir_jax.errors import UserError
+from hir_jax.report import gather, page, plots
+from hir_jax.report.runs import Run, read_runs
+
+NAME = "report.html"
+
+
+def run(config: ml_collections.ConfigDict, workdirs: str, output: str | None) -> str:
+    """Writes the page of one or several runs, and its pictures; says where.
+
+    Args:
+        config: of it `config.report` is read.
+        workdirs: with commas between; * stands for anything, as in a shell.
+        output: the page; by default report.html in the workdir, of several runs in the folder that
+            they have in common.
+
+    Raises:
+        UserError: a folder is no run's, a file in it is at fault, or the page cannot be written.
+    """
+    runs = read_runs(found(workdirs))
+    file = pathlib.Path(output).expanduser() if output else _default(runs)
+    size = write(runs, file, config.report.samples)
+    plots.write(runs, file)
+    return f"{file} ({size / 1e6:.1f} MB; open it with a browser)"
+
+
+def found(workdirs: str) -> list[str]:
+    """The folders of a flag: names with commas between, each maybe with * and the like in it."""
+    folders: list[str] = []
+    for text in filter(None, (part.strip() for part in workdirs.split(","))):
+        pattern = os.path.expanduser(text)
+        # Of what a pattern finds, the runs; what is given by name must be one.
+        matches = [f for f in sorted(glob.glob(pattern)) if os.path.exists(f"{f}/config.json")]
+        if glob.has_magic(pattern) and not matches:
+            raise UserError(f"--workdir: expected runs, found none that {text!r} stands for.")
+        folders += matches if glob.has_magic(pattern) else [pattern]
+    return folders
+
+
+def _default(runs: Sequence[Run]) -> pathlib.Path:
+    if len(runs) == 1:
+        return runs[0].folder / NAME
+    return pathlib.Path(os.path.commonpath([run.folder.absolute() for run in runs]), NAME)
+
+
+def write(runs: Sequence[Run], file: pathlib.Path, most_samples: int) -> int:
+    """Writes the page, whole or not at all; gives its size in bytes."""
+    title = f"hir_jax: {', '.join(run.name for run in runs)}"
+    content = page.render(gather.gather(runs, most_samples), title).encode()
+    part = file.with_name(f"{file.name}.part")
+    try:
+        if file.exists() and page.MARK.encode() not in file.read_bytes()[:200]:
+            raise UserError(
+                f"--output: {str(file)!r} is there already, and no report; give another name."
+            )
+        part.write_bytes(content)
+        part.replace(file)
+    except OSError as e:
+        raise UserError(f"--output: cannot write {str(file)!r}: {e.strerror}.") from e
+    return len(content)
+
+
+def watching(config: ml_collections.ConfigDict, workdir: str) -> Callable[[int], None]:
+    """What a run calls with the number of each iteration that has ended, and at its end.
+
+    The page is written every `config.report.every` iterations and at the end, when pictures are
+    written too. A fault in it is told and does not stop the run.
+    """
+    every, last = config.report.every, config.iterations
+
+    def keep(iteration: int) -> None:
+        ended = iteration > last
+        if not every or not processes.is_first() or not (ended or iteration % every == 0):
+            return
+        started, file = time.monotonic(), pathlib.Path(workdir) / NAME
+        try:
+            runs = read_runs([workdir])
+            write(runs, file, config.report.samples)
+            if ended:
+                plots.write(runs, file)
+        except Exception as e:  # whatever it is, the run matters more
+            logging.warning("no report: %s: %s", type(e).__name__, e)
+        else:
+            logging.info("report: %s (%.1f s)", file, time.monotonic() - started)
+
+    return keep
