@@ -72,6 +72,7 @@ def get_config():
     config.train.log_every = 1
     config.train.learning_rate = 1e-2
     config.buckets.source = 1
+    config.report.every = 0
     return config
 
 

@@ -37,12 +37,12 @@ def render(content: Any, title: str) -> str:
     """The page that shows what `gather.gather` gives."""
     ours = "\n".join(map(_part, SCRIPTS))
     scripts = [_part(LIBRARY), f'"use strict";\n(() => {{\n{ours}\n}})();\n']
-    styles = ["\n".join(map(_part, STYLES))]
+    style = "\n".join(map(_part, STYLES))
     filled = {
         "mark": MARK,
         "title": html.escape(title),
-        "policy": policy(scripts, styles),
-        "styles": "".join(f"<style>{style}</style>" for style in styles),
+        "policy": policy(scripts, [style]),
+        "style": style,
         "data": compress(content),
         "scripts": "".join(f"<script>{script}</script>\n" for script in scripts),
     }

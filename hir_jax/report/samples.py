@@ -101,8 +101,8 @@ class Columns:
 
     def _add_named(self, group: str, values: dict[str, Any]) -> None:
         columns = self._named[group]
-        for name in values.keys() - columns.keys():
-            columns[name] = [None] * self._size
+        for name in values:
+            columns.setdefault(name, [None] * self._size)
         for name, column in columns.items():
             column.append(values.get(name))
 

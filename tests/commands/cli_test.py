@@ -99,6 +99,17 @@ def test_train_prints_the_table_and_again_without_computing(call, monkeypatch):
     assert call("--config.iterations=0")[:2] == (0, table)
 
 
+def test_a_run_keeps_a_report_that_can_be_made_anew(call, tmp_path):
+    page = tmp_path / "run" / "report.html"
+    assert call("--config.iterations=0", "--config.report.every=1")[0] == 0
+    assert page.stat().st_size > 50_000
+    assert call("--config.iterations=0")[0] == 0  # as it was, and no run of another config
+    page.unlink()
+    code, out, _ = call("--mode=report", f"--workdir={tmp_path / 'run'}")
+    assert (code, out.split(" (")[0]) == (0, str(page))
+    assert page.exists()
+
+
 def test_sigterm_exits_143_and_says_how_to_go_on(call, monkeypatch):
     measure = loop.Job._measure
 

@@ -29,7 +29,7 @@ class Tab:
         for domain in ("Runtime", "Page", "Log", "Network"):
             self._call(f"{domain}.enable")
 
-    def open(self, url, width=1280, height=900, dark=False):
+    def open(self, url, width=1280, height=900, dark=False, drawn=True):
         """Loads a page and waits until it has drawn itself."""
         size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
         self._call("Emulation.setDeviceMetricsOverride", **size)
@@ -38,9 +38,14 @@ class Tab:
         # Another hash alone would not load it anew.
         self._call("Page.navigate", url="about:blank")
         self._call("Page.navigate", url=url)
+        ready = (
+            "document.documentElement.dataset.drawn"
+            if drawn
+            else "document.readyState === 'complete'"
+        )
         self.run(
-            "new Promise((done) => { const id = setInterval(() => { if (document.documentElement"
-            ".dataset.drawn) { clearInterval(id); done(true); } }, 10); })"
+            f"new Promise((done) => {{ const id = setInterval(() => {{ if ({ready}) {{ "
+            "clearInterval(id); done(true); } }, 10); })"
         )
         return self
 

@@ -105,6 +105,13 @@ def test_json_round_trip():
     assert (record["n"], record["n_stories"]) == (10, 10)
 
 
+def test_bounds_are_those_of_the_record():
+    bounds, record = FOUND.bounds(), FOUND.to_json()
+    assert [bounds["accuracy_low"], bounds["accuracy_high"]] == record["asked_correct"]["interval"]
+    assert bounds["accuracy_asked_wrong_high"] == record["asked_wrong"]["interval"][1]
+    assert [bounds["gap_low"], bounds["gap_high"]] == record["gap_interval"]
+
+
 FOLLOWED = dataclasses.replace(
     FOUND, facts={"short": Following((True,) * 9 + (False,), (True,) * 2 + (False,) * 8)}
 )

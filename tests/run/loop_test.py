@@ -39,7 +39,9 @@ def cache():
 def straight(tmp_path_factory):
     """The workdir of a run that was never stopped."""
     workdir = tmp_path_factory.mktemp("straight")
-    run(tiny.config(), workdir)
+    ended = []
+    loop.run(tiny.config(), str(workdir), after_iteration=ended.append)
+    assert ended == [1, 2, 3]  # the closing evaluation last
     return workdir
 
 

@@ -69,7 +69,7 @@ const runChoice = (run) =>
       )
     : null;
 
-// Filters ------------------------------------------------------------------------------------------
+// Filters -----------------------------------------------------------------------------------------
 
 function filters() {
   const { run, iteration, since, columns } = chosen();
@@ -170,7 +170,7 @@ function matcher(columns) {
     rows.some((row) => texts[columns.text[row]] || texts[columns.read[row]]);
 }
 
-// Order --------------------------------------------------------------------------------------------
+// Order -------------------------------------------------------------------------------------------
 
 function orders(columns) {
   const numbers = [
@@ -218,7 +218,7 @@ function order(entries) {
 const extreme = (values, down) =>
   values.length ? values.reduce((a, b) => (down ? Math.max(a, b) : Math.min(a, b))) : null;
 
-// The list -----------------------------------------------------------------------------------------
+// The list ----------------------------------------------------------------------------------------
 
 // Only the rows that are in sight are there; the list is as tall as all of them would be.
 function list() {
@@ -245,12 +245,31 @@ function fill(box, tall) {
   const first = Math.max(0, Math.floor(box.scrollTop / ROW) - 5);
   const end = Math.min(listed.length, first + Math.ceil(box.clientHeight / ROW) + 10);
   const search = searchFor(state.find);
+  const start = beginning();
   const rows = [];
-  for (let i = first; i < end; i++) rows.push(listRow(i, search));
+  for (let i = first; i < end; i++) rows.push(listRow(i, search, start));
   tall.replaceChildren(...rows);
 }
 
-function listRow(place, search) {
+// How many characters all questions of the run begin with alike, which tell none from another.
+function beginning() {
+  const { run, iteration } = chosen();
+  const texts = [...indexOf(run).rates[iteration].keys()].map(
+    (question) => page.questions.text[question],
+  );
+  let end = texts.length > 1 ? texts[0].length : 0;
+  for (const text of texts) while (!text.startsWith(texts[0].slice(0, end))) end--;
+  return texts[0].slice(0, end).search(/\S*$/); // whole words
+}
+
+// A question in a line: from where it differs, or from a little before what is searched for.
+function snippet(text, search, start) {
+  const match = search ? text.search(search) : -1;
+  const from = match < 0 ? start : Math.min(start, match) + Math.max(0, match - start - 30);
+  return `${from ? "…" : ""}${text.slice(from, from + 200)}`;
+}
+
+function listRow(place, search, start) {
   const entry = listed[place];
   const { text, id } = page.questions;
   const isChosen = entry === current();
@@ -269,7 +288,7 @@ function listRow(place, search) {
         },
       },
     },
-    el("span.snippet", {}, marked(text[entry.question].slice(0, 300), search)),
+    el("span.snippet", {}, marked(snippet(text[entry.question], search, start), search)),
     el(
       "span.rate",
       {},

@@ -17,7 +17,7 @@ function clearCharts() {
 }
 
 // lines: {run, place, label, xs, ys, low?, high?, dash}, run and place being its name and number.
-function chart({ title, note, xLabel, show, tick = show, range, log, lines }) {
+function chart({ title, note, xLabel, show, tick = tickOf, range, log, lines }) {
   const readout = el("div.readout");
   const plot = el("div.plot", {
     role: "img",
@@ -58,7 +58,7 @@ function chart({ title, note, xLabel, show, tick = show, range, log, lines }) {
 const WHOLE = [1, 2, 5]
   .flatMap((n) => [0, 1, 2, 3, 4, 5, 6, 7].map((e) => n * 10 ** e))
   .sort((a, b) => a - b);
-const logTick = (value) => (known(value) && Math.log10(value) % 1 === 0 ? number(value) : "");
+const logTick = (value) => (known(value) && Math.log10(value) % 1 === 0 ? tickOf(value) : "");
 
 const axis = (rest) => ({
   stroke: () => css("--muted"),
@@ -145,6 +145,7 @@ function tell(readout, lines, index, xs, xLabel, show) {
     : lines.map((line) =>
         el("span", {}, dashOf(line), names.length > 1 ? ` ${line.label} ` : " ", valueOf(line)),
       );
-  const head = `${xLabel} ${number(xs[place])}${several && names.length > 1 ? `: ${names.join(" / ")}` : ""}`;
-  readout.replaceChildren(el("span.note", {}, head), ...entries);
+  const inTurn = several && names.length > 1 ? `: ${names.join(" / ")}` : "";
+  const head = el("span.note", {}, `${xLabel} ${number(xs[place])}${inTurn}`);
+  readout.replaceChildren(head, ...entries);
 }

@@ -5,11 +5,12 @@ const whole = (value) => Number((100 * value).toFixed(1));
 const SHARES = { show: orDash(percent), tick: (value) => `${whole(value)}%`, range: [0, 1.02] };
 const POINTS = { show: orDash(points), tick: (value) => `${value > 0 ? "+" : ""}${whole(value)}` };
 
-// names: what stands in one chart, the first solid, the next dashed; a pattern takes all it matches.
+// names: what stands in one chart, the first solid, others dashed; a pattern takes all it matches.
+// each: a chart for each fact of that pattern. unlike: only where it differs from another.
 const GROUPS = [
   {
     title: "Following instructions",
-    note: "Greedy answers to the development questions; bands are 95% intervals, clustered by story.",
+    note: "Greedy answers to the development questions; bands are 95% intervals by story.",
     phase: "evaluate",
     charts: [
       {
@@ -199,7 +200,7 @@ function lineOf({ run, place, phase, name, pick, dash, unlike }) {
   ];
 }
 
-// Speed --------------------------------------------------------------------------------------------
+// Speed -------------------------------------------------------------------------------------------
 
 // Rates as curves along iterations: of them timings.jsonl tells, which has no samples drawn.
 function speed() {

@@ -19,7 +19,7 @@ async function unpack() {
   return JSON.parse(await new Response(stream).text());
 }
 
-// Numbers ------------------------------------------------------------------------------------------
+// Numbers -----------------------------------------------------------------------------------------
 
 const percent = (share) => `${(100 * share).toFixed(1)}%`;
 const points = (share) => `${share < 0 ? "−" : "+"}${Math.abs(100 * share).toFixed(1)}`;
@@ -38,13 +38,16 @@ function number(value) {
       : value.toPrecision(3);
 }
 
+// On an axis: without zeros at the end.
+const tickOf = (value) => (known(value) ? String(Number(value.toPrecision(4))) : "");
+
 function duration(seconds) {
   if (seconds < 60) return `${seconds.toFixed(seconds < 10 ? 1 : 0)} s`;
   const minutes = Math.round(seconds / 60);
   return minutes < 60 ? `${minutes} min` : `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
 }
 
-// Runs ---------------------------------------------------------------------------------------------
+// Runs --------------------------------------------------------------------------------------------
 
 const last = (list) => list[list.length - 1];
 
@@ -61,7 +64,7 @@ function difference(a, b, name) {
   return { estimate: found.runs[0] === a ? [value, low, high] : [-value, -high, -low] };
 }
 
-// Samples ------------------------------------------------------------------------------------------
+// Samples -----------------------------------------------------------------------------------------
 
 // Of each run, made when first asked for: rates[iteration] maps a question to [right, drawn] and
 // rows[iteration] a question to the places of its samples in the columns.

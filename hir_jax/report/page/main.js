@@ -18,7 +18,7 @@ function drawView() {
 }
 
 function drawHead() {
-  const running = page.runs.some((run) => !run.finished);
+  const running = page.runs.find((run) => !run.finished);
   document.getElementById("head").replaceChildren(
     el(
       "div.brand",
@@ -27,7 +27,7 @@ function drawHead() {
       el(
         "span.note",
         {},
-        `${running ? `${stateOf(page.runs.find((run) => !run.finished))}, ` : ""}${new Date(page.made * 1000).toLocaleString()}`,
+        `${running ? `${stateOf(running)}, ` : ""}${new Date(page.made * 1000).toLocaleString()}`,
       ),
     ),
     el(
@@ -90,7 +90,7 @@ function remembered(name, value) {
   }
 }
 
-// Watching a run that goes on --------------------------------------------------------------------
+// Watching a run that goes on ---------------------------------------------------------------------
 
 const WATCH_SECONDS = 30;
 
@@ -113,7 +113,7 @@ setInterval(() => {
     location.reload();
 }, WATCH_SECONDS * 1000);
 
-// Theme --------------------------------------------------------------------------------------------
+// Theme -------------------------------------------------------------------------------------------
 
 const THEMES = ["auto", "light", "dark"];
 let chosenTheme = null;
@@ -133,7 +133,7 @@ function applyTheme() {
   document.documentElement.dataset.theme = theme() === "auto" ? system : theme();
 }
 
-// Keys ---------------------------------------------------------------------------------------------
+// Keys --------------------------------------------------------------------------------------------
 
 const inSamples = (act) => () => (state.view === "samples" && listed.length ? act() : null);
 const KEYS = {
@@ -178,14 +178,15 @@ function toggleHelp() {
     el(
       "p.note",
       {},
-      `Arrows, n and p do as j and k. Each view is a link: copy it from the address. Made by hir_jax ${page.version}.`,
+      "Arrows, n and p do as j and k. Each view is a link: copy it from the address. " +
+        `Made by hir_jax ${page.version}.`,
     ),
     button("close", "close", () => help.close()),
   );
   help.showModal();
 }
 
-// Start --------------------------------------------------------------------------------------------
+// Start -------------------------------------------------------------------------------------------
 
 async function start() {
   applyTheme();

@@ -14,10 +14,10 @@ function drawOverview(view) {
 }
 
 const OUTCOME_NOTE =
-  "Greedy answers, once a question. In brackets 95% intervals of what other questions would give, " +
-  "clustered by story; changes and gaps are paired by question.";
+  "Greedy answers, once a question. In brackets 95% intervals of what other questions would " +
+  "give, clustered by story; changes and gaps are paired by question.";
 
-// Outcomes -----------------------------------------------------------------------------------------
+// Outcomes ----------------------------------------------------------------------------------------
 
 function outcomeTable() {
   const headers = [
@@ -112,7 +112,7 @@ function unfinished(run) {
   );
 }
 
-// Comparison ---------------------------------------------------------------------------------------
+// Comparison --------------------------------------------------------------------------------------
 
 function differences() {
   const beside = placeOf(state.beside);
@@ -135,7 +135,7 @@ function differences() {
   );
   return section(
     "Differences",
-    "In points, paired by question, with 95% intervals clustered by story; bold where the interval " +
+    "In points, paired by question, with 95% intervals clustered by story; bold where one " +
       "does not hold 0. What other seeds would change is not in them.",
     el("div.bar", {}, choice),
     table(["run", "asked correct", "asked wrong", "gap"], rows),
@@ -156,7 +156,7 @@ function differenceCell(place, beside, name) {
   );
 }
 
-// Facts, ways of answering, alarms -----------------------------------------------------------------
+// Facts, ways of answering, alarms ----------------------------------------------------------------
 
 function factsOf(runs) {
   const rows = runs.flatMap((run, place) =>
@@ -217,7 +217,8 @@ function alarmsOf(runs) {
   const found = runs.flatMap((run, place) => run.alarms.map((alarm) => ({ run, place, ...alarm })));
   if (!found.length) return null;
   const text = ({ kind, count: times, iteration, step }) =>
-    `${kind} (first in iteration ${iteration}, at step ${step}${times ? `; ${count(times)} times` : ""})`;
+    `${kind} (first in iteration ${iteration}, at step ${step}` +
+    `${times ? `; ${count(times)} times` : ""})`;
   return el(
     "section.alarms",
     { role: "status" },

@@ -29,9 +29,16 @@ function sampleHead({ question }) {
   );
 }
 
+// The name of an option, as prompts have it: (A) ... (Z), (AA), ...
+function letterOf(place) {
+  let name = "";
+  for (let n = place + 1; n; n = Math.floor((n - 1) / 26))
+    name = String.fromCharCode(65 + ((n - 1) % 26)) + name;
+  return `(${name})`;
+}
+
 function questionOf({ question }, search) {
   const { text, options, answers } = page.questions;
-  const letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZ";
   return el(
     "div",
     {},
@@ -44,7 +51,7 @@ function questionOf({ question }, search) {
             el(
               "li",
               {},
-              el("span.note", {}, `(${letters[i] ?? i + 1}) `),
+              el("span.note", {}, `${letterOf(i)} `),
               el("span.text", {}, marked(option, search)),
             ),
           ),
@@ -70,7 +77,8 @@ function ratesOf({ question }) {
     if (!rates.some((of) => of.has(question))) return [];
     const bars = rates.map((of, i) => {
       const [right, drawn] = of.get(question) || [0, 0];
-      const title = `iteration ${run.samples.iterations[i]}: ${drawn ? `${right} of ${drawn} right` : "not drawn"}`;
+      const result = drawn ? `${right} of ${drawn} right` : "not drawn";
+      const title = `iteration ${run.samples.iterations[i]}: ${result}`;
       const here = run === chosenRun && i === now;
       return button(
         el("i", {
@@ -101,25 +109,21 @@ function ratesOf({ question }) {
   return el("div.rates", {}, rows);
 }
 
-// Outputs ------------------------------------------------------------------------------------------
+// Outputs -----------------------------------------------------------------------------------------
 
 function outputsOf(entry, search) {
   const { run, columns } = chosen();
-  if (!entry.rows.length)
-    return [
-      el(
-        "p.notice",
-        {},
-        `The outputs of this iteration are not in this page: it holds those of iterations ` +
-          `${run.samples.kept.map((i) => run.samples.iterations[i]).join(", ")} (config.report.samples).`,
-      ),
-    ];
+  if (!entry.rows.length) return [el("p.notice", {}, notHere(run.samples))];
   const outputs = distinct(columns, entry.rows);
   const column = scored(columns);
   const sign = state.order.startsWith("-") ? -1 : 1;
   if (column) outputs.sort((a, b) => sign * ((column[a.row] ?? 0) - (column[b.row] ?? 0)));
   return outputs.map((output) => outputCard(run, columns, output, search));
 }
+
+const notHere = ({ kept, iterations }) =>
+  "The outputs of this iteration are not in this page (config.report.samples); it has those of " +
+  `${kept.map((place) => iterations[place]).join(", ")}.`;
 
 function outputCard(run, columns, { row, times }, search) {
   const text = page.texts[columns.text[row]];
