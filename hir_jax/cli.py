@@ -8,6 +8,7 @@ Installed, `hir-jax` stands for `python main.py`. A config or model that is not 
 folder it is called in is looked for among those that come with hir_jax.
 """
 
+import functools
 import logging as std_logging
 import os
 import re
@@ -164,7 +165,9 @@ def run(mode: str) -> str | None:
     match mode:
         case "train":
             workdir = FLAGS.workdir or DEFAULT_WORKDIR
-            return loop.run(config, workdir, report.watching(config, workdir)).table()
+            outcome = loop.run(config, workdir, functools.partial(report.keep, config, workdir))
+            report.keep(config, workdir, config.iterations, ended=True)
+            return outcome.table()
         case "diagnose":
             return diagnose(config, FLAGS.workdir, FLAGS.output)
         case "eval":

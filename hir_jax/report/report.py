@@ -4,7 +4,7 @@ import glob
 import os
 import pathlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import ml_collections
 from absl import logging
@@ -72,27 +72,21 @@ def write(runs: Sequence[Run], file: pathlib.Path, most_samples: int) -> int:
     return len(content)
 
 
-def watching(config: ml_collections.ConfigDict, workdir: str) -> Callable[[int], None]:
-    """What a run calls with the number of each iteration that has ended, and at its end.
-
-    The page is written every `config.report.every` iterations and at the end, when pictures are
-    written too. A fault in it is told and does not stop the run.
-    """
-    every, last = config.report.every, config.iterations
-
-    def keep(iteration: int) -> None:
-        ended = iteration > last
-        if not every or not processes.is_first() or not (ended or iteration % every == 0):
-            return
-        started, file = time.monotonic(), pathlib.Path(workdir) / NAME
-        try:
-            runs = read_runs([workdir])
-            write(runs, file, config.report.samples)
-            if ended:
-                plots.write(runs, file)
-        except Exception as e:  # whatever it is, the run matters more
-            logging.warning("no report: %s: %s", type(e).__name__, e)
-        else:
-            logging.info("report: %s (%.1f s)", file, time.monotonic() - started)
-
-    return keep
+def keep(
+    config: ml_collections.ConfigDict, workdir: str, iteration: int, ended: bool = False
+) -> None:
+    """Writes the page of a run that goes on, every `config.report.every` iterations; at its end,
+    `ended`, with its pictures. A fault in it is told and does not stop the run."""
+    every = config.report.every
+    if not every or not processes.is_first() or not (ended or iteration % every == 0):
+        return
+    started, file = time.monotonic(), pathlib.Path(workdir) / NAME
+    try:
+        runs = read_runs([workdir])
+        write(runs, file, config.report.samples)
+        if ended:
+            plots.write(runs, file)
+    except Exception as e:  # whatever it is, the run matters more
+        logging.warning("no report: %s: %s", type(e).__name__, e)
+    else:
+        logging.info("report: %s (%.1f s)", file, time.monotonic() - started)

@@ -9,7 +9,7 @@ import itertools
 import json
 import pathlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Any, Self
 
@@ -42,7 +42,7 @@ from hir_jax.run import (
 )
 from hir_jax.run.alarms import Alarms
 from hir_jax.run.outcome import Outcome
-from hir_jax.run.progress import Progress
+from hir_jax.run.progress import After, Progress, ignore
 from hir_jax.run.questions import load_questions
 from hir_jax.training.batch import Batch
 
@@ -50,18 +50,10 @@ from hir_jax.training.batch import Batch
 SAMPLING, DROPOUT, ORDER = 0, 1, 2
 
 
-def run(
-    config: ml_collections.ConfigDict,
-    workdir: str,
-    after_iteration: Callable[[int], object] = lambda iteration: None,
-) -> Outcome:
+def run(config: ml_collections.ConfigDict, workdir: str, after: After = ignore) -> Outcome:
     """Runs or resumes HIR in `workdir`; gives the test evaluations before and after.
 
-    Args:
-        config: the run's settings.
-        workdir: where it lives.
-        after_iteration: called with the number of each iteration whose records are written, and
-            with one more than the last where the closing evaluation is.
+    `after` is called with the number of each iteration whose records are written.
 
     Raises:
         UserError: the config, the data or the workdir is at fault.
@@ -77,10 +69,8 @@ def run(
                 job.online()
             job.offline()
             job.close_iteration()
-            after_iteration(job.progress.iteration - 1)
-        outcome = job.finish()
-        after_iteration(job.progress.iteration)
-        return outcome
+            after(job.progress.iteration - 1)
+        return job.finish()
 
 
 class Job:

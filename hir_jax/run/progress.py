@@ -1,10 +1,17 @@
 """Where a run is: what a checkpoint holds besides arrays."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 from hir_jax.errors import UserError
 from hir_jax.hindsight.sample import Sample
+
+After = Callable[[int], object]  # takes the number of an iteration that has ended
+
+
+def ignore(iteration: int) -> None:
+    """An `After` that does nothing."""
 
 
 @dataclasses.dataclass

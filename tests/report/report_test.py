@@ -75,20 +75,19 @@ def test_a_run_keeps_its_report_every_so_many_iterations(tmp_path, no_pictures):
     folder = made.run(tmp_path / "run", OUTPUTS)
     file = folder / "report.html"
 
-    def written(every, iteration):
-        keep = report.watching(made.config(**{"report.every": every}), str(folder))
-        keep(iteration)
+    def written(every, iteration, **end):
+        report.keep(made.config(**{"report.every": every}), str(folder), iteration, **end)
         there = file.exists()
         file.unlink(missing_ok=True)
         return there
 
     assert [written(2, i) for i in (1, 2)] == [False, True]
     assert no_pictures == []  # which take longer
-    assert written(2, 3)  # the end, after two iterations
+    assert written(2, 3, ended=True)
     assert no_pictures == [(1, "report.html")]
-    assert not written(0, 3)
+    assert not written(0, 3, ended=True)
 
 
 def test_a_fault_in_the_report_does_not_stop_the_run(tmp_path, caplog):
-    report.watching(made.config(), str(tmp_path / "absent"))(1)
+    report.keep(made.config(), str(tmp_path / "absent"), 1)
     assert "no report: UserError: --workdir: expected a run's folder" in caplog.text
