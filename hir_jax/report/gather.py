@@ -104,11 +104,14 @@ def timings(lines: Sequence[Record]) -> list[Record]:
 def alarms(run: Run) -> list[Record]:
     """Each kind of trouble with where it was first seen, and how often if the run has ended."""
     counts = run.outcome.alarms if run.outcome else {}
-    first = {line["alarm"]: line for line in run.lines("alarm")[::-1]}
-    places = ("iteration", "step")
     return [
-        {"kind": kind, "count": counts.get(kind), **{name: line.get(name) for name in places}}
-        for kind, line in first.items()
+        {
+            "kind": line["alarm"],
+            "count": counts.get(line["alarm"]),
+            "iteration": line["iteration"],
+            "step": line["step"],
+        }
+        for line in run.lines("alarm")
     ]
 
 

@@ -161,7 +161,7 @@ def gather(run: Run, shared: Shared, most: int) -> Record:
                 columns.add(record, question, place)
         if fits:
             kept.append(place)
-        left = left - len(records) if fits else 0  # the iterations of columns have no gap
+        left -= len(records)  # of older ones none fits then: the iterations have no gap
     return {
         "iterations": [int(file.stem.removeprefix("iter_")) for file in files],
         "kept": kept[::-1],

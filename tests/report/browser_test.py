@@ -159,6 +159,7 @@ def test_a_link_opens_what_was_looked_at_and_back_goes_back(tab, pages):
     tab.run("history.back()")
     tab.settle()
     assert "run=second" in tab.run("location.hash")
+    assert (tab.text(".question"), tab.count(".instructions")) == (OTHER, 0)
     tab.open(f"{pages['three']}#view=samples&run=third")
     assert "has no samples" in tab.text(".notice")
 

@@ -116,13 +116,15 @@ function drawCurves(view) {
   );
 }
 
-// Appends a section a group, and starts its charts.
+// Appends a section a group, and starts its charts; with `few` those of its own list alone, which
+// fill the width.
 function drawCharts(view, groups) {
   for (const group of groups) {
-    const specs = [...group.charts, ...(group.closed ? [] : others(group))];
+    const specs = [...group.charts, ...(group.few ? [] : others(group))];
     const boxes = specs.flatMap((spec) => chartsOf(group, spec));
     if (!boxes.length) continue;
-    put(view, section(group.title, group.note, el("div.charts", {}, boxes)));
+    const grid = el(group.few ? "div.charts.few" : "div.charts", {}, boxes);
+    put(view, section(group.title, group.note, grid));
     boxes.forEach((box) => box.start());
   }
 }
@@ -227,7 +229,6 @@ function speed() {
       title: "Speed",
       note: "Along iterations; the first compiles.",
       phase: "speed",
-      closed: true,
       charts: [...names].map((name) => ({ title: name, names: [name] })),
     },
   ];

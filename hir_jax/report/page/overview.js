@@ -10,7 +10,7 @@ function drawOverview(view) {
     choicesOf(page.runs),
   );
   const [following] = GROUPS;
-  drawCharts(view, [{ ...following, charts: following.charts.slice(0, 2), closed: true }]);
+  drawCharts(view, [{ ...following, charts: following.charts.slice(0, 2), few: true }]);
 }
 
 const OUTCOME_NOTE =
