@@ -147,11 +147,17 @@ def run(mode: str) -> str | None:
     from hir_jax.commands.sample import sample_file
     from hir_jax.commands.score import score_file
     from hir_jax.commands.verify import verify_file
+    from hir_jax.data import sources
     from hir_jax.planning import plan
     from hir_jax.report import report
-    from hir_jax.run import evaluate, loop, settings
+    from hir_jax.run import evaluate, loop, settings, workdirs
 
     config = CONFIG.value
+    workdirs.check_local(
+        {f"--{name}": FLAGS[name].value for name in ("workdir", "input", "output")}
+        | {"config.model.path": config.model.path}
+        | {f"config.data.{name}": config.data[name] for name in sources.PATHS}
+    )
     if mode == "verify":  # asks no device
         verify_file(config, FLAGS.input, FLAGS.output)
         return None
@@ -210,6 +216,7 @@ def join() -> None:
     processes.start(*place.values())
     if processes.many():
         leaving.watch()
+        processes.check_same(processes.versions())
     if not processes.is_first():
         logging.set_verbosity(logging.ERROR)
 
@@ -254,7 +261,7 @@ def _default_config(argv: Sequence[str]) -> str:
     mode, workdir = (
         re.search(rf"^--?{name}[=\n](.*)$", said, re.M) for name in ("mode", "workdir")
     )
-    if mode and workdir and mode[1] in OF_A_RUN:
+    if mode and workdir and mode[1] in OF_A_RUN and "://" not in workdir[1]:  # refused later
         return f"configs/workdir.py:{os.path.abspath(os.path.expanduser(workdir[1]))}"
     return DEFAULT_CONFIG
 

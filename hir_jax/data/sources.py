@@ -17,7 +17,7 @@ from hir_jax.data.stories import unite
 from hir_jax.errors import UserError
 
 PROTOCOLS = ("premise", "paper")
-_PATHS = ("path", "dev_path", "test_path", "bigbench_dir", "tfds_dir")  # '' where not set
+PATHS = ("path", "dev_path", "test_path", "bigbench_dir", "tfds_dir")  # '' where not set
 
 _PREMISE = operator.attrgetter("premise")
 _OR_PREMISES = (
@@ -214,7 +214,7 @@ def _check(config: ml_collections.ConfigDict) -> None:
     if not 0 <= config.seed < 2**32:
         faults.append(f"seed: expected 0 to 2**32 - 1; found {config.seed}")
     # Of the other fields only whoever reads the flags knows whether they were set.
-    faults += fields.unread(config, [name for name in _PATHS if config[name]])
+    faults += fields.unread(config, [name for name in PATHS if config[name]])
     if faults:
         raise UserError("Faulty config.data:\n  " + "\n  ".join(faults))
 

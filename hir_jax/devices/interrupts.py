@@ -1,12 +1,21 @@
-"""A polite stop: SIGTERM and SIGINT are noted, and obeyed where nothing is lost."""
+"""A polite stop: SIGTERM and SIGINT are noted, and obeyed where nothing is lost.
 
+Among many processes that may be nowhere: where one waits for another that never comes, in a
+collective or a save. So a thread sees to it that a signal ends the process in the end.
+"""
+
+import os
+import select
 import signal
+import threading
 from types import FrameType, TracebackType
 from typing import Self
 
-from hir_jax.devices import processes
+from hir_jax.devices import leaving, processes
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
+# For many processes to come to where they stop; less than the notice that the scripts ask for.
+STOP_SECONDS = 240
 
 
 class Interrupted(Exception):
@@ -27,10 +36,17 @@ class Interrupts:
     def __init__(self) -> None:
         self._number: int | None = None
         self._handlers: dict[int, object] = {}
+        self._pipe: tuple[int, int] | None = None
 
     def __enter__(self) -> Self:
         for number in SIGNALS:
             self._handlers[number] = signal.signal(number, self._note)
+        if processes.many():
+            # Written to as a signal comes, while Python's own handlers wait for the main thread.
+            self._pipe = os.pipe()
+            os.set_blocking(self._pipe[1], False)
+            signal.set_wakeup_fd(self._pipe[1])
+            threading.Thread(target=_end_waits, args=(self._pipe[0],), daemon=True).start()
         return self
 
     def __exit__(
@@ -40,6 +56,9 @@ class Interrupts:
         tb: TracebackType | None,
     ) -> None:
         self._restore()
+        if self._pipe is not None:
+            signal.set_wakeup_fd(-1)
+            os.close(self._pipe[1])
 
     @property
     def requested(self) -> bool:
@@ -74,3 +93,18 @@ class Interrupts:
         while self._handlers:
             number, handler = self._handlers.popitem()
             signal.signal(number, handler)
+
+
+def _end_waits(pipe: int) -> None:
+    """Ends the process `STOP_SECONDS` after a signal, or at the next one, if it is still there."""
+    with open(pipe, "rb", buffering=0) as signals:
+        while (came := signals.read(1)) and came[0] not in SIGNALS:
+            pass
+        again, _, _ = select.select([signals], [], [], STOP_SECONDS)
+        if not came or (again and not signals.read(1)):
+            return  # the pipe is closed, since the block was left
+    leaving.end(
+        f"stopped by {signal.Signals(came[0]).name} while waiting for other processes, at the last "
+        f"checkpoint; {leaving.ADVICE[0].lower()}{leaving.ADVICE[1:]}",
+        128 + came[0],
+    )

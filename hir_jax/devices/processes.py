@@ -6,18 +6,28 @@ store of JAX's coordination service. In one process all of this is free: nothing
 is copied.
 """
 
+import concurrent.futures
+import contextlib
 import functools
+import importlib.metadata
 import itertools
 import json
-from collections.abc import Callable
+import platform
+import re
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import jax
 import numpy as np
+from absl import logging
 from jax._src import distributed  # the coordination service's client has no public name
 from jax.sharding import Mesh, NamedSharding, Sharding
 from jax.sharding import PartitionSpec as P
 
+import hir_jax
 from hir_jax.errors import UserError
 
 T = TypeVar("T")
@@ -26,6 +36,8 @@ T = TypeVar("T")
 HEARTBEAT_SECONDS = 60
 # For all processes to be started, by hand or by a scheduler.
 START_SECONDS = 600
+# Between two lines that say that others are still waited for.
+TELL_SECONDS = 30
 # A user's verifier may keep a process for hours; a dead one is found by its heartbeat.
 PATIENCE_SECONDS = 7 * 24 * 3600
 
@@ -46,28 +58,73 @@ def start(
         process_id: this one's number, from 0.
 
     Raises:
-        UserError: they are not found, or do not all come within `START_SECONDS`.
+        UserError: they are not found, or do not all come within `START_SECONDS`; or the place or
+            the number cannot be one.
     """
+    _check_place(coordinator, processes, process_id)
     # Its C++ handler of SIGTERM would only note the signal; `Interrupts` does so where it can be
     # obeyed, and elsewhere SIGTERM must end the process.
     jax.config.update("jax_enable_preemption_service", False)
+    found = "by itself" if coordinator is None else f"at {coordinator}"
     try:
-        jax.distributed.initialize(
-            coordinator,
-            processes,
-            process_id,
-            initialization_timeout=START_SECONDS,
-            heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
-            shutdown_timeout_seconds=HEARTBEAT_SECONDS,
-        )
+        with _told_while_waiting(f"waiting for the other processes to join {found}"):
+            jax.distributed.initialize(
+                coordinator,
+                processes,
+                process_id,
+                initialization_timeout=START_SECONDS,
+                heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
+                shutdown_timeout_seconds=HEARTBEAT_SECONDS,
+            )
     except (ValueError, RuntimeError) as e:
-        found = "by itself" if coordinator is None else f"at {coordinator}"
         raise UserError(
             f"Expected to join the other processes {found}, found a fault: {e}\nGive --distributed "
             "alone on a TPU pod, under Slurm or Open MPI, or in Kubernetes (with the package "
             "'kubernetes'); elsewhere give --coordinator=HOST:PORT, --processes and --process_id, "
             "the same to all but for the last, which counts from 0."
         ) from e
+
+
+def _check_place(coordinator: str | None, processes: int | None, process_id: int | None) -> None:
+    if coordinator is not None and not re.fullmatch(r"\S+:\d{1,5}", coordinator):
+        raise UserError(
+            f"--coordinator: expected HOST:PORT of process 0, as in localhost:8476; found "
+            f"{coordinator!r}. Give a port that is free there."
+        )
+    if None not in (processes, process_id) and process_id >= processes:
+        raise UserError(
+            f"--process_id: expected 0 to {processes - 1}, since --processes={processes}; found "
+            f"{process_id}."
+        )
+
+
+@contextlib.contextmanager
+def _told_while_waiting(what: str) -> Iterator[None]:
+    """Logs `what` now and then, and lets Ctrl-C end a wait that Python does not see."""
+    done, started = threading.Event(), time.monotonic()
+
+    def tell() -> None:
+        while not done.wait(TELL_SECONDS):
+            waited = time.monotonic() - started
+            logging.warning("%s, for %.0f s of at most %d", what, waited, START_SECONDS)
+
+    threading.Thread(target=tell, daemon=True).start()
+    usual = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, usual)
+        done.set()
+
+
+def versions() -> dict[str, str]:
+    """What must be the same on all processes for them to compile the same programs."""
+    packages = ("jax", "jaxlib", "numpy", "flax", "optax", "orbax-checkpoint", "transformers")
+    found = {f"the version of {name}": importlib.metadata.version(name) for name in packages}
+    return found | {
+        "the version of hir_jax": hir_jax.__version__,
+        "the version of Python": platform.python_version(),
+    }
 
 
 def many() -> bool:
@@ -149,7 +206,7 @@ def gather(record: Any, seconds: float = PATIENCE_SECONDS) -> list[Any]:
     folder = "hir_jax/records"
     service.key_value_set(f"{folder}/{number}/{index()}", json.dumps(record))
     try:
-        service.wait_at_barrier(folder, int(1000 * seconds))
+        _interruptible(lambda: service.wait_at_barrier(folder, int(1000 * seconds)))
     except jax.errors.JaxRuntimeError as e:
         if "DEADLINE_EXCEEDED" not in str(e):
             raise
@@ -162,6 +219,20 @@ def gather(record: Any, seconds: float = PATIENCE_SECONDS) -> list[Any]:
     service.key_value_delete(f"{folder}/{number - 1}/{index()}")
     records = {int(key.rpartition("/")[2]): json.loads(value) for key, value in found}
     return [records[i] for i in range(count())]
+
+
+def _interruptible(wait: Callable[[], None]) -> None:
+    """Waits on another thread: a signal's handler does not run while the main one is in C++."""
+    outcome = concurrent.futures.Future()
+
+    def work() -> None:
+        try:
+            outcome.set_result(wait())
+        except Exception as e:
+            outcome.set_exception(e)
+
+    threading.Thread(target=work, daemon=True).start()
+    outcome.result()
 
 
 def on_first(work: Callable[[], T]) -> T:
@@ -207,13 +278,22 @@ def shared_out(items: list[Any], work: Callable[[Any], Any]) -> list[Any]:
     return [shares[i % count()]["done"][i // count()] for i in range(len(items))]
 
 
-def check_same(what: str, digest: int) -> None:
-    """Raises UserError on all processes where they differ in something that must be the same."""
-    digests = gather(digest)
-    differing = [i for i, other in enumerate(digests) if other != digests[0]]
+def check_same(digests: Mapping[str, Any]) -> None:
+    """Raises UserError on all processes where they differ in something that must be the same.
+
+    Args:
+        digests: of each thing, by its name for the message; JSON.
+    """
+    first, *others = gather(dict(digests))
+    differing = [
+        f"{name}: on {numbers}"
+        for name in digests
+        if (numbers := [i for i, other in enumerate(others, 1) if other[name] != first[name]])
+    ]
     if differing:
         raise UserError(
-            f"Expected the same {what} on every process, found others than process 0's on "
-            f"{differing}. Give every process the same command, the same files and the same "
-            "version of the program."
+            "Expected the same on every process, found other things than process 0's:\n  "
+            + "\n  ".join(differing)
+            + "\nGive every process the same command, the same files and the same versions of the "
+            "program and its packages."
         )

@@ -79,8 +79,11 @@ def claim(workdir: pathlib.Path, ours: dict[str, str]) -> None:
     """Makes the workdir this identity's, or checks that it is.
 
     Raises:
-        UserError: the run in it has read something else; what differs is listed.
+        UserError: the run in it, or another process, has read something else; what differs is
+            listed.
     """
+
+    processes.check_same({MEANING[name]: digest for name, digest in ours.items()})
 
     def write() -> None:
         if workdirs.is_begun(workdir):

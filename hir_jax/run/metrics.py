@@ -11,8 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, BinaryIO
 
 import tabulate
-import tensorboardX
 import tqdm
+from tensorboardX import event_file_writer, summary
+from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from hir_jax.devices import processes
 from hir_jax.errors import UserError
@@ -48,12 +49,8 @@ class MetricsWriter:
         first_step = None if position is None else _cut(folder / "metrics.jsonl", position)
         self._metrics = _open(folder / "metrics.jsonl")
         self._timings = _open(folder / "timings.jsonl")
-        self._events = tensorboardX.SummaryWriter(
-            str(folder / "tensorboard"),
-            purge_step=first_step,
-            # Files are named by the second: one resumed within it must not overwrite the other.
-            filename_suffix=f".{position or 0}",
-        )
+        # Files are named by the second: one resumed within it must not overwrite the other.
+        self._curves = _Curves(folder / "tensorboard", first_step, f".{position or 0}")
 
     def write(self, step: int, values: Mapping[str, Value]) -> None:
         """Adds a line to metrics.jsonl: reproducible values only, "nan" and "inf" as strings."""
@@ -66,13 +63,12 @@ class MetricsWriter:
     @property
     def position(self) -> int:
         """Length of metrics.jsonl in bytes, all of them on disk."""
-        self._events.flush()
         os.fsync(self._metrics.fileno())
         return self._metrics.tell()
 
     def close(self) -> None:
         """Closes the files; nothing can be written after."""
-        for file in (self._metrics, self._timings, self._events):
+        for file in (self._metrics, self._timings, self._curves):
             file.close()
 
     def _add(
@@ -81,12 +77,40 @@ class MetricsWriter:
         values = {name: _number(value) for name, value in values.items()}
         line = {name: _json_value(value) for name, value in values.items()}
         line |= {"step": step, **unmirrored}
-        file.write(json.dumps(line, sort_keys=True, allow_nan=False).encode() + b"\n")
+        _write(file, json.dumps(line, sort_keys=True, allow_nan=False).encode() + b"\n")
         group = f"{values['phase']}/" if "phase" in values else ""
         for name, value in values.items():
             if not isinstance(value, str):
                 tag = re.sub(r"[^-/\w.]", "_", group + name)
-                self._events.add_scalar(tag, value, step)
+                self._curves.add(tag, value, step)
+        self._curves.flush()
+
+
+class _Curves:
+    """TensorBoard's file of events, written by this thread.
+
+    tensorboardX's own `SummaryWriter` writes on another, which ends at the first fault, a full disk
+    for one; then its queue fills, and the run waits for ever.
+    """
+
+    def __init__(self, folder: pathlib.Path, first_step: int | None, suffix: str) -> None:
+        """Opens a new file; of earlier ones, what is from `first_step` on shows no longer."""
+        folder.mkdir(exist_ok=True)
+        self._file = event_file_writer.EventsWriter(str(folder / "events"), suffix)
+        if first_step is not None:
+            self._write(first_step, session_log=SessionLog(status=SessionLog.START))
+
+    def add(self, tag: str, value: float, step: int) -> None:
+        self._write(step, summary=summary.scalar(tag, value))
+
+    def flush(self) -> None:
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _write(self, step: int, **content: Any) -> None:
+        self._file.write_event(Event(wall_time=time.time(), step=step, **content))
 
 
 class NoWriter:
@@ -182,6 +206,12 @@ def _cut(path: pathlib.Path, position: int) -> int:
 def _open(path: pathlib.Path) -> BinaryIO:
     # Unbuffered: a line is one system call, so a killed process leaves whole lines.
     return path.open("ab", buffering=0)
+
+
+def _write(file: BinaryIO, line: bytes) -> None:
+    """The whole line: where the disk is nearly full, a part of it is written without a fault."""
+    while line := line[file.write(line) :]:
+        pass
 
 
 def _number(value: Any) -> Value:

@@ -1,6 +1,7 @@
 """The model that a config asks for, on its devices, and what samples from it."""
 
 import dataclasses
+import zlib
 from typing import Any
 
 import jax
@@ -39,13 +40,21 @@ class Model:
 
 
 def load_model(config: ml_collections.ConfigDict) -> Model:
-    """The model at `config.model.path`, each weight put on its devices as it is read."""
+    """The model at `config.model.path`, each weight put on its devices as it is read.
+
+    Raises:
+        UserError: there is none, it is faulty, or processes have others of the same name.
+    """
     mesh = sharding.make_mesh(config.mesh)
     folder = hf.find(config.model.path)
     model = hf.read_config(folder, config.model.dtype)
     model = for_training(config, model)
 
+    digests: dict[hf.Path, int] = {}
+
     def place(path: hf.Path, array: np.ndarray) -> jax.Array:
+        if processes.many():
+            digests[path] = zlib.crc32(array.ravel(order="K"))  # in the order of its memory
         spec = sharding.leaf_spec(mesh, "/".join(path), array.shape)
         return processes.place(array, jax.sharding.NamedSharding(mesh, spec))
 
@@ -53,6 +62,9 @@ def load_model(config: ml_collections.ConfigDict) -> Model:
     if VALUES in settings.method_of(config).needs:
         head = value_head.load(folder, model)
         params[value_head.NAME] = {k: place((value_head.NAME, k), v) for k, v in head.items()}
+    # Each puts its shards into one array, so that of different weights a mixture would be trained.
+    of_weights = zlib.crc32(repr(sorted(digests.items())).encode())
+    processes.check_same({"weights": of_weights, "model": zlib.crc32(repr(model).encode())})
     codec = Codec(hf.load_tokenizer(folder, model), model.eos_token_id)
     return Model(model, params, codec, hf.read_raw_config(folder), mesh)
 

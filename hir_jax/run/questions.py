@@ -78,7 +78,7 @@ def _check_same(splits: data.Splits, table: PromptTable) -> None:
     if processes.many():
         wanted = table.instructions.wanted
         tokens = [[table.source(e.id, wanted, ()) for e in split] for split in splits]
-        processes.check_same("questions", zlib.crc32(repr((splits, tokens)).encode()))
+        processes.check_same({"questions": zlib.crc32(repr((splits, tokens)).encode())})
 
 
 def _check_facts(

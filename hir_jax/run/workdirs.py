@@ -3,7 +3,6 @@
 import json
 import os
 import pathlib
-import time
 import zlib
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -40,13 +39,23 @@ ROUNDING = ("mesh.", "sample.rows", "train.accumulation", "train.logits_mib", "t
 
 NONFINITE = "nonfinite_batch.jsonl"  # see `write_batch`
 
-# A network's file system may show a new file late.
-SEEN_SECONDS = 60
-
 
 def checkpoint_folder(workdir: str) -> str:
     """The folder of a workdir's checkpoints."""
     return str(pathlib.Path(workdir) / "checkpoints")
+
+
+def check_local(paths: Mapping[str, str | None]) -> None:
+    """Raises UserError where a path, by its flag's name, is a bucket's and no file system's."""
+    for name, path in paths.items():
+        if path and "://" in str(path):
+            raise UserError(
+                f"{name}: expected a path of a file system, found {path!r}. Buckets are not "
+                "written or read: a run appends to its files and renames them, which buckets "
+                "cannot. For data and models copy the bucket first (gcloud storage rsync, aws s3 "
+                "sync); for a workdir give a disk that outlives the machine (a persistent disk, "
+                "NFS, Filestore, EFS), or copy a local one to the bucket between runs."
+            )
 
 
 def claim(workdir: str, config: ml_collections.ConfigDict) -> None:
@@ -54,11 +63,11 @@ def claim(workdir: str, config: ml_collections.ConfigDict) -> None:
 
     Raises:
         UserError: it holds a run of another config; the fields that differ are listed. Or other
-            processes have another config, or do not see the folder.
+            processes have another config.
     """
     folder = pathlib.Path(workdir)
     ours = json.loads(config.to_json_best_effort())
-    processes.check_same("config", zlib.crc32(json.dumps(ours).encode()))
+    processes.check_same({"config": zlib.crc32(json.dumps(ours).encode())})
 
     def write() -> None:
         try:
@@ -70,28 +79,12 @@ def claim(workdir: str, config: ml_collections.ConfigDict) -> None:
             raise UserError(f"--workdir: cannot write to {folder}: {e.strerror}.") from e
 
     processes.on_first(write)
-    _check_shared(folder / "config.json")
 
 
 def record(workdir: str, config: ml_collections.ConfigDict) -> None:
     """Writes the config of a run that goes on, with what it is free to change."""
     ours = json.loads(config.to_json_best_effort())
     processes.on_first(lambda: write_json(pathlib.Path(workdir) / "config.json", ours))
-
-
-def _check_shared(file: pathlib.Path) -> None:
-    """Raises UserError on all processes if one does not see what process 0 has written."""
-    if not processes.many():
-        return
-    until = time.monotonic() + SEEN_SECONDS
-    while not (seen := file.exists()) and time.monotonic() < until:
-        time.sleep(1)
-    blind = [i for i, each in enumerate(processes.gather(seen)) if not each]
-    if blind:
-        raise UserError(
-            f"--workdir: expected a folder that all processes share; {file}, which process 0 "
-            f"wrote, is not seen by {blind}. Give a path on a file system that all of them mount."
-        )
 
 
 def is_begun(workdir: pathlib.Path) -> bool:
