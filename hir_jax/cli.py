@@ -11,6 +11,7 @@ folder it is called in is looked for among those that come with hir_jax.
 import functools
 import logging as std_logging
 import os
+import pathlib
 import re
 import sys
 from collections.abc import Sequence
@@ -104,6 +105,7 @@ def main(argv: Sequence[str]) -> None:
     from hir_jax.devices import leaving, processes
     from hir_jax.devices.interrupts import Interrupted
     from hir_jax.errors import UserError
+    from hir_jax.run import disk
 
     try:
         if len(argv) > 1:
@@ -116,6 +118,8 @@ def main(argv: Sequence[str]) -> None:
     except KeyboardInterrupt:
         leaving.leave("", 130)
     except Exception as e:
+        if full := disk.fault(e, pathlib.Path(FLAGS.output or FLAGS.workdir or DEFAULT_WORKDIR)):
+            leaving.leave(f"error: {full}", 2)
         if processes.many():
             leaving.fail(e)
         raise

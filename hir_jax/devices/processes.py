@@ -7,17 +7,14 @@ is copied.
 """
 
 import concurrent.futures
-import contextlib
 import functools
 import importlib.metadata
 import itertools
 import json
 import platform
 import re
-import signal
 import threading
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import jax
@@ -66,17 +63,21 @@ def start(
     # obeyed, and elsewhere SIGTERM must end the process.
     jax.config.update("jax_enable_preemption_service", False)
     found = "by itself" if coordinator is None else f"at {coordinator}"
+    joining = _apart(
+        jax.distributed.initialize,
+        coordinator,
+        processes,
+        process_id,
+        initialization_timeout=2 * START_SECONDS,  # at which JAX would abort the process
+        heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
+        shutdown_timeout_seconds=HEARTBEAT_SECONDS,
+    )
     try:
-        with _told_while_waiting(f"waiting for the other processes to join {found}"):
-            jax.distributed.initialize(
-                coordinator,
-                processes,
-                process_id,
-                initialization_timeout=START_SECONDS,
-                heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
-                shutdown_timeout_seconds=HEARTBEAT_SECONDS,
-            )
-    except (ValueError, RuntimeError) as e:
+        _wait_and_tell(joining, f"waiting for the other processes to join {found}")
+    except BaseException as e:
+        distributed.global_state.num_processes = 1  # there is no one to tell of the end
+        if not isinstance(e, ValueError | RuntimeError | TimeoutError):
+            raise
         raise UserError(
             f"Expected to join the other processes {found}, found a fault: {e}\nGive --distributed "
             "alone on a TPU pod, under Slurm or Open MPI, or in Kubernetes (with the package "
@@ -98,23 +99,15 @@ def _check_place(coordinator: str | None, processes: int | None, process_id: int
         )
 
 
-@contextlib.contextmanager
-def _told_while_waiting(what: str) -> Iterator[None]:
-    """Logs `what` now and then, and lets Ctrl-C end a wait that Python does not see."""
-    done, started = threading.Event(), time.monotonic()
-
-    def tell() -> None:
-        while not done.wait(TELL_SECONDS):
-            waited = time.monotonic() - started
-            logging.warning("%s, for %.0f s of at most %d", what, waited, START_SECONDS)
-
-    threading.Thread(target=tell, daemon=True).start()
-    usual = signal.signal(signal.SIGINT, signal.SIG_DFL)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, usual)
-        done.set()
+def _wait_and_tell(joining: concurrent.futures.Future, what: str) -> None:
+    for waited in range(TELL_SECONDS, START_SECONDS + 1, TELL_SECONDS):
+        if concurrent.futures.wait([joining], TELL_SECONDS).done:
+            return joining.result()
+        logging.warning("%s, for %d s of %d", what, waited, START_SECONDS)
+    raise TimeoutError(
+        f"not all have come within {START_SECONDS} s. Does process 0 run there, is the port open, and "
+        "do as many run as --processes says?"
+    )
 
 
 def versions() -> dict[str, str]:
@@ -206,7 +199,7 @@ def gather(record: Any, seconds: float = PATIENCE_SECONDS) -> list[Any]:
     folder = "hir_jax/records"
     service.key_value_set(f"{folder}/{number}/{index()}", json.dumps(record))
     try:
-        _interruptible(lambda: service.wait_at_barrier(folder, int(1000 * seconds)))
+        _apart(service.wait_at_barrier, folder, int(1000 * seconds)).result()
     except jax.errors.JaxRuntimeError as e:
         if "DEADLINE_EXCEEDED" not in str(e):
             raise
@@ -221,18 +214,18 @@ def gather(record: Any, seconds: float = PATIENCE_SECONDS) -> list[Any]:
     return [records[i] for i in range(count())]
 
 
-def _interruptible(wait: Callable[[], None]) -> None:
-    """Waits on another thread: a signal's handler does not run while the main one is in C++."""
-    outcome = concurrent.futures.Future()
+def _apart(call: Callable[..., T], *args: Any, **kwargs: Any) -> "concurrent.futures.Future[T]":
+    """A call on another thread: no signal's handler runs while the main one is in C++."""
+    outcome: concurrent.futures.Future[T] = concurrent.futures.Future()
 
     def work() -> None:
         try:
-            outcome.set_result(wait())
+            outcome.set_result(call(*args, **kwargs))
         except Exception as e:
             outcome.set_exception(e)
 
     threading.Thread(target=work, daemon=True).start()
-    outcome.result()
+    return outcome
 
 
 def on_first(work: Callable[[], T]) -> T:

@@ -16,14 +16,15 @@ Where many processes share a run, all call each method. Each writes and reads it
 folder that all see; what is small is read by process 0 for all, which so take the same checkpoint.
 """
 
+import contextlib
 import json
 import logging as std_logging
+import shutil
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import orbax.checkpoint as ocp
 import tensorstore as ts
 from absl import logging
@@ -32,6 +33,7 @@ from etils import epath
 import hir_jax
 from hir_jax.devices import processes
 from hir_jax.errors import UserError
+from hir_jax.run import checksums, disk
 
 PyTree = Any
 
@@ -52,11 +54,18 @@ class Checkpoints:
     again without first deleting the only copy; the step stands inside.
     """
 
-    def __init__(self, directory: str, keep: int = 2) -> None:
-        """Opens `directory`, which need not exist; the newest `keep` checkpoints are kept."""
+    def __init__(
+        self, directory: str, keep: int = 2, allow: Callable[[], None] = lambda: None
+    ) -> None:
+        """Opens `directory`, which need not exist; the newest `keep` checkpoints are kept.
+
+        `allow` is called before each save; what it raises is raised there.
+        """
         self._directory = _absolute(directory)
         self._best = self._directory / "best"
         self._keep = keep
+        self._allow = allow
+        self._size = 0  # bytes of what was written last
         self._damaged: set[int] = set()
         self._managers: dict[epath.Path, ocp.CheckpointManager] = {}
 
@@ -71,13 +80,18 @@ class Checkpoints:
         On return the arrays of `state` may be donated and `progress` changed. Best parameters that
         `progress` speaks of must be given to `save_best` before: this waits until they are whole.
         `state` may hold typed random keys; `progress` is JSON, from which tuples return as lists.
+
+        Raises:
+            UserError: the disk has no room for it.
         """
         self.wait()
+        self._prepare(state, f"checkpoint {step}")
         manager = self._manager(self._directory, self._keep)
         for stale in (self._damaged | {step}).intersection(manager.all_steps()):
             manager.delete(stale)
         self._damaged.clear()
-        _write(manager, step, state, progress)
+        with self._told_if_full():
+            _write(manager, step, state, progress)
 
     def restore_latest(self, abstract_state: PyTree) -> tuple[int, PyTree, dict[str, Any]] | None:
         """Reads (step, state, progress) from the newest whole checkpoint; None where there is none.
@@ -99,10 +113,16 @@ class Checkpoints:
         return step, state, progress
 
     def save_best(self, step: int, params: PyTree, metrics: Mapping[str, Any]) -> None:
-        """Writes parameters in the background; those kept so far go once these are whole."""
+        """Writes parameters in the background; those kept so far go once these are whole.
+
+        Raises:
+            UserError: the disk has no room for them.
+        """
+        self._prepare(params, "the best parameters")
         manager = self._manager(self._best, keep=1)
         number = (manager.latest_step() or 0) + 1
-        _write(manager, number, {"params": params}, {"step": step, "metrics": dict(metrics)})
+        with self._told_if_full():
+            _write(manager, number, {"params": params}, {"step": step, "metrics": dict(metrics)})
 
     def restore_best(self, abstract_params: PyTree) -> tuple[int, PyTree, dict[str, Any]] | None:
         """Reads (step, params, metrics) as `restore_latest` does; None where none was saved."""
@@ -113,15 +133,54 @@ class Checkpoints:
         return note["step"], state["params"], note["metrics"]
 
     def wait(self) -> None:
-        """Blocks until everything saved is whole on disk; raises what went wrong in writing it."""
-        for manager in self._managers.values():
-            manager.wait_until_finished()
+        """Blocks until everything saved is whole on disk; raises what went wrong in writing it.
+
+        Raises:
+            UserError: the disk is full.
+        """
+        with self._told_if_full():
+            for manager in self._managers.values():
+                manager.wait_until_finished()
 
     def close(self) -> None:
         """Waits, then frees the writing threads."""
         for manager in self._managers.values():
             manager.close()
         self._managers.clear()
+
+    def check_room(self, state: PyTree, params: PyTree) -> None:
+        """Raises UserError where a run's checkpoints would not all fit: those kept, the next one,
+        and the best parameters."""
+        wanted = (self._keep + 1) * _bytes(state) + _bytes(params)
+        there = disk.used(self._directory)
+        what = f"{self._keep + 1} checkpoints and the best, beside the {there:,} that are there"
+        disk.check(self._directory, wanted - there, what)
+
+    def check_best(self) -> None:
+        """Raises UserError where there are no best parameters."""
+        if not _steps(self._best):
+            raise UserError(
+                f"Expected the run's best parameters in {self._best}, found none, though its "
+                "newest checkpoint speaks of them. Put the folder back, or give another --workdir."
+            )
+
+    def _prepare(self, tree: PyTree, what: str) -> None:
+        self._allow()
+        self._size = _bytes(tree)
+        disk.check(self._directory, self._size, what)
+
+    @contextlib.contextmanager
+    def _told_if_full(self) -> Iterator[None]:
+        """Within it, a full disk is a UserError; what was written in part goes."""
+        try:
+            yield
+        except Exception as e:
+            fault = disk.fault(e, self._directory, self._size)
+            if fault is None:
+                raise
+            for unfinished in self._directory.rglob("*.orbax-checkpoint-tmp"):
+                shutil.rmtree(unfinished, ignore_errors=True)
+            raise fault from e
 
     def _manager(self, directory: epath.Path, keep: int) -> ocp.CheckpointManager:
         """The writer of a folder, made at the first save: it removes temporary folders."""
@@ -197,9 +256,15 @@ def _restore_newest(
     )
 
 
+def _bytes(tree: PyTree) -> int:
+    return sum(leaf.nbytes for leaf in jax.tree.leaves(tree))
+
+
 def _write(manager: ocp.CheckpointManager, number: int, state: PyTree, progress: Any) -> None:
-    arrays = flatten(state)
-    leaves = {name: [_describe(arrays[name]), value] for name, value in checksums(arrays).items()}
+    arrays = checksums.flatten(state)
+    leaves = {
+        name: [_describe(arrays[name]), value] for name, value in checksums.of(arrays).items()
+    }
     manager.save(
         number,
         args=ocp.args.Composite(
@@ -268,7 +333,7 @@ def _read_arrays(folder: epath.Path, abstract: PyTree, scope: str) -> PyTree:
     Raises UserError where others are stored, ValueError where an array is not what was written.
     """
     leaves = _read_json(folder, "leaves")
-    wanted = flatten(abstract)
+    wanted = checksums.flatten(abstract)
     _check_match(
         folder,
         {name: stored for name, (stored, _) in leaves.items() if name.startswith(scope)},
@@ -278,7 +343,7 @@ def _read_arrays(folder: epath.Path, abstract: PyTree, scope: str) -> PyTree:
     restore_args = ocp.checkpoint_utils.construct_restore_args(wanted)
     args = ocp.args.PyTreeRestore(wanted, restore_args=restore_args, partial_restore=True)
     arrays = _read_all(folder, args)
-    changed = [name for name, value in checksums(arrays).items() if value != leaves[name][1]]
+    changed = [name for name, value in checksums.of(arrays).items() if value != leaves[name][1]]
     if changed:
         raise ValueError(f"{len(changed)} arrays do not match their checksums: {changed[:3]}")
     return jax.tree.unflatten(jax.tree.structure(abstract), [arrays[name] for name in wanted])
@@ -312,12 +377,6 @@ def _check_match(folder: epath.Path, stored: dict[str, str], wanted: dict[str, s
         )
 
 
-def flatten(tree: PyTree) -> dict[str, Any]:
-    """Leaves by name, "opt_state/0/count"; containers without leaves vanish."""
-    leaves = jax.tree.leaves_with_path(tree)
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
-
-
 def _placed(leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
     """`leaf` with a sharding: Orbax would otherwise ask for the devices it was written from."""
     sharding = leaf.sharding or jax.sharding.SingleDeviceSharding(jax.devices()[0])
@@ -343,39 +402,15 @@ def _crc32(content: Any) -> int:
     return zlib.crc32(json.dumps(content).encode())
 
 
-def checksums(arrays: Mapping[str, jax.Array]) -> dict[str, int]:
-    """Of each array's bits, the same on any mesh; see `_checksum`."""
-    # One at a time: on CPU devices, many collectives in flight at once can wait for each other's
-    # threads for ever.
-    return {name: int(_checksum(array)) for name, array in arrays.items()}
-
-
-@jax.jit
-def _checksum(array: jax.Array) -> jax.Array:
-    """The sum over i of (2i + 1) * word i, modulo 2**32; words are the array's bits in 32s or less.
-
-    Any one changed word changes it, since odd weights have inverses. Integer sums do not depend on
-    their order, so neither does it on the mesh.
-    """
-    if jnp.issubdtype(array.dtype, jax.dtypes.prng_key):
-        array = jax.random.key_data(array)
-    if array.dtype == bool:
-        array = array.astype(jnp.uint8)
-    word = jnp.dtype(f"uint{8 * min(array.dtype.itemsize, 4)}")
-    words = jax.lax.bitcast_convert_type(array, word).astype(jnp.uint32)
-    index = jnp.arange(words.size, dtype=jnp.uint32).reshape(words.shape)
-    return jnp.sum(words * (2 * index + 1), dtype=jnp.uint32)
-
-
 def _worth_logging(record: std_logging.LogRecord) -> bool:
     """Drops what Orbax logs below a warning: dozens of lines a save.
 
-    And, among many processes, tracebacks of its threads: `wait` raises what went wrong there, and
-    most often it is that another process is lost, which is told in a sentence.
+    And the tracebacks of its threads: `wait` raises what went wrong there, and most often it is
+    that the disk is full or another process lost, which is told in a sentence.
     """
     if "orbax" not in record.pathname:
         return True
-    return record.levelno >= std_logging.WARNING and not (processes.many() and record.exc_info)
+    return record.levelno >= std_logging.WARNING and not record.exc_info
 
 
 logging.get_absl_logger().addFilter(_worth_logging)

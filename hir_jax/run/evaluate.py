@@ -139,10 +139,11 @@ class Evaluation:
                 {name: Following.from_json(f) for name, f in record.get("facts", {}).items()},
                 chosen and Choices.from_json(chosen, stories),
             )
-        except KeyError as e:
+        except (KeyError, TypeError, ValueError, AttributeError) as e:
             raise UserError(
-                f"Expected an evaluation with the field {e}, found {', '.join(record)}: another "
-                "version of hir_jax wrote it. Begin the run anew, in another workdir."
+                f"Expected an evaluation as this hir_jax writes it, found another "
+                f"({type(e).__name__}: {e}): another version wrote it. Begin the run anew, in "
+                "another workdir."
             ) from e
 
     def scalars(self) -> dict[str, float]:

@@ -17,7 +17,7 @@ from hir_jax.devices import processes
 from hir_jax.errors import UserError
 from hir_jax.hindsight import verify
 from hir_jax.model.codec import Codec
-from hir_jax.run import checkpoint, workdirs
+from hir_jax.run import checksums, workdirs
 from hir_jax.run.models import Model
 from hir_jax.run.questions import Questions
 
@@ -38,7 +38,7 @@ MEANING = {
 
 def of_run(model: Model, questions: Questions, config: ml_collections.ConfigDict) -> dict[str, str]:
     """The digests of all that decides what a run computes, besides its config."""
-    weights = checkpoint.checksums(checkpoint.flatten(model.params))
+    weights = checksums.of(checksums.flatten(model.params))
     module, colon, _ = config.algorithm.partition(":")
     method = sys.modules.get(module) if colon else None  # one of the user's own
     return {

@@ -1,13 +1,13 @@
 """The lock of a workdir: one run at a time trains there, and others are told which.
 
 The lock is a file, lock-N.json, that says who holds it. A run that begins looks at all such files
-there are: it is refused where one's holder lives, and else makes the next N. A file is made
-exclusively by one alone, on network file systems too, so of two that begin at once one is refused.
+there are: it is refused where one's holder lives, and else makes the next N. A file is made by one
+alone, on network file systems too, so of two runs that begin at once one is refused.
 
-A killed run leaves its file. On the same machine its holder is dead once no process has its pid and
-its start time. From elsewhere that cannot be seen, so the file is watched: a holder touches it every
-`BEAT_SECONDS`, and one that has not for `LEASE_SECONDS` of watching is dead. Clocks of machines are
-not compared. A holder that was asleep for so long finds its file gone when it wakes, and ends.
+A killed run leaves its file. On the same machine its holder is dead where no process has its pid
+and its start time. From elsewhere that cannot be seen, so the file is watched: a holder touches it
+every `BEAT_SECONDS`, and one that has not for `LEASE_SECONDS` of watching is dead. Clocks of
+machines are not compared. A holder that was asleep for so long finds its file gone, and ends.
 """
 
 import contextlib

@@ -6,10 +6,9 @@ workdir ends bit-identical to one that never stopped.
 
 import functools
 import itertools
-import json
 import pathlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any, Self
 
@@ -28,13 +27,16 @@ from hir_jax.methods.method import VALUES, View
 from hir_jax.run import (
     annotate,
     checkpoint,
+    checks,
     choosing,
     drawing,
     evaluate,
     finite,
     identity,
+    lock,
     metrics,
     models,
+    outcome,
     pairs,
     settings,
     trainers,
@@ -60,8 +62,11 @@ def run(config: ml_collections.ConfigDict, workdir: str, after: After = ignore) 
         Interrupted: a signal asked to stop; the same call resumes the run.
     """
     settings.check(config)
-    workdirs.claim(workdir, config)
-    with Interrupts() as interrupts, Job(config, workdir, interrupts) as job:
+    with (
+        lock.held(workdir) as check_held,
+        Interrupts() as interrupts,
+        Job(config, workdir, interrupts, check_held) as job,
+    ):
         if not job.progress.iteration:
             job.begin()
         while job.progress.iteration <= config.iterations:
@@ -77,9 +82,14 @@ class Job:
     """One run: what is fixed for all of it, the train state, and the progress."""
 
     def __init__(
-        self, config: ml_collections.ConfigDict, workdir: str, interrupts: Interrupts
+        self,
+        config: ml_collections.ConfigDict,
+        workdir: str,
+        interrupts: Interrupts,
+        allow_save: Callable[[], None],
     ) -> None:
         """Loads model and questions, takes up the newest whole checkpoint; compiles no step."""
+        workdirs.claim(workdir, config)
         self.config = config
         self.workdir = pathlib.Path(workdir)
         self.interrupts = interrupts
@@ -87,7 +97,7 @@ class Job:
         model = models.load_model(config)
         self.codec, self.mesh, self.shape = model.codec, model.mesh, model.config
         self.questions = load_questions(config, self.codec)
-        self._check_splits()
+        checks.check_splits(self.questions.splits)
         identity.claim(self.workdir, identity.of_run(model, self.questions, config))
         workdirs.record(workdir, config)
         self.sampler = models.make_sampler(config, model, self.questions.buckets.source)
@@ -97,7 +107,7 @@ class Job:
         start = trainers.needs_start(config)
         self.reference = jax.tree.map(jnp.copy, model.params) if start else None
         self.checkpoints = checkpoint.Checkpoints(
-            workdirs.checkpoint_folder(workdir), config.checkpoint.keep
+            workdirs.checkpoint_folder(workdir), config.checkpoint.keep, allow_save
         )
         restored = self.checkpoints.restore_latest(self.training.abstract_state(model.params))
         if restored is None:
@@ -109,8 +119,13 @@ class Job:
             logging.info(
                 "resuming at iteration %d, step %d", self.progress.iteration, self.progress.steps
             )
-            self._check_length()
-        self._check_weights(config.model.path if restored is None else self.checkpoints.directory)
+            checks.check_progress(self.progress, config.iterations, workdir)
+        if self.progress.iteration <= config.iterations:
+            if restored is not None:
+                self.checkpoints.check_best()
+            self.checkpoints.check_room(self.state, self.state.params)
+        where = config.model.path if restored is None else self.checkpoints.directory
+        checks.check_weights(self.state, where)
         self.writer = metrics.writer(workdir, self.progress.metrics_bytes)
         self.alarms = Alarms(self.progress.alarms, functools.partial(self._write, "alarm"))
 
@@ -201,10 +216,11 @@ class Job:
         """Scores the best checkpoint on the test questions, once for a given length of run."""
         self.checkpoints.wait()
         file = self.workdir / "eval.json"
-        known = processes.on_first(lambda: json.loads(file.read_text()) if file.exists() else {})
+        known = processes.on_first(lambda: outcome.read(file))
         if known.get("iterations") == self.config.iterations:
             logging.info("this run is finished; --workdir begins another")
         else:
+            self.checkpoints.check_best()
             step, params, best = self.checkpoints.restore_best(
                 sharding.abstract(self.state.params, self.mesh)
             )
@@ -354,31 +370,6 @@ class Job:
             self.codec,
             self.interrupts.check,
         )
-
-    # Checks ---------------------------------------------------------------------------------------
-
-    def _check_splits(self) -> None:
-        sizes = {name: len(split) for name, split in self.questions.splits._asdict().items()}
-        if not sizes["train"] or not sizes["test"]:
-            raise UserError(
-                f"Expected questions to train on and to test on; the splits' sizes are {sizes}. "
-                "Look at config.data: its paths, test_fraction, max_source_tokens with too_long."
-            )
-
-    def _check_length(self) -> None:
-        begun = self.progress.iteration - (not self.progress.sampled)
-        if begun > self.config.iterations:
-            raise UserError(
-                f"config.iterations: expected at least {begun}, since the run in {self.workdir} "
-                f"has begun so many; found {self.config.iterations}."
-            )
-
-    def _check_weights(self, where: str) -> None:
-        if not finite.is_finite(self.state):
-            raise UserError(
-                f"Expected finite weights, found NaN or infinity in {where}. Give another "
-                "config.model.path or, for a run that was saved so, another --workdir."
-            )
 
     # Records --------------------------------------------------------------------------------------
 

@@ -1,13 +1,27 @@
 """What a run came to: eval.json and the closing table."""
 
 import dataclasses
+import json
+import pathlib
 from typing import Any
 
+from hir_jax.errors import UserError
 from hir_jax.run import alarms, evaluate
 from hir_jax.run.evaluate import Evaluation
 from hir_jax.run.statistics import Estimate
 
 NOTHING = "nothing beat the start"
+
+
+def read(file: pathlib.Path) -> dict[str, Any]:
+    """What eval.json holds; empty where there is none. Raises UserError where it is damaged."""
+    try:
+        return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    except ValueError as e:
+        raise UserError(
+            f"{file}: expected the outcome of a run in JSON, found a fault: {e}. Remove the file; "
+            "the same command makes it again."
+        ) from e
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,10 +80,15 @@ class Outcome:
         Raises:
             UserError: another version wrote the record.
         """
-        evaluations = {name: Evaluation.from_json(record[name]) for name in ("before", "after")}
         record = {"alarms": {}} | record  # which earlier versions did not write
-        rest = {field.name: record[field.name] for field in dataclasses.fields(cls)}
-        return cls(**rest | evaluations)
+        fields = [field.name for field in dataclasses.fields(cls)]
+        if missing := [name for name in fields if name not in record]:
+            raise UserError(
+                f"Expected the outcome of a run, found none of its fields {', '.join(missing)}: "
+                "another version of hir_jax wrote it. Begin the run anew, in another workdir."
+            )
+        evaluations = {name: Evaluation.from_json(record[name]) for name in ("before", "after")}
+        return cls(**{name: record[name] for name in fields} | evaluations)
 
     def table(self) -> str:
         """Before, after and the change, and which checkpoint "after" is."""

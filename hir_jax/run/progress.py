@@ -55,13 +55,24 @@ class Progress:
         """The inverse of `to_json`; absent fields have their defaults.
 
         Raises:
-            UserError: there are fields that this hir_jax does not know.
+            UserError: there are fields that this hir_jax does not know, or not so.
         """
         unknown = fields.keys() - {field.name for field in dataclasses.fields(cls)}
         if unknown:
             raise UserError(
                 f"The run's progress has fields unknown to this hir_jax: {sorted(unknown)}. A "
                 "later one wrote it; go on with that, or give another workdir."
+            )
+        known = vars(cls())
+        faults = [
+            f"{name}: expected {type(known[name]).__name__}, found {value!r}"
+            for name, value in fields.items()
+            if name not in ("buffer", "before", "best") and type(value) is not type(known[name])
+        ]
+        if faults:
+            raise UserError(
+                f"The run's progress is not as this hir_jax writes it: {'; '.join(faults)}. "
+                "Another one wrote it; go on with that, or give another workdir."
             )
         buffer = tuple(Sample.from_json(record) for record in fields.get("buffer", ()))
         return cls(**fields | {"buffer": buffer})

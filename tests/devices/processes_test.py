@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import zlib
 
 import numpy as np
 import pytest
@@ -22,7 +21,7 @@ from hir_jax.devices import leaving, processes, sharding
 from hir_jax.devices.interrupts import Interrupted, Interrupts
 from hir_jax.errors import UserError
 from hir_jax.hindsight import verify
-from hir_jax.run import loop, metrics, workdirs
+from hir_jax.run import lock, loop, metrics, workdirs
 from hir_jax.run.judging import judge
 from tests import tiny
 
@@ -94,7 +93,8 @@ from absl import app
 from hir_jax import cli
 from hir_jax.devices import processes
 from hir_jax.errors import UserError
-from hir_jax.run import loop
+from hir_jax.model import hf
+from hir_jax.run import lock, loop
 from hir_jax.devices.interrupts import Interrupted
 from tests.devices.processes_test import by_ppo, use_modes
 
@@ -115,10 +115,26 @@ def not_finite(number, original=loop.Job._step):
         return values | ({"loss": float("nan")} if job.progress.steps == number else {})
     return step
 
+def refused(run, says):
+    try:
+        run()
+        raise AssertionError("went on")
+    except UserError as e:
+        assert says in str(e), e
+
 def scenes(config, workdir, run=loop.run):
     run(config, workdir + "/straight")
     use_modes(config, workdir + "/straight")
     run(by_ppo(config), workdir + "/ppo")
+    same_weights = hf.load_params
+    own = processes.index()
+    hf.load_params = lambda folder, model, place: same_weights(
+        folder, model, lambda path, array: place(path, array + own)
+    )
+    refused(lambda: run(config, workdir + "/mixed"), "process 0's:\n  weights: on [1]\n")
+    hf.load_params = same_weights
+    lock.SEEN_SECONDS = 1
+    refused(lambda: run(config, workdir + f"/copy{own}"), "is not seen by [1]: ")
     loop.Job._step = not_finite(3)
     try:
         run(config, workdir + "/not_finite")
@@ -237,6 +253,14 @@ def test_both_stop_at_what_is_not_finite(ended, folder):
     assert max(steps) == 2
 
 
+def test_neither_other_weights_nor_a_copy_of_the_workdir_are_trained_with(ended, folder):
+    # As above. Nothing was begun, and the lock given back.
+    for name in ("mixed", "copy0", "copy1"):
+        found = {file.name for file in (folder / name).glob("*")}
+        assert found <= {"config.json"}
+    assert not list((folder / "straight").glob("lock-*"))
+
+
 def test_one_stopped_then_one_killed_and_the_same_command_goes_on(ended, folder, flags):
     # SIGTERM to process 1 before the third step stopped both after the fourth, where they agree.
     # SIGKILL to process 0 before the sixth takes the coordination service away with it.
@@ -304,10 +328,10 @@ def run(mode):
     except UserError as e:
         assert str(e) == "mine"
     try:
-        processes.check_same("questions", own)
+        processes.check_same({"weights": 1, "questions": own})
         raise AssertionError("no fault")
     except UserError as e:
-        assert "the same questions on every process, found others than process 0's on [1]" in str(e)
+        assert "found other things than process 0's:\\n  questions: on [1]\\nGive" in str(e)
     if HOW == "UserError" and own == 1:
         raise UserError("its disk is full")
     if HOW == "SIGKILL" and own == 1:
@@ -354,7 +378,7 @@ def test_alone_nothing_is_sent_or_copied():
     assert placed.sharding == sharding.batch_sharding(mesh)
     assert processes.replicate(placed, mesh) is placed
     assert processes.fetch(placed, mesh).tolist() == list(range(8))
-    processes.check_same("questions", 1)
+    processes.check_same({"questions": 1})
 
 
 @pytest.fixture
@@ -427,13 +451,20 @@ def test_only_the_first_shows_progress_and_writes(second_of_three, tmp_path, cap
     assert capsys.readouterr().err == ""
 
 
-def test_a_workdir_that_others_do_not_see(second_of_three, tmp_path, monkeypatch):
-    monkeypatch.setattr(workdirs, "SEEN_SECONDS", 0)
-    config = tiny.config()
-    digest = zlib.crc32(json.dumps(json.loads(config.to_json_best_effort())).encode())
-    second_of_three([digest, digest], [{"value": None}, {}], [True, True])
-    with pytest.raises(UserError, match=r"config\.json, .* is not seen by \[1\]"):
-        workdirs.claim(str(tmp_path / "run"), config)
+@pytest.mark.parametrize("token", [None, "of the run that the folder was copied from"])
+def test_a_workdir_of_its_own_or_a_copy_is_no_shared_one(
+    second_of_three, tmp_path, monkeypatch, token
+):
+    monkeypatch.setattr(lock, "SEEN_SECONDS", 0)
+    monkeypatch.setattr(lock, "LOOK_SECONDS", 0)
+    if token is not None:
+        (tmp_path / "lock-1.json").write_text(json.dumps({"token": token}))
+    second_of_three([{"value": ["lock-1.json", "of this run"]}, {}], [True, True])
+    with (
+        pytest.raises(UserError, match=r"lock-1\.json, .* is not seen by \[1\]: .* or a copy"),
+        lock.held(str(tmp_path)),
+    ):
+        pass
 
 
 def test_free_memory_is_that_of_the_process_with_the_least(second_of_three):

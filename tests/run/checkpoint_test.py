@@ -15,7 +15,8 @@ from jax.sharding import NamedSharding, SingleDeviceSharding
 from jax.sharding import PartitionSpec as P
 
 from hir_jax.errors import UserError
-from hir_jax.run.checkpoint import Checkpoints, _checksum, _probe, _seal, restore_params
+from hir_jax.run.checkpoint import Checkpoints, _probe, _seal, restore_params
+from hir_jax.run.checksums import checksum
 
 # Orbax abandons the other reads of a checkpoint when one fails, and they complain of it.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -409,11 +410,11 @@ def test_killed_while_saving_stays_restorable(tmp_path):
 
 def test_checksum_by_hand_and_on_any_mesh():
     # Words 5, 6, 7 with weights 1, 3, 5.
-    assert int(_checksum(jnp.array([5, 6, 7], jnp.uint32))) == 5 + 18 + 35
+    assert int(checksum(jnp.array([5, 6, 7], jnp.uint32))) == 5 + 18 + 35
     # 1.0 is 0x3F80 in bfloat16.
-    assert int(_checksum(jnp.ones(2, jnp.bfloat16))) == 4 * 0x3F80
+    assert int(checksum(jnp.ones(2, jnp.bfloat16))) == 4 * 0x3F80
     array = jax.random.normal(jax.random.key(0), (16, 8))
     mesh = jax.make_mesh((4, 2), ("data", "tensor"))
     for spec in (P(), P("data"), P("tensor", "data")):
-        assert _checksum(jax.device_put(array, NamedSharding(mesh, spec))) == _checksum(array)
-    assert _checksum(array[::-1]) != _checksum(array)
+        assert checksum(jax.device_put(array, NamedSharding(mesh, spec))) == checksum(array)
+    assert checksum(array[::-1]) != checksum(array)

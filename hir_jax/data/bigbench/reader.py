@@ -59,11 +59,8 @@ def _records(task: str, bigbench_dir: str, data_dir: Path) -> list[dict[str, Any
         ) from error
     try:
         records = [_decoded(record) for record in builder.as_data_source("examples")]
-    except RuntimeError as error:  # array_record's own checksums
-        raise UserError(
-            f"The prepared data in {builder.data_path} is damaged: {error}. Delete that folder; it "
-            "is made again from the raw file."
-        ) from error
+    except Exception as error:  # array_record's own checksums, and more that TFDS raises
+        raise _damaged(builder.data_path, error) from error
     return sorted(records, key=lambda record: record["index"])
 
 
@@ -113,9 +110,7 @@ def _prepared(task: str, raw_dir: Path, data_dir: Path) -> Builder:
     """
     raw_file = raw_dir / RAW_FOLDER[task] / "task.json"
     digest = hashlib.sha256(raw_file.read_bytes()).hexdigest()[:16]
-    builder = Builder(
-        config=task, data_dir=data_dir / "hir_jax" / digest, file_format="array_record"
-    )
+    builder = _builder(task, data_dir / "hir_jax" / digest)
     try:
         builder.download_and_prepare(
             download_dir=data_dir / "downloads",
@@ -125,8 +120,25 @@ def _prepared(task: str, raw_dir: Path, data_dir: Path) -> Builder:
         # Another process may have renamed its copy to this path first; it serves as well.
         if not builder.data_path.exists():
             raise
-        builder = Builder(config=task, data_dir=builder.data_dir_root, file_format="array_record")
+        builder = _builder(task, Path(builder.data_dir_root))
     return builder
+
+
+def _builder(task: str, folder: Path) -> Builder:
+    """The builder, which reads what data that is there says of itself."""
+    try:
+        return Builder(config=task, data_dir=folder, file_format="array_record")
+    except OSError:
+        raise
+    except Exception as error:  # of many types: TFDS asserts, and protobuf parses
+        raise _damaged(folder, error) from error
+
+
+def _damaged(folder: Path, error: Exception) -> UserError:
+    return UserError(
+        f"The prepared data in {folder} is damaged: {error}. Delete that folder; it is made again "
+        "from the raw file."
+    )
 
 
 def _decoded(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,49 @@
+"""Room on a disk: asked for before it is needed; that it ran out all the same is one sentence."""
+
+import errno
+import pathlib
+import shutil
+
+from hir_jax.devices import processes
+from hir_jax.errors import UserError
+
+# What the system says, as an exception and in the texts of libraries that have no exceptions.
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_SAID = ("No space left on device", "Disk quota exceeded")
+
+
+def check(folder: pathlib.Path, needed: int, what: str) -> None:
+    """Raises UserError on all processes where the folder's disk has not `needed` bytes free."""
+
+    def look() -> None:
+        there = folder
+        while not there.exists():
+            there = there.parent
+        free = shutil.disk_usage(there).free
+        if free < needed:
+            raise UserError(_sentence(folder, f"{needed:,} bytes free for {what}", f"{free:,}"))
+
+    processes.on_first(look)
+
+
+def fault(error: Exception, folder: pathlib.Path, needed: int = 0) -> UserError | None:
+    """What to raise in place of an error that means that the disk is full; None if it does not."""
+    chain: BaseException | None = error
+    while chain is not None:
+        if getattr(chain, "errno", None) in _FULL or any(said in str(chain) for said in _SAID):
+            wanted = f"{needed:,} bytes free" if needed else "room to write"
+            return UserError(_sentence(folder, wanted, f"its disk (or your quota) full: {chain}"))
+        chain = chain.__cause__ or chain.__context__
+    return None
+
+
+def used(folder: pathlib.Path) -> int:
+    """Bytes of all files in a folder; 0 where there is none."""
+    return sum(file.lstat().st_size for file in folder.rglob("*") if file.is_file())
+
+
+def _sentence(folder: pathlib.Path, wanted: str, found: str) -> str:
+    return (
+        f"{folder}: expected {wanted}, found {found}. Make room there, or keep fewer checkpoints "
+        "(config.checkpoint.keep). What was saved last is whole; the same command goes on from it."
+    )
