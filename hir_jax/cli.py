@@ -159,8 +159,8 @@ def run(mode: str) -> str | None:
     config = CONFIG.value
     workdirs.check_local(
         {f"--{name}": FLAGS[name].value for name in ("workdir", "input", "output")}
-        | {"config.model.path": config.model.path}
-        | {f"config.data.{name}": config.data[name] for name in sources.PATHS}
+        | {"--config.model.path": config.model.path}
+        | {f"--config.data.{name}": config.data[name] for name in sources.PATHS}
     )
     if mode == "verify":  # asks no device
         verify_file(config, FLAGS.input, FLAGS.output)

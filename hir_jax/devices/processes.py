@@ -105,7 +105,7 @@ def _wait_and_tell(joining: concurrent.futures.Future, what: str) -> None:
             return joining.result()
         logging.warning("%s, for %d s of %d", what, waited, START_SECONDS)
     raise TimeoutError(
-        f"not all have come within {START_SECONDS} s. Does process 0 run there, is the port open, and "
+        f"not all have come within {START_SECONDS} s. Does process 0 run there, is its port open, "
         "do as many run as --processes says?"
     )
 

@@ -178,8 +178,9 @@ class Checkpoints:
             fault = disk.fault(e, self._directory, self._size)
             if fault is None:
                 raise
-            for unfinished in self._directory.rglob("*.orbax-checkpoint-tmp"):
-                shutil.rmtree(unfinished, ignore_errors=True)
+            for folder in (self._directory, self._best):
+                for unfinished in folder.glob("*.orbax-checkpoint-tmp"):
+                    shutil.rmtree(unfinished, ignore_errors=True)
             raise fault from e
 
     def _manager(self, directory: epath.Path, keep: int) -> ocp.CheckpointManager:
@@ -257,7 +258,7 @@ def _restore_newest(
 
 
 def _bytes(tree: PyTree) -> int:
-    return sum(leaf.nbytes for leaf in jax.tree.leaves(tree))
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
 def _write(manager: ocp.CheckpointManager, number: int, state: PyTree, progress: Any) -> None:

@@ -39,7 +39,8 @@ def fault(error: Exception, folder: pathlib.Path, needed: int = 0) -> UserError 
 
 def used(folder: pathlib.Path) -> int:
     """Bytes of all files in a folder; 0 where there is none."""
-    return sum(file.lstat().st_size for file in folder.rglob("*") if file.is_file())
+    files = pathlib.Path(folder).rglob("*")
+    return sum(file.lstat().st_size for file in files if file.is_file())
 
 
 def _sentence(folder: pathlib.Path, wanted: str, found: str) -> str:

@@ -140,10 +140,11 @@ class Evaluation:
                 chosen and Choices.from_json(chosen, stories),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as e:
+            wanted = f"with the field {e}" if isinstance(e, KeyError) else f"of other types ({e})"
+            found = ", ".join(record) if isinstance(record, dict) else repr(record)
             raise UserError(
-                f"Expected an evaluation as this hir_jax writes it, found another "
-                f"({type(e).__name__}: {e}): another version wrote it. Begin the run anew, in "
-                "another workdir."
+                f"Expected an evaluation {wanted}, found {found}: another version of hir_jax wrote "
+                "it. Begin the run anew, in another workdir."
             ) from e
 
     def scalars(self) -> dict[str, float]:

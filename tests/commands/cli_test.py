@@ -16,7 +16,7 @@ import safetensors.numpy
 from hir_jax import cli
 from hir_jax.commands import diagnose
 from hir_jax.planning import plan
-from hir_jax.run import loop
+from hir_jax.run import lock, loop
 from tests import tiny
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -245,6 +245,29 @@ def test_flags_of_many_processes_go_together(refused):
     refused("--processes=2", "--process_id=0", says=says)
     refused("--distributed", "--mode=export", "--output=out", says="--mode=export runs in one")
     refused("--processes=0", says="--processes=0")
+    place = ("--coordinator=localhost", "--processes=2", "--process_id=2")
+    refused(*place, says=["--coordinator: expected HOST:PORT", "'localhost'"])
+    refused("--coordinator=localhost:1", *place[1:], says="--process_id: expected 0 to 1")
+
+
+ABSENT = """
+from hir_jax import cli
+from hir_jax.devices import processes
+
+processes.TELL_SECONDS, processes.START_SECONDS = 1, 2
+cli.app.run(cli.main, flags_parser=cli.parse_flags)
+"""
+
+
+def test_processes_that_do_not_come_are_told_of_while_they_are_waited_for():
+    place = ["--coordinator=localhost:1", "--processes=2", "--process_id=1"]
+    done = subprocess.run(
+        [sys.executable, "-c", ABSENT, *place], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 2, done.stderr
+    assert "waiting for the other processes to join at localhost:1, for 1 s of 2" in done.stderr
+    assert "found a fault: not all have come within 2 s." in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_settings_that_do_not_go_together(refused):
@@ -387,6 +410,38 @@ def test_the_workdir_of_another_config(call, refused):
 def test_a_workdir_that_cannot_be_written(refused, tmp_path):
     (tmp_path / "file").touch()
     refused(f"--workdir={tmp_path / 'file' / 'run'}", says="--workdir: cannot write to")
+
+
+def test_a_workdir_that_a_run_is_at_work_in(call, refused, tmp_path):
+    assert call("--config.iterations=0")[0] == 0
+    with lock.held(str(tmp_path / "run")):
+        says = [f"{tmp_path / 'run'} is held by process {os.getpid()} of", "another --workdir"]
+        refused("--config.iterations=0", says=says)
+        assert call("--mode=eval")[0] == 0  # which only reads it
+    assert call("--config.iterations=0")[0] == 0
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--workdir=gs://bucket/run"],
+        ["--mode=eval", "--workdir=gs://bucket/run"],
+        ["--mode=export", "--workdir=", "--output=s3://bucket/out"],
+        ["--workdir=run", "--config.data.tfds_dir=gs://bucket/tfds"],
+    ],
+)
+def test_buckets(refused, flags, tmp_path):
+    name, _, bucket = flags[-1].partition("=")
+    refused(*flags, says=[f"{name}: expected a path of a file system, found {bucket!r}", "copy"])
+    assert not list(ROOT.glob("gs:*")) + list(ROOT.glob("s3:*"))
+
+
+def test_a_full_disk_is_one_sentence(refused, tmp_path):
+    # Where all that is written is refused for want of room.
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "timings.jsonl").symlink_to("/dev/full")
+    sentence = refused("--config.iterations=1", says=[str(tmp_path / "run"), "No space left on"])
+    assert len(sentence.splitlines()) == 1
 
 
 def test_a_workdir_without_a_run(refused):

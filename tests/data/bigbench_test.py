@@ -266,6 +266,16 @@ def test_damaged_prepared_data_is_told(tmp_path):
         load_small(tmp_path, folder)
 
 
+@pytest.mark.parametrize("text", [None, "", "{}"])
+def test_a_damaged_description_of_prepared_data_is_told(tmp_path, text):
+    folder = write_task(tmp_path / "raw", list("abcdefghij"))
+    load_small(tmp_path, folder)
+    [info] = (tmp_path / "tfds").rglob("dataset_info.json")
+    info.unlink() if text is None else info.write_text(text)
+    with pytest.raises(UserError, match=r"is damaged: .*Delete that folder"):
+        load_small(tmp_path, folder)
+
+
 def test_the_manual_dir_comes_before_the_download(tmp_path, monkeypatch):
     monkeypatch.setattr(urllib.request, "urlopen", None)
     write_task(tmp_path / "tfds" / "downloads" / "manual", list("abcdefghij"))

@@ -1,7 +1,11 @@
+import queue
 import signal
+import threading
+import time
 
 import pytest
 
+from hir_jax.devices import interrupts, leaving, processes
 from hir_jax.devices.interrupts import Interrupted, Interrupts
 
 
@@ -31,6 +35,48 @@ def test_a_second_signal_acts_as_it_always_does():
         signal.raise_signal(signal.SIGINT)
         assert stop.requested
         signal.raise_signal(signal.SIGINT)
+
+
+@pytest.fixture
+def of_many(monkeypatch):
+    """As among many processes, none of which comes; what the process would end with."""
+    monkeypatch.setattr(processes, "many", lambda: True)
+    ended = queue.Queue()
+    monkeypatch.setattr(leaving, "end", lambda *said: ended.put(said))
+    return ended
+
+
+def test_a_signal_ends_a_wait_for_others_that_never_come(of_many, monkeypatch):
+    monkeypatch.setattr(interrupts, "STOP_SECONDS", 0.1)
+    with Interrupts():
+        signal.raise_signal(signal.SIGTERM)
+        said, code = of_many.get(timeout=10)
+    assert code == 143
+    assert said.startswith("stopped by SIGTERM while waiting for other processes")
+
+
+def test_a_second_signal_ends_a_wait_at_once_though_the_main_thread_is_in_c(of_many):
+    # So Python's handlers have not run between them, as in a collective.
+    with Interrupts() as stop:
+        stop._restore = lambda: None
+        for _ in range(2):
+            signal.raise_signal(signal.SIGINT)
+        assert of_many.get(timeout=10)[1] == 130
+        del stop._restore
+
+
+@pytest.mark.parametrize("stop", [False, True])
+def test_where_it_is_obeyed_in_time_no_wait_is_ended(of_many, monkeypatch, stop):
+    monkeypatch.setattr(interrupts, "STOP_SECONDS", 0.5)
+    before = threading.active_count()
+    with Interrupts():
+        if stop:
+            signal.raise_signal(signal.SIGTERM)
+    until = time.monotonic() + 10
+    while threading.active_count() > before and time.monotonic() < until:
+        time.sleep(0.01)
+    assert threading.active_count() == before
+    assert of_many.empty()
 
 
 @pytest.mark.parametrize("stopped", [False, True])

@@ -4,6 +4,7 @@ import itertools
 import json
 import os
 import pathlib
+import re
 import shutil
 import signal
 import subprocess
@@ -177,6 +178,29 @@ def test_a_finished_run_is_not_computed_again(straight, tmp_path, monkeypatch):
     again = run(tiny.config(**{"mesh.data": 2, "mesh.fsdp": 4}), workdir)
     assert again == Outcome.from_json(json.loads(records(straight)[EVAL]))
     assert records(workdir) == records(straight)
+
+
+def test_a_run_without_its_best_parameters_goes_no_further(straight, tmp_path):
+    workdir = shutil.copytree(straight, tmp_path / "copy")
+    shutil.rmtree(workdir / "checkpoints" / "best")
+    run(tiny.config(), workdir)  # its table is still there
+    with pytest.raises(UserError, match=r"Expected the run's best .*best, found none"):
+        run(tiny.config(iterations=3), workdir)
+    (workdir / "eval.json").unlink()
+    with pytest.raises(UserError, match=r"Expected the run's best .*best, found none"):
+        run(tiny.config(), workdir)
+
+
+def test_a_run_that_has_no_room_for_its_checkpoints_is_not_begun(tmp_path, monkeypatch):
+    full = lambda path: shutil._ntuple_diskusage(10**9, 10**9, 1000)  # noqa: E731
+    monkeypatch.setattr(shutil, "disk_usage", full)
+    monkeypatch.setattr(loop.Job, "begin", None)
+    with pytest.raises(UserError) as e:
+        run(tiny.config(**{"checkpoint.keep": 3}), tmp_path)
+    needed = re.search(r"checkpoints: expected ([\d,]+) bytes free for 4 chec", str(e.value))[1]
+    weights = sum(leaf.size for leaf in jax.tree.leaves(tiny.params())) * 4
+    # Weights and the two moments of AdamW, four times, and the best weights.
+    assert int(needed.replace(",", "")) == pytest.approx(13 * weights, rel=0.01)
 
 
 EVAL = pathlib.Path("eval.json")

@@ -4,6 +4,7 @@ import json
 import pytest
 
 from hir_jax.errors import UserError
+from hir_jax.run import outcome
 from hir_jax.run.outcome import NOTHING, Outcome
 from tests.run.evaluate_test import evaluation
 
@@ -26,8 +27,19 @@ def test_json_round_trip():
 def test_the_record_of_another_version_is_refused():
     score = {"accuracy": 0.5, "interval": [0, 1], "correct": 1, "unparseable": 0, "n": 2}
     old = {"asked_correct": score, "asked_wrong": score, "gap": 0.0, "majority": 0.5}
-    with pytest.raises(UserError, match="another version"):
-        Outcome.from_json({"iterations": 1, "before": old, "after": old})
+    record = IMPROVED.to_json() | {"before": old, "after": old}
+    missing = {name: value for name, value in record.items() if name != "best_step"}
+    for other in (record, missing, record | {"before": None}):
+        with pytest.raises(UserError, match="another version"):
+            Outcome.from_json(other)
+
+
+def test_a_damaged_record_is_told(tmp_path):
+    file = tmp_path / "eval.json"
+    assert outcome.read(file) == {}
+    file.write_text("{")
+    with pytest.raises(UserError, match=r"eval\.json: expected the outcome .* Remove the file"):
+        outcome.read(file)
 
 
 def test_table_names_the_best_iteration():

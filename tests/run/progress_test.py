@@ -18,6 +18,11 @@ def test_absent_fields_have_their_defaults():
     assert Progress.from_json({"iteration": 3}) == Progress(iteration=3)
 
 
+def test_fields_of_another_type_are_of_another_version():
+    with pytest.raises(UserError, match=r"steps: expected int, found '7'; method: expected dict"):
+        Progress.from_json({"iteration": 3, "steps": "7", "method": [1]})
+
+
 def test_unknown_fields_are_of_a_later_version():
     with pytest.raises(UserError, match=r"unknown to this hir_jax: \['mood'\]"):
         Progress.from_json({"iteration": 3, "mood": "good"})

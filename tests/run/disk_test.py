@@ -1,0 +1,94 @@
+"""A disk that is full, or would be: one sentence, and what was saved before is whole."""
+
+import errno
+import shutil
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from hir_jax.errors import UserError
+from hir_jax.run import disk
+from hir_jax.run.checkpoint import Checkpoints
+
+
+@pytest.fixture
+def small(tmp_path):
+    """A disk of five MB, where this process may mount one."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=5m", "none", str(folder)]
+    if sys.platform != "linux" or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("only root may mount a disk of five MB")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def state_of(number):
+    """Two MB that cannot be compressed."""
+    return {"w": jax.random.normal(jax.random.key(number), (500_000,))}
+
+
+WANTED = {"w": jax.ShapeDtypeStruct((500_000,), jnp.float32)}
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_a_full_disk_keeps_what_was_saved_last(small, monkeypatch, caplog, capfd, asked):
+    if not asked:  # as where a quota is found by writing alone
+        monkeypatch.setattr(disk, "check", lambda *_: None)
+    checkpoints = Checkpoints(str(small / "checkpoints"))
+    for number in (1, 2):
+        checkpoints.save(number, state_of(number), {})
+    with pytest.raises(UserError) as e:
+        checkpoints.save(3, state_of(3), {})
+        checkpoints.wait()
+    assert f"{small}/checkpoints: expected 2,000,000 bytes free" in str(e.value)
+    assert ("No space left on device" in str(e.value)) == (not asked)
+    assert not caplog.records
+    assert capfd.readouterr() == ("", "")
+    assert {file.name for file in (small / "checkpoints").iterdir()} == {"1", "2"}
+    step, state, _ = checkpoints.restore_latest(WANTED)
+    assert step == 2
+    assert np.array_equal(state["w"], state_of(2)["w"])
+    shutil.rmtree(small / "checkpoints" / "1")  # room is made
+    again = Checkpoints(str(small / "checkpoints"), keep=1)
+    again.save(3, state_of(3), {})
+    again.close()
+    checkpoints.close()
+    assert again.restore_latest(WANTED)[0] == 3
+
+
+def test_room_for_all_checkpoints_is_counted_with_those_there(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(disk, "check", lambda folder, needed, what: asked.append(needed))
+    checkpoints = Checkpoints(str(tmp_path), keep=3)
+    checkpoints.check_room(WANTED, WANTED)
+    (tmp_path / "1").mkdir()
+    (tmp_path / "1" / "file").write_bytes(bytes(70))
+    checkpoints.check_room(WANTED, WANTED)
+    assert asked == [10_000_000, 10_000_000 - 70]
+
+
+def test_a_folder_that_is_not_there_yet_is_on_the_disk_of_the_next_that_is(tmp_path, monkeypatch):
+    free = shutil.disk_usage(tmp_path).free
+    folder = tmp_path / "a" / "b"
+    disk.check(folder, free // 2, "a test")
+    with pytest.raises(UserError, match=r"/a/b: expected .* bytes free for a test, found [\d,]+\."):
+        disk.check(folder, 2 * free, "a test")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_is_known_by_number_text_or_cause(tmp_path, number):
+    error = OSError(number, "any text")
+    deep = RuntimeError("a save failed")
+    deep.__cause__ = ValueError("within it")
+    deep.__cause__.__context__ = error
+    text = ValueError('Failed writing: "d/03": Disk quota exceeded [os_error_code=122]')
+    for each in (error, deep, text):
+        assert "expected 1,000 bytes free" in str(disk.fault(each, tmp_path, 1000))
+    assert disk.fault(OSError(errno.EACCES, "denied"), tmp_path) is None
+    assert disk.fault(ValueError("no space in the sentence"), tmp_path) is None
