@@ -54,7 +54,7 @@ def load_model(config: ml_collections.ConfigDict) -> Model:
 
     def place(path: hf.Path, array: np.ndarray) -> jax.Array:
         if processes.many():
-            digests[path] = zlib.crc32(array.ravel(order="K"))  # in the order of its memory
+            digests[path] = zlib.crc32(np.asarray(array).ravel(order="K"))  # in memory order
         spec = sharding.leaf_spec(mesh, "/".join(path), array.shape)
         return processes.place(array, jax.sharding.NamedSharding(mesh, spec))
 
