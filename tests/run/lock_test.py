@@ -82,6 +82,23 @@ def test_of_many_that_begin_at_once_one_is_let_in(tmp_path):
     assert sorted(outcomes) == ["in"] + ["out"] * 15
 
 
+@pytest.mark.parametrize("name", ["lock-1.json", "lock-9.json"])
+def test_one_that_begins_between_a_look_and_the_making_is_seen(tmp_path, monkeypatch, name):
+    look, other = lock._files, tmp_path / name
+
+    def first_look(folder):
+        monkeypatch.setattr(lock, "_files", look)
+        found = look(folder)
+        other.write_text(json.dumps(lock._myself() | {"token": "theirs"}))
+        return found
+
+    monkeypatch.setattr(lock, "_files", first_look)
+    with pytest.raises(UserError, match="is held by"):
+        taken(tmp_path)
+    assert list(tmp_path.iterdir()) == [other]
+    assert json.loads(other.read_text())["token"] == "theirs"
+
+
 def test_one_killed_on_this_machine_is_followed_at_once(tmp_path, left):
     with subprocess.Popen(["sleep", "100"]) as process:
         left(pid=process.pid, started=lock._start_of(process.pid))
