@@ -17,11 +17,11 @@ folder that all see; what is small is read by process 0 for all, which so take t
 """
 
 import contextlib
+import gc
 import json
-import logging as std_logging
 import shutil
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -33,7 +33,7 @@ from etils import epath
 import hir_jax
 from hir_jax.devices import processes
 from hir_jax.errors import UserError
-from hir_jax.run import checksums, disk
+from hir_jax.run import checksums, disk, noise
 
 PyTree = Any
 
@@ -90,8 +90,7 @@ class Checkpoints:
         for stale in (self._damaged | {step}).intersection(manager.all_steps()):
             manager.delete(stale)
         self._damaged.clear()
-        with self._told_if_full():
-            _write(manager, step, state, progress)
+        self._told_if_full(lambda: _write(manager, step, state, progress))
 
     def restore_latest(self, abstract_state: PyTree) -> tuple[int, PyTree, dict[str, Any]] | None:
         """Reads (step, state, progress) from the newest whole checkpoint; None where there is none.
@@ -121,8 +120,8 @@ class Checkpoints:
         self._prepare(params, "the best parameters")
         manager = self._manager(self._best, keep=1)
         number = (manager.latest_step() or 0) + 1
-        with self._told_if_full():
-            _write(manager, number, {"params": params}, {"step": step, "metrics": dict(metrics)})
+        note = {"step": step, "metrics": dict(metrics)}
+        self._told_if_full(lambda: _write(manager, number, {"params": params}, note))
 
     def restore_best(self, abstract_params: PyTree) -> tuple[int, PyTree, dict[str, Any]] | None:
         """Reads (step, params, metrics) as `restore_latest` does; None where none was saved."""
@@ -138,14 +137,13 @@ class Checkpoints:
         Raises:
             UserError: the disk is full.
         """
-        with self._told_if_full():
-            for manager in self._managers.values():
-                manager.wait_until_finished()
+        for manager in [*self._managers.values()]:
+            self._told_if_full(manager.wait_until_finished)
 
     def close(self) -> None:
-        """Waits, then frees the writing threads."""
-        for manager in self._managers.values():
-            manager.close()
+        """Waits as `wait` does, then frees the writing threads."""
+        for manager in [*self._managers.values()]:
+            self._told_if_full(manager.close)
         self._managers.clear()
 
     def check_room(self, state: PyTree, params: PyTree) -> None:
@@ -169,19 +167,25 @@ class Checkpoints:
         self._size = _bytes(tree)
         disk.check(self._directory, self._size, what)
 
-    @contextlib.contextmanager
-    def _told_if_full(self) -> Iterator[None]:
-        """Within it, a full disk is a UserError; what was written in part goes."""
+    def _told_if_full(self, work: Callable[[], None]) -> None:
+        """A full disk in `work` is a UserError; what was written in part goes."""
         try:
-            yield
+            return work()
         except Exception as e:
             fault = disk.fault(e, self._directory, self._size)
             if fault is None:
                 raise
-            for folder in (self._directory, self._best):
-                for unfinished in folder.glob("*.orbax-checkpoint-tmp"):
-                    shutil.rmtree(unfinished, ignore_errors=True)
-            raise fault from e
+        # Out of the handler, so that nothing holds the writes that Orbax gave up.
+        for manager in self._managers.values():
+            if not processes.many():  # others may never come to the end of theirs
+                with contextlib.suppress(Exception):
+                    manager.close()
+        self._managers.clear()
+        for folder in (self._directory, self._best):
+            for unfinished in folder.glob("*.orbax-checkpoint-tmp"):
+                shutil.rmtree(unfinished, ignore_errors=True)
+        gc.collect()
+        raise fault
 
     def _manager(self, directory: epath.Path, keep: int) -> ocp.CheckpointManager:
         """The writer of a folder, made at the first save: it removes temporary folders."""
@@ -403,15 +407,4 @@ def _crc32(content: Any) -> int:
     return zlib.crc32(json.dumps(content).encode())
 
 
-def _worth_logging(record: std_logging.LogRecord) -> bool:
-    """Drops what Orbax logs below a warning: dozens of lines a save.
-
-    And the tracebacks of its threads: `wait` raises what went wrong there, and most often it is
-    that the disk is full or another process lost, which is told in a sentence.
-    """
-    if "orbax" not in record.pathname:
-        return True
-    return record.levelno >= std_logging.WARNING and not record.exc_info
-
-
-logging.get_absl_logger().addFilter(_worth_logging)
+noise.hush()

@@ -31,8 +31,13 @@ def fault(error: Exception, folder: pathlib.Path, needed: int = 0) -> UserError 
     chain: BaseException | None = error
     while chain is not None:
         if getattr(chain, "errno", None) in _FULL or any(said in str(chain) for said in _SAID):
-            wanted = f"{needed:,} bytes free" if needed else "room to write"
-            return UserError(_sentence(folder, wanted, f"its disk (or your quota) full: {chain}"))
+            said = str(chain).partition("\n")[0][:200]
+            found = f"the disk, or your quota, full ({said})"
+            if needed:
+                return UserError(_sentence(folder, f"{needed:,} bytes free", found))
+            return UserError(
+                f"{folder}: found {found}. Make room there; give the same command again."
+            )
         chain = chain.__cause__ or chain.__context__
     return None
 

@@ -1,5 +1,6 @@
 """What a run says of itself: metrics.jsonl, timings.jsonl, TensorBoard, progress bars, tables."""
 
+import contextlib
 import json
 import math
 import os
@@ -107,7 +108,8 @@ class _Curves:
         self._file.flush()
 
     def close(self) -> None:
-        self._file.close()
+        with contextlib.suppress(OSError):  # which the write before has raised
+            self._file.close()
 
     def _write(self, step: int, **content: Any) -> None:
         self._file.write_event(Event(wall_time=time.time(), step=step, **content))
