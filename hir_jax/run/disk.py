@@ -8,8 +8,7 @@ from hir_jax.devices import processes
 from hir_jax.errors import UserError
 
 # What the system says, as an exception and in the texts of libraries that have no exceptions.
-_FULL = (errno.ENOSPC, errno.EDQUOT)
-_SAID = ("No space left on device", "Disk quota exceeded")
+_FULL = {errno.ENOSPC: "No space left on device", errno.EDQUOT: "Disk quota exceeded"}
 
 
 def check(folder: pathlib.Path, needed: int, what: str) -> None:
@@ -30,14 +29,12 @@ def fault(error: Exception, folder: pathlib.Path, needed: int = 0) -> UserError 
     """What to raise in place of an error that means that the disk is full; None if it does not."""
     chain: BaseException | None = error
     while chain is not None:
-        if getattr(chain, "errno", None) in _FULL or any(said in str(chain) for said in _SAID):
-            said = str(chain).partition("\n")[0][:200]
-            found = f"the disk, or your quota, full ({said})"
-            if needed:
-                return UserError(_sentence(folder, f"{needed:,} bytes free", found))
-            return UserError(
-                f"{folder}: found {found}. Make room there; give the same command again."
-            )
+        for number, said in _FULL.items():
+            if getattr(chain, "errno", None) == number or said in str(chain):
+                found = f"the disk full: {said}"
+                if needed:
+                    return UserError(_sentence(folder, f"{needed:,} bytes free", found))
+                return UserError(f"{folder}: found {found}. Make room; give the command again.")
         chain = chain.__cause__ or chain.__context__
     return None
 

@@ -189,6 +189,9 @@ def _myself() -> dict[str, Any]:
 def _check_dead(file: pathlib.Path) -> None:
     """Raises UserError where the holder of a lock lives."""
     holder = _read(file)
+    if not holder:  # it is being written, most often
+        time.sleep(LOOK_SECONDS)
+        holder = _read(file)
     here = holder.get("pids_of") and holder["pids_of"] == _pids_of()
     if here:
         lives = _start_of(holder.get("pid")) == holder.get("started")
