@@ -112,7 +112,6 @@ def get_config(grid: str = "methods") -> ml_collections.ConfigDict:
     if grid not in GRIDS:
         raise ValueError(f"configs/study.py: expected {' or '.join(GRIDS)}; found {grid!r}")
     config = tiny.get_config()
-    config.sample.temperature = 1.0
     config.data.size = 2500
     config.data.max_train = 200
     config.data.max_dev = 100

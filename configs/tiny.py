@@ -16,8 +16,6 @@ def get_config() -> ml_collections.ConfigDict:
     config.data.size = 1000
     config.iterations = 3
     config.sample.max_new_tokens = 8
-    # Below 1, outputs are mostly the two answers that the model is torn between, not slips.
-    config.sample.temperature = 0.5
     config.sample.kl_to_start = True
     config.replay.keep_iterations = 1
     # 527 pieces leave little room for junk, and the smoothing of the paper, made for 32,128, would
