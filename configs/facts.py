@@ -18,12 +18,11 @@ FACTS = {
 
 def get_config(facts: str = "complete,only") -> ml_collections.ConfigDict:
     config = tiny.get_config()
-    config.data.task = "word_sorting"
-    config.data.difficulty = 3
+    config.data.size = 1000
     config.verifier = "order"
     config.instruction.facts.update({k: v for k, v in FACTS.items() if k in facts.split(",")})
-    config.sample.max_new_tokens = 16
     config.sample.temperature = 0.8
     config.replay.keep_iterations = 0  # soon no sample is anything but what was asked for
     config.train.epochs = 8
+    config.train.learning_rate = 5e-4
     return config

@@ -112,6 +112,9 @@ def get_config(grid: str = "methods") -> ml_collections.ConfigDict:
     if grid not in GRIDS:
         raise ValueError(f"configs/study.py: expected {' or '.join(GRIDS)}; found {grid!r}")
     config = tiny.get_config()
+    config.sample.max_new_tokens = 24
+    config.train.epochs = 4
+    config.train.learning_rate = None  # the method's own, where it is not tuned
     config.data.size = 2500
     config.data.max_train = 200
     config.data.max_dev = 100
