@@ -122,7 +122,7 @@ def refused(run, says):
     except UserError as e:
         assert says in str(e), e
 
-def scenes(config, workdir, run=loop.run):
+def scenes(config, workdir, unused_after, run=loop.run):
     run(config, workdir + "/straight")
     use_modes(config, workdir + "/straight")
     run(by_ppo(config), workdir + "/ppo")
