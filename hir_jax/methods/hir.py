@@ -87,16 +87,19 @@ class Hir(Imitation):
 
     def pairs(self, view: View) -> list[Pair]:
         """A part of each sample, relabeled."""
-        weight = {True: 1.0, False: self.wrong_weight}
         pairs = super().pairs(view)
+        if not self.of_rows:
+            return pairs
+        weight = {True: 1.0, False: self.wrong_weight}
         return [dataclasses.replace(p, scalars={IMITATED: weight[p.correct]}) for p in pairs]
 
     def terms(self, statistics: Statistics) -> Terms:
         """L_supervised and α L_contrastive."""
         s, weight = statistics, self.contrastive_weight
-        imitated_B = s.scalars.get(IMITATED)
-        weight_BxT = s.weight_BxT if imitated_B is None else s.weight_BxT * imitated_B[:, None]
-        terms = super().terms(s._replace(weight_BxT=weight_BxT))
+        imitated = s
+        if self.of_rows:
+            imitated = s._replace(weight_BxT=s.weight_BxT * s.scalars[IMITATED][:, None])
+        terms = super().terms(imitated)
         if OPPOSITE in self.needs:
             score = losses.mean_logprob if self.score == "mean" else losses.sum_logprob
             own, other = (score(x.logprob, s.mask_BxT) for x in (s.own, s.opposite))
