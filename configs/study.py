@@ -1,4 +1,4 @@
-"""When does hindsight pay? The study behind docs/results.md.
+"""When does hindsight pay? Grids that are to say so.
 
     python main.py --mode=experiment --config=configs/study.py:tuning --workdir=runs/tuning
     python main.py --mode=experiment --config=configs/study.py:ideas --workdir=runs/ideas
@@ -6,7 +6,7 @@
     python main.py --mode=experiment --config=configs/study.py:data --workdir=runs/data
 
 A grid that was stopped goes on, and one that is changed runs its new cells only. A process that is
-given `--config.experiment.part=(1, 2)` does the first half of the cells, one with (2, 2) the other.
+given `--config.experiment.part=1,2` does every second cell, one with 2,2 the others.
 """
 
 import ml_collections

@@ -114,8 +114,7 @@ def chosen(config: ml_collections.ConfigDict, planned: Sequence[Planned]) -> lis
 def grid(config: ml_collections.ConfigDict) -> list[Cell]:
     """All cells, a seed of every variant and task before the next seed.
 
-    A variant that draws no samples (or is told to, by `experiment.only`) is left out of tasks that
-    are not for it.
+    A variant that `experiment.only` names has the tasks that it says there, and no others.
     """
     settings = config.experiment
     only = settings.get("only", {})
