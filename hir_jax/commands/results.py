@@ -1,10 +1,10 @@
 """What a cell of a grid came to, read from its workdir."""
 
-import json
 import pathlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from hir_jax.run import workdirs
 from hir_jax.run.outcome import Outcome
 
 
@@ -34,18 +34,14 @@ class Result(NamedTuple):
 
 def read_result(folder: pathlib.Path) -> Result:
     """What a finished run left in its workdir."""
-    record = json.loads((folder / "eval.json").read_text(encoding="utf-8"))
-    rows = [row for row in _lines(folder / "metrics.jsonl") if row["phase"] == "evaluate"]
+    lines = workdirs.read_lines(folder / "metrics.jsonl")
+    rows = [row for row in lines if row["phase"] == "evaluate"]
     return Result(
-        outcome=Outcome.from_json(record),
+        outcome=Outcome.from_json(workdirs.read_json(folder / "eval.json")),
         curve=tuple((row["samples_drawn"], row["accuracy"], row["gap"]) for row in rows),
         steps=max(row["step"] for row in rows),
-        seconds=sum(row["seconds"] for row in _lines(folder / "timings.jsonl")),
+        seconds=sum(row["seconds"] for row in workdirs.read_lines(folder / "timings.jsonl")),
     )
-
-
-def _lines(file: pathlib.Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
 
 
 def to_json(cell: Cell, result: Result) -> Mapping[str, Any]:

@@ -1,17 +1,13 @@
 """What a run has left in its workdir so far, finished or not."""
 
 import dataclasses
-import json
 import os
 import pathlib
 from collections.abc import Sequence
-from typing import Any
 
 from hir_jax.errors import UserError
 from hir_jax.run.outcome import Outcome
-from hir_jax.run.workdirs import flatten
-
-Record = dict[str, Any]
+from hir_jax.run.workdirs import Record, flatten, read_json, read_lines
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,49 +87,16 @@ def _read(name: str, folder: pathlib.Path) -> Run:
             f"--workdir: expected a run's folder, with its config.json, found none in {folder}. "
             "Give the --workdir of a run that has begun, or several with commas between."
         )
-    config = flatten(_json(folder / "config.json"))
+    config = flatten(read_json(folder / "config.json"))
     ended = (folder / "eval.json").is_file()
     return Run(
         name=name,
         folder=folder,
         config=config,
-        identity=_json(folder / "identity.json") if (folder / "identity.json").is_file() else {},
+        identity=read_json(folder / "identity.json")
+        if (folder / "identity.json").is_file()
+        else {},
         metrics=read_lines(folder / "metrics.jsonl"),
         timings=read_lines(folder / "timings.jsonl"),
-        outcome=Outcome.from_json(_json(folder / "eval.json")) if ended else None,
+        outcome=Outcome.from_json(read_json(folder / "eval.json")) if ended else None,
     )
-
-
-def read_lines(file: pathlib.Path) -> list[Record]:
-    """The objects of a file of JSON lines; none where there is no file.
-
-    A last line without an end is being written, and is left out.
-
-    Raises:
-        UserError: a line is no JSON object.
-    """
-    if not file.is_file():
-        return []
-    records = []
-    # Not splitlines: a JSON text may hold other ends of line, such as U+2028, as they are.
-    for number, line in enumerate(file.read_bytes().split(b"\n")[:-1], 1):
-        if line:
-            records.append(_object(line, f"{file}, line {number}"))
-    return records
-
-
-def _json(file: pathlib.Path) -> Record:
-    return _object(file.read_bytes(), str(file))
-
-
-def _object(text: bytes, where: str) -> Record:
-    try:
-        record = json.loads(text)
-    except ValueError as e:
-        raise UserError(
-            f"{where}: expected JSON as a run writes it, found a fault: {e}. Put the file back as "
-            "it was, or take it out of the workdir."
-        ) from e
-    if not isinstance(record, dict):
-        raise UserError(f"{where}: expected a JSON object, found {type(record).__name__}.")
-    return record

@@ -39,6 +39,8 @@ ROUNDING = ("mesh.", "sample.rows", "train.accumulation", "train.logits_mib", "t
 
 NONFINITE = "nonfinite_batch.jsonl"  # see `write_batch`
 
+Record = dict[str, Any]
+
 
 def checkpoint_folder(workdir: str) -> str:
     """The folder of a workdir's checkpoints."""
@@ -190,6 +192,42 @@ def _write(file: pathlib.Path, text: str) -> None:
         f.flush()
         os.fsync(f.fileno())
     part.replace(file)
+
+
+def read_lines(file: pathlib.Path) -> list[Record]:
+    """The objects of a file of JSON lines; none where there is no file.
+
+    A last line without an end is being written, and is left out.
+
+    Raises:
+        UserError: a line is no JSON object.
+    """
+    if not file.is_file():
+        return []
+    records = []
+    # Not splitlines: a JSON text may hold other ends of line, such as U+2028, as they are.
+    for number, line in enumerate(file.read_bytes().split(b"\n")[:-1], 1):
+        if line:
+            records.append(_object(line, f"{file}, line {number}"))
+    return records
+
+
+def read_json(file: pathlib.Path) -> Record:
+    """The object of a file of JSON. Raises UserError where there is another thing in it."""
+    return _object(file.read_bytes(), str(file))
+
+
+def _object(text: bytes, where: str) -> Record:
+    try:
+        record = json.loads(text)
+    except ValueError as e:
+        raise UserError(
+            f"{where}: expected JSON as a run writes it, found a fault: {e}. Put the file back as "
+            "it was, or take it out of the workdir."
+        ) from e
+    if not isinstance(record, dict):
+        raise UserError(f"{where}: expected a JSON object, found {type(record).__name__}.")
+    return record
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
