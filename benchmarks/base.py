@@ -11,7 +11,6 @@ and among 16, and a histogram of the questions' pass rates.
 import json
 import pathlib
 
-import jax
 import numpy as np
 from absl import app, flags
 
@@ -45,19 +44,12 @@ def measure(task: str, difficulty: int) -> dict:
     asked = questions.load_questions(config, model.codec)
     examples = asked.splits.test
     sampler = models.make_sampler(config, model, asked.buckets.source)
-    params = sampler.prepare(model.params)
-    found = evaluate.evaluate(sampler, params, examples, asked.prompts, model.codec, asked.verifier)
-    samples = drawing.draw(
-        config,
-        sampler,
-        params,
-        examples,
-        asked,
-        model.codec,
-        jax.random.key(0),
-        samples=SAMPLES,
-        iteration=0,
-        progress=lambda n: None,
+    found = evaluate.evaluate(
+        sampler, model.params, examples, asked.prompts, model.codec, asked.verifier
+    )
+    title = f"{task} {difficulty}"
+    samples = drawing.draw_from(
+        config, sampler, model, examples, asked, samples=SAMPLES, iteration=0, title=title
     )
     right = np.array([sample.correct for sample in samples]).reshape(-1, SAMPLES).sum(axis=1)
     counts = np.histogram(right / SAMPLES, bins=[-1, *EDGES[1:-1], 2])[0]

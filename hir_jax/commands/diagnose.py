@@ -4,7 +4,6 @@ import dataclasses
 import json
 from collections.abc import Sequence
 
-import jax
 import ml_collections
 import numpy as np
 
@@ -132,20 +131,16 @@ def _answer(sampler: Sampler, model: Model, asked: Questions) -> Evaluation:
 def _draw(
     config: ml_collections.ConfigDict, sampler: Sampler, model: Model, asked: Questions
 ) -> list[Sample]:
-    examples, count = asked.splits.train, config.diagnose.samples
-    with metrics.progress(len(examples) * count, "sampling", "sample") as bar:
-        return drawing.draw(
-            config,
-            sampler,
-            model.params,
-            examples,
-            asked,
-            model.codec,
-            jax.random.key(config.seed),
-            samples=count,
-            iteration=pace.ITERATION,
-            progress=bar.update,
-        )
+    return drawing.draw_from(
+        config,
+        sampler,
+        model,
+        asked.splits.train,
+        asked,
+        samples=config.diagnose.samples,
+        iteration=pace.ITERATION,
+        title="sampling",
+    )
 
 
 def _measured(

@@ -14,7 +14,6 @@ import shutil
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-import jax
 import ml_collections
 from absl import logging
 
@@ -24,7 +23,7 @@ from hir_jax.commands.results import Cell, read_result, to_json
 from hir_jax.errors import UserError
 from hir_jax.hindsight import verify
 from hir_jax.model import hf
-from hir_jax.run import drawing, loop, metrics, models, workdirs
+from hir_jax.run import drawing, loop, models, workdirs
 from hir_jax.run.questions import load_questions
 
 # Fields of `config.data` that may name a file.
@@ -202,20 +201,16 @@ def _pass_rates(config: ml_collections.ConfigDict) -> list[float]:
     model = models.load_model(config)
     questions = load_questions(config, model.codec)
     sampler = models.make_sampler(config, model, questions.buckets.source)
-    examples = questions.splits.test
     count = config.sample.samples
-    with metrics.progress(len(examples) * count, "the starting model", "sample") as bar:
-        samples = drawing.draw(
-            config,
-            sampler,
-            model.params,
-            examples,
-            questions,
-            model.codec,
-            jax.random.key(config.seed),
-            samples=count,
-            iteration=0,
-            progress=bar.update,
-        )
+    samples = drawing.draw_from(
+        config,
+        sampler,
+        model,
+        questions.splits.test,
+        questions,
+        samples=count,
+        iteration=0,
+        title="the starting model",
+    )
     right = [sample.correct for sample in samples]
     return [sum(right[i : i + count]) / count for i in range(0, len(right), count)]

@@ -10,7 +10,8 @@ from hir_jax.decoding.sampler import Sampler
 from hir_jax.hindsight.sample import Sample
 from hir_jax.model.codec import Codec
 from hir_jax.model.config import Params
-from hir_jax.run import choosing, judging
+from hir_jax.run import choosing, judging, metrics
+from hir_jax.run.models import Model
 from hir_jax.run.questions import Questions
 
 
@@ -39,3 +40,30 @@ def draw(
         guide=choosing.guide_of(questions, examples, drawn_as.guidance, drawn_as.guidance_cutoff),
     )
     return judging.judged(questions.verifier, examples, outputs, codec, iteration)
+
+
+def draw_from(
+    config: ml_collections.ConfigDict,
+    sampler: Sampler,
+    model: Model,
+    examples: Sequence[Example],
+    questions: Questions,
+    *,
+    samples: int,
+    iteration: int,
+    title: str,
+) -> list[Sample]:
+    """`draw` outside of a run: of a model, by the config's seed, with a progress bar."""
+    with metrics.progress(len(examples) * samples, title, "sample") as bar:
+        return draw(
+            config,
+            sampler,
+            model.params,
+            examples,
+            questions,
+            model.codec,
+            jax.random.key(config.seed),
+            samples=samples,
+            iteration=iteration,
+            progress=bar.update,
+        )
