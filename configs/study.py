@@ -47,18 +47,19 @@ IDEAS = {
     "contrast of sums": {"loss__contrastive_score": "sum"},
     "in batch": {"loss__contrastive": "in_batch", "loss__contrastive_weight": 1.0},
     "suffixes": {"sub_output__mode": "suffix"},
-    "10 epochs": {"train__epochs": 10},
+    "5 epochs": {"train__epochs": 5},
     "all iterations": {"replay__keep_iterations": 0},
     "guided by 1": {"sample__guidance": 1.0},
 }
 
-# How many answers a question of the task may have is what parts them: a wrong one says most where
-# there are two.
+# How many answers a question of the task may have is what parts them, two, some twenty, hundreds: a
+# wrong one says most where there are two. True answers to 800 questions teach the base model some
+# of each; of colored objects, whose answers are among five, they teach it nothing, nor of three
+# objects to count, so that these tasks could show no difference.
 TASKS = {
     "expressions": {"data__task": "boolean_expressions", "data__difficulty": 4},
-    "colored objects": {"data__task": "reasoning_about_colored_objects", "data__difficulty": 2},
-    "counting": {"data__task": "object_counting", "data__difficulty": 3},
-    "sorting": {"data__task": "word_sorting", "data__difficulty": 4},
+    "counting": {"data__task": "object_counting", "data__difficulty": 4},
+    "sorting": {"data__task": "word_sorting", "data__difficulty": 5},
 }
 
 
@@ -69,14 +70,14 @@ def tuning() -> dict:
         for name in TUNED
         for rate in RATES[name]
     }
-    tasks = {name: TASKS[name] | {"data__seed": 2} for name in ("expressions", "counting")}
+    tasks = {name: TASKS[name] | {"data__seed": 2} for name in ("expressions", "sorting")}
     return {"variants": variants, "tasks": tasks, "seeds": (100,)}
 
 
 def ideas() -> dict:
     """One thing about HIR changed at a time."""
     variants = {name: {"algorithm": "hir"} | TUNED["hir"] | IDEAS[name] for name in IDEAS}
-    return {"variants": variants, "tasks": TASKS, "seeds": (200, 201), "first": "hir"}
+    return {"variants": variants, "tasks": TASKS, "seeds": (200,), "first": "hir"}
 
 
 def methods() -> dict:
@@ -113,12 +114,11 @@ def get_config(grid: str = "methods") -> ml_collections.ConfigDict:
         raise ValueError(f"configs/study.py: expected {' or '.join(GRIDS)}; found {grid!r}")
     config = tiny.get_config()
     config.sample.max_new_tokens = 24
-    config.train.epochs = 4
+    config.sample.kl_to_start = False
     config.train.learning_rate = None  # the method's own, where it is not tuned
     config.data.size = 2500
-    config.data.max_train = 200
-    config.data.max_dev = 100
-    config.data.max_test = 400
+    config.data.max_train = 600
+    config.data.max_dev = 200
     shared = {
         "part": (1, 1),  # what this process runs: (2, 3) is the second of three parts
         "cells": "*",  # to run: VARIANT/TASK/SEED with * for anything, several with commas between

@@ -19,7 +19,7 @@ from absl import logging
 
 import hir_jax
 from hir_jax.commands import comparison, curves
-from hir_jax.commands.results import Cell, read_result, to_json
+from hir_jax.commands.results import Cell, read_result, read_results, write_results
 from hir_jax.errors import UserError
 from hir_jax.hindsight import verify
 from hir_jax.model import hf
@@ -31,15 +31,16 @@ FILES = ("path", "dev_path", "test_path")
 
 
 class Planned(NamedTuple):
-    """A cell, its run's config, and where it lives."""
+    """A cell, its run's config, the digest of what it is made of, and where it lives."""
 
     cell: Cell
     config: ml_collections.ConfigDict
+    content: str
     folder: pathlib.Path
 
     @property
-    def done(self) -> bool:
-        """Whether the run has ended."""
+    def ended(self) -> bool:
+        """Whether the run has ended in its folder."""
         return (self.folder / "eval.json").exists()
 
 
@@ -47,31 +48,43 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> str:
     """Runs the cells of this process's part; writes results.json, table.md and accuracy.png of all
     cells that are done; gives the table.
 
+    What results.json holds already counts as done, without the runs' own folders.
+
     Raises:
         UserError: a cell's config is at fault.
         Interrupted: a signal asked to stop; the same call goes on.
     """
     root = pathlib.Path(workdir)
     planned = plan(config, root)
+    file = root / "results.json"
+    known = read_results(file)
     number, parts = config.experiment.get("part", (1, 1))
-    mine = [each for each in chosen(config, planned)[number - 1 :: parts] if not each.done]
+    mine = [
+        each
+        for each in chosen(config, planned)[number - 1 :: parts]
+        if not each.ended and (each.cell, each.content) not in known
+    ]
     for i, each in enumerate(mine, 1):
         logging.info("cell %d of %d: %s", i, len(mine), each.cell)
         loop.run(each.config, str(each.folder))
         if not config.experiment.get("keep_checkpoints", True):
             shutil.rmtree(workdirs.checkpoint_folder(str(each.folder)))
-    results = {each.cell: read_result(each.folder) for each in planned if each.done}
+    known = read_results(file)  # another process may have written it
+    ended = [each for each in planned if each.ended]
+    known |= {(each.cell, each.content): read_result(each.folder) for each in ended}
+    wanted = [(each.cell, each.content) for each in planned]
+    results = {key[0]: known[key] for key in wanted if key in known}
     if not results:
         return "No cell is done yet."
     text = comparison.tables(
         results,
         first=config.experiment.get("first"),
         planned=[each.cell for each in planned],
-        passes=pass_rates(config, planned, root),
+        passes=pass_rates(config, [each for each in planned if each.cell in results], root),
         published=config.experiment.get("published"),
         note=config.experiment.get("note", ""),
     )
-    workdirs.write_json(root / "results.json", [to_json(*item) for item in results.items()])
+    write_results(file, known)
     (root / "table.md").write_text(text + "\n", encoding="utf-8")
     curves.figure(results, root / "accuracy.png")
     return text
@@ -82,8 +95,9 @@ def plan(config: ml_collections.ConfigDict, root: pathlib.Path) -> list[Planned]
 
     def planned(cell: Cell) -> Planned:
         made = cell_config(config, cell)
-        name = f"{cell.seed}-{content(made)}"
-        return Planned(cell, made, root / cell.variant / cell.task / name)
+        digest = content(made)
+        folder = root / cell.variant / cell.task / f"{cell.seed}-{digest}"
+        return Planned(cell, made, digest, folder)
 
     return [planned(cell) for cell in grid(config)]
 
@@ -144,13 +158,13 @@ def cell_config(config: ml_collections.ConfigDict, cell: Cell) -> ml_collections
 def content(config: ml_collections.ConfigDict) -> str:
     """A short digest of a run's settings, of the files that it reads and of hir_jax's version.
 
-    Data and models that are downloaded, and BIG-bench's own folder, count by their names alone.
+    Settings that change nothing of what a run computes do not count. Data and models that are
+    downloaded, and BIG-bench's own folder, count by their names alone.
     """
-    settings = config.copy_and_resolve_references()
-    with settings.unlocked():
-        del settings.diagnose, settings.report  # they say nothing of what a run computes
     digests = [_digest(file, file.stat().st_mtime_ns) for file in _files(config)]
-    read = [hir_jax.__version__, settings.to_json_best_effort(sort_keys=True), digests]
+    settings = workdirs.flatten(json.loads(config.to_json_best_effort()))
+    counted = {k: v for k, v in settings.items() if not k.startswith(workdirs.SILENT)}
+    read = [hir_jax.__version__, sorted(counted.items()), digests]
     return hashlib.sha256(json.dumps(read).encode()).hexdigest()[:8]
 
 
@@ -184,7 +198,7 @@ def pass_rates(
         return {}
     found = {}
     for each in planned:
-        if each.cell.task in found or not each.done:
+        if each.cell.task in found:
             continue
         made = each.config.copy_and_resolve_references()
         made.update({"seed": 0, "algorithm": "hir"})  # the same for all variants and seeds

@@ -1,11 +1,13 @@
-"""What a cell of a grid came to, read from its workdir."""
+"""What the cells of a grid came to: read from their workdirs, kept in results.json."""
 
 import pathlib
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from hir_jax.errors import UserError
 from hir_jax.run import workdirs
 from hir_jax.run.outcome import Outcome
+
+MEASURED = ("curve", "steps", "seconds")  # fields of a result beside its outcome
 
 
 class Cell(NamedTuple):
@@ -44,7 +46,40 @@ def read_result(folder: pathlib.Path) -> Result:
     )
 
 
-def to_json(cell: Cell, result: Result) -> Mapping[str, Any]:
-    """One record of results.json."""
-    measured = {name: getattr(result, name) for name in ("curve", "steps", "seconds")}
-    return cell._asdict() | result.outcome.to_json() | measured
+# Results by cell and by the digest of what the cell was made of.
+Known = dict[tuple[Cell, str], Result]
+
+
+def write_results(file: pathlib.Path, results: Known) -> None:
+    """results.json: a record a cell."""
+    records = [
+        cell._asdict()
+        | {"content": content}
+        | result.outcome.to_json()
+        | {name: getattr(result, name) for name in MEASURED}
+        for (cell, content), result in results.items()
+    ]
+    workdirs.write_json(file, {"cells": records})
+
+
+def read_results(file: pathlib.Path) -> Known:
+    """The inverse of `write_results`; empty where there is no file.
+
+    Raises:
+        UserError: something else is in the file.
+    """
+    if not file.exists():
+        return {}
+    results = {}
+    try:
+        for record in workdirs.read_json(file)["cells"]:
+            key = Cell(*(record[name] for name in Cell._fields)), record["content"]
+            measured = {name: record[name] for name in MEASURED}
+            measured["curve"] = tuple(tuple(point) for point in measured["curve"])
+            results[key] = Result(Outcome.from_json(record), **measured)
+    except (KeyError, TypeError) as e:
+        raise UserError(
+            f"{file}: expected the results of a grid's cells, found a fault: {e!r}. Remove the "
+            "file; it is made again of the cells' own folders."
+        ) from e
+    return results

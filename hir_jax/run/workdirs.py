@@ -18,15 +18,13 @@ from hir_jax.hindsight.sample import Sample
 from hir_jax.model.codec import Codec
 from hir_jax.training.batch import Batch
 
+# These change nothing of what a run computes.
+SILENT = ("evaluate.split", "checkpoint.", "diagnose.", "report.", "train.log_every")
 # A run may be resumed with these changed. They do not change what it computes up to there: where
 # something lies is no matter, since `identity` holds what is read.
 FREE = (
+    *SILENT,
     "iterations",
-    "evaluate.split",
-    "checkpoint.",
-    "diagnose.",
-    "report.",
-    "train.log_every",
     "model.path",
     "data.path",
     "data.dev_path",

@@ -108,10 +108,10 @@ def test_each_idea_changes_what_its_name_says_and_nothing_else():
     parts = ("smoothing", "contrastive_smoothing", "contrastive_weight", "entropy_weight")
     assert all(whole[part] > 0 for part in parts)
     found = {name: differences(each, whole) for name, each in variants.items()}
-    of_the_loop = {"10 epochs", "guided by 1"}  # that the method does not see
+    of_the_loop = {"5 epochs", "guided by 1"}  # that the method does not see
     assert {name for name, each in found.items() if not each} == of_the_loop
     assert {name: found[name] for name in list(found)[:6]} == {
-        "10 epochs": {},
+        "5 epochs": {},
         "all iterations": {"keep_iterations": 0},
         "contrast 1": {"contrastive_weight": 1.0},
         "contrast 10": {"contrastive_weight": 10.0},
@@ -174,7 +174,7 @@ def test_a_small_grid_runs_once_and_goes_on_with_what_is_new(tmp_path, monkeypat
     first = experiment.run(grid(pass_samples=2, keep_checkpoints=False), str(tmp_path))
     kept = [file.parts[-4] for file in tmp_path.glob("*/*/*/checkpoints")]
     assert kept == ["hir"]  # of the cell that was done before
-    records = json.loads((tmp_path / "results.json").read_text())
+    records = json.loads((tmp_path / "results.json").read_text())["cells"]
     assert [record["variant"] for record in records] == ["hir", "sft"]
     assert [record["samples"] > 0 for record in records] == [True, False]
     assert all(record["steps"] > 0 and record["seconds"] > 0 for record in records)
@@ -185,9 +185,17 @@ def test_a_small_grid_runs_once_and_goes_on_with_what_is_new(tmp_path, monkeypat
     monkeypatch.setattr(experiment.loop, "run", lambda config, folder: ran.append(config))
     assert experiment.run(grid(pass_samples=2), str(tmp_path)) == first  # from the finished cells
     assert not ran
+    for folder in ("hir", "sft"):  # nor are their folders needed
+        shutil.rmtree(tmp_path / folder)
+    assert experiment.run(grid(pass_samples=2), str(tmp_path)) == first
+    assert not ran
     changed = grid(variants={"sft": {"train__epochs": 3}})
     experiment.run(changed, str(tmp_path))
     assert [(config.algorithm, config.train.epochs) for config in ran] == [("sft", 3)]
+    assert experiment.run(grid(pass_samples=2), str(tmp_path)) == first  # nothing was forgotten
+    (tmp_path / "results.json").write_text("[]")
+    with pytest.raises(UserError, match=r"results\.json: expected"):
+        experiment.run(grid(), str(tmp_path))
 
 
 def test_content_is_of_settings_model_and_data(tmp_path):
@@ -203,7 +211,9 @@ def test_content_is_of_settings_model_and_data(tmp_path):
     assert len(set(found)) == 3
     file.write_text("other")
     assert content(str(file)) != found[1]
-    assert content() == content(tasks={"boolean": {"diagnose__samples": 3}}) == found[0]
+    silent = {"diagnose__samples": 3, "checkpoint__keep": 7, "train__log_every": 1}
+    assert content() == content(tasks={"boolean": silent}) == found[0]
+    assert content(tasks={"boolean": {"iterations": 7}}) not in found
     model = tmp_path / "model"
     shutil.copytree(tiny.folder(), model)
     (model / "config.json").write_text((model / "config.json").read_text() + " ")
