@@ -170,6 +170,32 @@ class Comparison:
             parts.append(self.table(f"base right in {band.name}", cell, rows=rows))
         return "\n\n".join(parts)
 
+    def choices(self) -> str:
+        """Accuracy of each way of answering that the runs were asked for, beside greedy answers."""
+        chosen = {
+            (variant, task): [run.after.choices for run in self.runs(variant, task)]
+            for variant in self.variants
+            for task in self.tasks
+        }
+        # A variant whose seeds were not all asked for the same has no line.
+        chosen = {place: runs for place, runs in chosen.items() if runs and all(runs)}
+        ways = {
+            f"{variant}, {way}": (variant, way)
+            for (variant, _), runs in chosen.items()
+            for way in runs[0].right
+        }
+
+        def cell(row: str, task: str) -> str:
+            variant, way = ways[row]
+            runs = chosen.get((variant, task), ())
+            if not runs or any(way not in run.right for run in runs):
+                return MISSING
+            right = np.array([run.right[way] for run in runs], float)
+            found = statistics.accuracy(right.mean(axis=0), np.array(runs[0].stories))
+            return f"{spread(list(100 * right.mean(axis=1)))} {_interval(found)}"
+
+        return self.table("way of answering, %", cell, rows=list(ways)) if ways else ""
+
     def costs(self) -> str:
         """What was spent, the mean over seeds."""
 
@@ -208,6 +234,8 @@ def tables(
         parts += [text, DIFFERENCES]
     if passes:
         parts += [found.bands(passes), PASSES]
+    if text := found.choices():
+        parts += [text, CHOICES]
     return "\n\n".join([*parts, found.costs(), COSTS])
 
 
@@ -218,6 +246,10 @@ DIFFERENCES = (
 PASSES = (
     "Accuracy by how often the starting model's own samples of a test question are right: mean "
     "over seeds ± standard deviation over seeds (number of questions)."
+)
+CHOICES = (
+    "Accuracy of answers chosen among R samples: what most of them come to (majority), the one "
+    "that the two instructions part most (reranked), a right one where there is any (any)."
 )
 COSTS = (
     "Means over seeds: samples drawn, optimizer steps, seconds of sampling and training on the "

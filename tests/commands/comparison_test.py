@@ -8,6 +8,7 @@ import pytest
 from hir_jax.commands import comparison, curves
 from hir_jax.commands.results import Cell, Result
 from hir_jax.run import evaluate, statistics
+from hir_jax.run.choices import Choices
 from hir_jax.run.outcome import Outcome
 from tests.run.evaluate_test import evaluation
 
@@ -165,3 +166,22 @@ def test_figure(tmp_path, tasks):
     results = {cell._replace(task=f"{n}"): r for n in range(tasks) for cell, r in RESULTS.items()}
     curves.figure(results, tmp_path / "accuracy.png")
     assert (tmp_path / "accuracy.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_ways_of_answering_are_of_variants_that_were_asked_for_them():
+    def chosen(majority):
+        found = {"greedy": (True,) * 10, "majority of 4": tuple(c == "1" for c in majority)}
+        return Choices(found, tuple(range(10)))
+
+    asked = {
+        Cell("hir", "sorting", 0): result(START, "1" * 10, choices=chosen("1111110000")),
+        Cell("hir", "sorting", 1): result(START, "1" * 10, choices=chosen("1111111100")),
+    }
+    tables, caption = cells(RESULTS | asked)
+    assert tables["way of answering, %"] == {
+        "hir, greedy": "100.0 ± 0.0 [72.2, 100.0]",
+        "hir, majority of 4": "70.0 ± 14.1 [39.7, 89.2]",
+    }
+    assert "reranked" in caption
+    some = RESULTS | dict([next(iter(asked.items()))])
+    assert "way of answering, %" not in cells(some)[0]
