@@ -13,17 +13,18 @@ import ml_collections
 
 from configs import tiny
 
+# The learning rate of each method's best mean accuracy in `tuning`.
 TUNED = {
-    "sft": {},
-    "farl": {},
-    "hir": {},
-    "reinforce": {},
-    "rloo": {},
-    "grpo": {},
-    "ppo": {},
-    "nft": {},
-    "topr": {},
-    "w_reinforce": {},
+    "sft": {"train__learning_rate": 2e-4},
+    "farl": {"train__learning_rate": 5e-4},
+    "hir": {"train__learning_rate": 5e-4},
+    "reinforce": {"train__learning_rate": 3e-5},
+    "rloo": {"train__learning_rate": 3e-5},
+    "grpo": {"train__learning_rate": 1e-4},
+    "ppo": {"train__learning_rate": 3e-5},
+    "nft": {"train__learning_rate": 1e-4},
+    "topr": {"train__learning_rate": 1e-4},
+    "w_reinforce": {"train__learning_rate": 3e-5},
 }
 # Learning rates that each method was tried with, on other questions and another seed.
 RATES = {
@@ -31,6 +32,7 @@ RATES = {
     **dict.fromkeys(TUNED.keys() - {"sft", "farl", "hir"}, (3e-5, 1e-4, 3e-4)),
 }
 
+SUMS = {"loss__contrastive_score": "sum"}
 # One thing about HIR changed at a time: what it is made of taken away, then what might serve it.
 IDEAS = {
     "hir": {},
@@ -44,7 +46,11 @@ IDEAS = {
     "no wrong outputs imitated": {"hir__wrong_weight": 0.0},
     "contrast 1": {"loss__contrastive_weight": 1.0},
     "contrast 10": {"loss__contrastive_weight": 10.0},
-    "contrast of sums": {"loss__contrastive_score": "sum"},
+    "contrast of sums": SUMS,
+    "sums 1": SUMS | {"loss__contrastive_weight": 1.0},
+    "sums, wrong outputs a quarter": SUMS | {"hir__wrong_weight": 0.25},
+    "sums, no wrong outputs imitated": SUMS | {"hir__wrong_weight": 0.0},
+    "sums, none, counted": SUMS | {"hir__wrong_weight": 0.0, "replay__dedup": "count"},
     "in batch": {"loss__contrastive": "in_batch", "loss__contrastive_weight": 1.0},
     "suffixes": {"sub_output__mode": "suffix"},
     "5 epochs": {"train__epochs": 5},
@@ -61,23 +67,24 @@ TASKS = {
     "counting": {"data__task": "object_counting", "data__difficulty": 4},
     "sorting": {"data__task": "word_sorting", "data__difficulty": 5},
 }
+OTHERS = {name: task | {"data__seed": 2} for name, task in TASKS.items()}  # other questions
 
 
 def tuning() -> dict:
-    """Every method at three learning rates, on questions that the other grids do not ask."""
+    """Every method at three learning rates, on questions that `methods` and `data` do not ask."""
     variants = {
         f"{name} {rate:.0e}": {"algorithm": name, "train__learning_rate": rate}
         for name in TUNED
         for rate in RATES[name]
     }
-    tasks = {name: TASKS[name] | {"data__seed": 2} for name in ("expressions", "sorting")}
+    tasks = {name: OTHERS[name] for name in ("expressions", "sorting")}
     return {"variants": variants, "tasks": tasks, "seeds": (100,)}
 
 
 def ideas() -> dict:
-    """One thing about HIR changed at a time."""
+    """One thing about HIR changed at a time, on the questions of `tuning`."""
     variants = {name: {"algorithm": "hir"} | TUNED["hir"] | IDEAS[name] for name in IDEAS}
-    return {"variants": variants, "tasks": TASKS, "seeds": (200,), "first": "hir"}
+    return {"variants": variants, "tasks": OTHERS, "seeds": (200,), "first": "hir"}
 
 
 def methods() -> dict:
