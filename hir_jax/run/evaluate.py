@@ -70,6 +70,10 @@ class Evaluation:
     choices: Choices | None = dataclasses.field(default=None, hash=False)
 
     @property
+    def _shared(self) -> bool:
+        return len(set(self.stories)) < len(self.stories)
+
+    @property
     def gap(self) -> float:
         """Accuracy under p_correct minus accuracy under p_wrong."""
         return self.asked_correct.accuracy - self.asked_wrong.accuracy
@@ -110,7 +114,8 @@ class Evaluation:
             "gap": self.gap,
             "gap_interval": estimates["gap"].interval,
             "best_constant": dataclasses.asdict(self.constant),
-            "stories": " ".join(map(str, self.stories)),
+            # Nothing is said where each question is a story of its own.
+            "stories": " ".join(map(str, self.stories)) if self._shared else "",
             "questions": self.digest,
             **({"facts": facts} if facts else {}),
             **({"choices": self.choices.to_json()} if self.choices else {}),
@@ -128,7 +133,7 @@ class Evaluation:
             return Score(from_digits(fields["right"]), fields["unparseable"])
 
         try:
-            stories = tuple(map(int, record["stories"].split()))
+            stories = tuple(map(int, record["stories"].split())) or tuple(range(record["n"]))
             chosen = record.get("choices")
             return cls(
                 score(record["asked_correct"]),

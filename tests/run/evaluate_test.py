@@ -98,6 +98,9 @@ FOUND = evaluation("11111111u0", "1111111110")
 def test_json_round_trip():
     record = json.loads(json.dumps(FOUND.to_json()))
     assert Evaluation.from_json(record) == FOUND
+    assert record["stories"] == ""  # each question is its own
+    shared = evaluation("1111", "0000", stories=(0, 1, 1, 0))
+    assert Evaluation.from_json(json.loads(json.dumps(shared.to_json()))) == shared
     assert record["asked_correct"]["right"] == "1111111100"
     assert record["asked_correct"]["interval"] == pytest.approx([0.4902, 0.9433], abs=5e-5)
     assert record["gap"] == pytest.approx(-0.1)
