@@ -32,6 +32,7 @@ RATES = {
     **dict.fromkeys(TUNED.keys() - {"sft", "farl", "hir"}, (3e-5, 1e-4, 3e-4)),
 }
 
+SLOW = {"train__learning_rate": 2e-4}
 SUMS = {"loss__contrastive_score": "sum"}
 # One thing about HIR changed at a time: what it is made of taken away, then what might serve it.
 IDEAS = {
@@ -56,6 +57,24 @@ IDEAS = {
     "5 epochs": {"train__epochs": 5},
     "all iterations": {"replay__keep_iterations": 0},
     "guided by 1": {"sample__guidance": 1.0},
+    "2e-4": SLOW,
+    "nine tenths right": {"replay__share_right": 0.9},
+    "three quarters right, 2e-4": {"replay__share_right": 0.75} | SLOW,
+    "nine tenths right, 2e-4": {"replay__share_right": 0.9} | SLOW,
+    "three quarters right, all iterations": {
+        "replay__share_right": 0.75,
+        "replay__keep_iterations": 0,
+    },
+    "three quarters right, sums 1": SUMS
+    | {"replay__share_right": 0.75, "loss__contrastive_weight": 1.0},
+    "three quarters right, no contrastive term": {
+        "replay__share_right": 0.75,
+        "loss__contrastive_weight": 0.0,
+    },
+    "three quarters right, contrast 10": {
+        "replay__share_right": 0.75,
+        "loss__contrastive_weight": 10.0,
+    },
 }
 
 # How many answers a question of the task may have is what parts them, two, some twenty, hundreds: a
