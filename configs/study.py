@@ -71,10 +71,16 @@ IDEAS = {
         "replay__share_right": 0.75,
         "loss__contrastive_weight": 0.0,
     },
-    "three quarters right, contrast 10": {
-        "replay__share_right": 0.75,
-        "loss__contrastive_weight": 10.0,
+    "nine tenths right, contrast 1": {
+        "replay__share_right": 0.9,
+        "loss__contrastive_weight": 1.0,
     },
+    "nine tenths right, contrast 0.3": {
+        "replay__share_right": 0.9,
+        "loss__contrastive_weight": 0.3,
+    },
+    "nine tenths right, 2e-4, contrast 1": SLOW
+    | {"replay__share_right": 0.9, "loss__contrastive_weight": 1.0},
 }
 
 # How many answers a question of the task may have is what parts them, two, some twenty, hundreds: a
@@ -103,7 +109,8 @@ def tuning() -> dict:
 def ideas() -> dict:
     """One thing about HIR changed at a time, on the questions of `tuning`."""
     variants = {name: {"algorithm": "hir"} | TUNED["hir"] | IDEAS[name] for name in IDEAS}
-    return {"variants": variants, "tasks": OTHERS, "seeds": (200,), "first": "hir"}
+    slow = {"in batch": ("sorting",)}  # a step takes twenty times as long
+    return {"variants": variants, "tasks": OTHERS, "seeds": (200,), "first": "hir", "only": slow}
 
 
 def methods() -> dict:
