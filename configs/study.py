@@ -75,7 +75,7 @@ IDEAS = {
         "replay__share_right": 0.9,
         "loss__contrastive_weight": 1.0,
     },
-    "nine tenths right, contrast 0.3": {
+    "nine tenths right, hardly any contrast": {
         "replay__share_right": 0.9,
         "loss__contrastive_weight": 0.3,
     },
