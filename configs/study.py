@@ -33,6 +33,7 @@ RATES = {
 }
 
 SLOW = {"train__learning_rate": 2e-4}
+SLOWER = {"train__learning_rate": 1e-4}
 SUMS = {"loss__contrastive_score": "sum"}
 # One thing about HIR changed at a time: what it is made of taken away, then what might serve it.
 IDEAS = {
@@ -79,6 +80,15 @@ IDEAS = {
         "replay__share_right": 0.9,
         "loss__contrastive_weight": 0.3,
     },
+    "sums 1, no wrong outputs imitated, 1e-4": SUMS
+    | SLOWER
+    | {"loss__contrastive_weight": 1.0, "hir__wrong_weight": 0.0},
+    "wrong outputs a tenth, contrast 1, 1e-4": SLOWER
+    | {"loss__contrastive_weight": 1.0, "hir__wrong_weight": 0.1},
+    "nine tenths right, sums 1, 1e-4": SUMS
+    | SLOWER
+    | {"replay__share_right": 0.9, "loss__contrastive_weight": 1.0},
+    "nine tenths right, 1e-4": SLOWER | {"replay__share_right": 0.9},
     "nine tenths right, 2e-4, contrast 1": SLOW
     | {"replay__share_right": 0.9, "loss__contrastive_weight": 1.0},
 }
