@@ -39,6 +39,7 @@ REFERENCE = {
     # The reference draws 4 x (training questions); set it for tasks of another size.
     "replay.max_size": 4 * 240,
     "replay.hold_out": 0.1,
+    "hir.share_right": 0.0,
     "sub_output.mode": "window",
     "loss.average": "examples",
     "train.clip_norm": 0.0,

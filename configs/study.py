@@ -17,7 +17,7 @@ from configs import tiny
 TUNED = {
     "sft": {"train__learning_rate": 2e-4},
     "farl": {"train__learning_rate": 5e-4},
-    "hir": {"train__learning_rate": 5e-4},
+    "hir": {"train__learning_rate": 5e-4, "hir__share_right": 0.0},
     "reinforce": {"train__learning_rate": 3e-5},
     "rloo": {"train__learning_rate": 3e-5},
     "grpo": {"train__learning_rate": 1e-4},
@@ -38,12 +38,12 @@ MENDED = {
     "hir mended": {
         "algorithm": "hir",
         "train__learning_rate": 2e-4,
-        "replay__share_right": 0.9,
+        "hir__share_right": 0.9,
     },
     "hir for accuracy": {
         "algorithm": "hir",
         "train__learning_rate": 5e-4,
-        "replay__share_right": 0.9,
+        "hir__share_right": 0.9,
         "loss__contrastive_weight": 0.3,
     },
 }
@@ -57,8 +57,8 @@ IDEAS = {
     "no smoothing": {"loss__smoothing": 0.0, "loss__contrastive_smoothing": 0.0},
     "no contrastive term": {"loss__contrastive_weight": 0.0},
     "repeats counted": {"replay__dedup": "count"},
-    "half of it right": {"replay__share_right": 0.5},
-    "three quarters right": {"replay__share_right": 0.75},
+    "half of it right": {"hir__share_right": 0.5},
+    "three quarters right": {"hir__share_right": 0.75},
     "wrong outputs a quarter": {"hir__wrong_weight": 0.25},
     "no wrong outputs imitated": {"hir__wrong_weight": 0.0},
     "contrast 1": {"loss__contrastive_weight": 1.0},
@@ -74,25 +74,25 @@ IDEAS = {
     "all iterations": {"replay__keep_iterations": 0},
     "guided by 1": {"sample__guidance": 1.0},
     "2e-4": SLOW,
-    "nine tenths right": {"replay__share_right": 0.9},
-    "three quarters right, 2e-4": {"replay__share_right": 0.75} | SLOW,
-    "nine tenths right, 2e-4": {"replay__share_right": 0.9} | SLOW,
+    "nine tenths right": {"hir__share_right": 0.9},
+    "three quarters right, 2e-4": {"hir__share_right": 0.75} | SLOW,
+    "nine tenths right, 2e-4": {"hir__share_right": 0.9} | SLOW,
     "three quarters right, all iterations": {
-        "replay__share_right": 0.75,
+        "hir__share_right": 0.75,
         "replay__keep_iterations": 0,
     },
     "three quarters right, sums 1": SUMS
-    | {"replay__share_right": 0.75, "loss__contrastive_weight": 1.0},
+    | {"hir__share_right": 0.75, "loss__contrastive_weight": 1.0},
     "three quarters right, no contrastive term": {
-        "replay__share_right": 0.75,
+        "hir__share_right": 0.75,
         "loss__contrastive_weight": 0.0,
     },
     "nine tenths right, contrast 1": {
-        "replay__share_right": 0.9,
+        "hir__share_right": 0.9,
         "loss__contrastive_weight": 1.0,
     },
     "nine tenths right, hardly any contrast": {
-        "replay__share_right": 0.9,
+        "hir__share_right": 0.9,
         "loss__contrastive_weight": 0.3,
     },
     "sums 1, no wrong outputs imitated, 1e-4": SUMS
@@ -102,10 +102,10 @@ IDEAS = {
     | {"loss__contrastive_weight": 1.0, "hir__wrong_weight": 0.1},
     "nine tenths right, sums 1, 1e-4": SUMS
     | SLOWER
-    | {"replay__share_right": 0.9, "loss__contrastive_weight": 1.0},
-    "nine tenths right, 1e-4": SLOWER | {"replay__share_right": 0.9},
+    | {"hir__share_right": 0.9, "loss__contrastive_weight": 1.0},
+    "nine tenths right, 1e-4": SLOWER | {"hir__share_right": 0.9},
     "nine tenths right, 2e-4, contrast 1": SLOW
-    | {"replay__share_right": 0.9, "loss__contrastive_weight": 1.0},
+    | {"hir__share_right": 0.9, "loss__contrastive_weight": 1.0},
 }
 
 # How many answers a question of the task may have is what parts them, two, some twenty, hundreds: a

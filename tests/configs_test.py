@@ -139,7 +139,7 @@ def test_the_papers_preset_weighs_and_holds_out_as_its_code_does():
     config = paper.get_config()
     assert config.loss.average == "examples"
     assert config.replay.hold_out == 0.1
-    assert (config.replay.dedup, config.replay.share_right) == ("iteration", None)
+    assert (config.replay.dedup, config.hir.share_right) == ("iteration", 0.0)
     assert "--config.sample.samples=1" in paper.__doc__  # where it is not followed, it is listed
 
 
@@ -230,8 +230,8 @@ def test_tuples_are_flags(flag, weights, monkeypatch):
 
 def test_a_share_of_right_pairs_is_of_hir_alone():
     config = common.get_config()
-    config.replay.share_right = 0.5
-    settings.check(config)
+    given = ("hir.share_right",)
+    settings.check_given(config, given)
     config.algorithm = "farl"
-    with pytest.raises(UserError, match="share_right: expected None with algorithm=farl"):
-        settings.check(config)
+    with pytest.raises(UserError, match=r"hir\.share_right: algorithm 'farl' does not read it"):
+        settings.check_given(config, given)

@@ -1,7 +1,7 @@
 """The replay buffer: a tuple of samples, sorted by iteration, question and index.
 
 `add` says what is kept, `view` what is trained on, so that a random view of one iteration does not
-narrow the choice of the next. `weigh` says what each pair made of it counts for.
+narrow the choice of the next. `counted` and `shared` say what each pair made of it counts for.
 
 Without repeats the buffer is not what the model draws: of a question that it gets right in 8 of 10
 samples, the right answer is there once and each mistake once. So a good model trains on mistakes
@@ -100,25 +100,27 @@ def view(
     return tuple(buffer[i] for i in sorted(chosen))
 
 
-def weigh(
-    pairs: Sequence[Pair], times: Sequence[int] | None = None, share_right: float | None = None
-) -> list[Pair]:
-    """The pairs with weights, 1 on average.
+def counted(pairs: Sequence[Pair], times: Sequence[int]) -> list[Pair]:
+    """The pairs with a weight for how often the output of each was drawn, 1 on average."""
+    return _weighed(pairs, np.array(times, float))
 
-    Args:
-        pairs: of an epoch.
-        times: how often the output of each was drawn; None counts each once.
-        share_right: of all weight, what right pairs have together; the others have the rest. None
-            leaves it as it comes, and so do pairs that are all right or all wrong.
+
+def shared(pairs: Sequence[Pair], right: float) -> list[Pair]:
+    """The pairs with weights, 1 on average, of which right pairs have the share `right`.
+
+    0 leaves them as they come, and so do pairs that are all right or all wrong.
     """
-    if not pairs:
-        return []
-    weight = np.ones(len(pairs)) if times is None else np.array(times, float)
-    right = np.array([pair.correct for pair in pairs], bool)
-    if share_right is not None and right.any() and not right.all():
-        for kind, share in ((right, share_right), (~right, 1 - share_right)):
-            weight[kind] *= share / weight[kind].sum()
-    weight /= weight.mean()
+    weight = np.array([pair.weight for pair in pairs])
+    correct = np.array([pair.correct for pair in pairs], bool)
+    if not right or not correct.any() or correct.all():
+        return list(pairs)
+    for kind, share in ((correct, right), (~correct, 1 - right)):
+        weight[kind] *= share / weight[kind].sum()
+    return _weighed(pairs, weight)
+
+
+def _weighed(pairs: Sequence[Pair], weight: np.ndarray) -> list[Pair]:
+    weight = weight / weight.mean() if pairs else weight
     return [dataclasses.replace(p, weight=float(w)) for p, w in zip(pairs, weight, strict=True)]
 
 

@@ -10,7 +10,6 @@ samples are rare, since nothing is learned from wrong ones.
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
 
 from hir_jax.hindsight import relabel
 from hir_jax.hindsight.sample import Sample
@@ -20,17 +19,6 @@ from hir_jax.methods.imitation import Imitation
 @dataclasses.dataclass(frozen=True)
 class Farl(Imitation):
     """Cross-entropy on right outputs."""
-
-    @classmethod
-    def faults(cls, config: Any) -> list[str]:
-        """A share of right pairs has no meaning here."""
-        share = config.replay.share_right
-        if share is None:
-            return []
-        return [
-            f"config.replay.share_right: expected None with algorithm={config.algorithm}, which "
-            f"trains on right outputs alone; found {share!r}"
-        ]
 
     def chosen(self, samples: Sequence[Sample]) -> Sequence[Sample]:
         """The right ones."""

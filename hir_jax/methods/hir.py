@@ -16,6 +16,7 @@ sample; imitating those alone (`farl`) is then as good at half the work.
 import dataclasses
 from typing import Any, ClassVar, Self
 
+from hir_jax.hindsight import replay
 from hir_jax.hindsight.relabel import Facts, Pair
 from hir_jax.methods.imitation import Imitation
 from hir_jax.methods.method import OPPOSITE, View
@@ -37,6 +38,7 @@ class Hir(Imitation):
         contrastive_weight: α.
         contrastive_smoothing: ε_c of the pairwise form.
         score: what it compares of an output: the mean of its tokens' log-probabilities, or the sum.
+        share_right: of all weight, that of right outputs; 0 leaves it as it comes (the paper).
         wrong_weight: of wrong outputs in L_supervised; 1 in the paper. L_contrastive has all alike.
     """
 
@@ -44,6 +46,7 @@ class Hir(Imitation):
     contrastive_weight: float = 0.0
     contrastive_smoothing: float = 0.0
     score: str = "mean"
+    share_right: float = 0.0
     wrong_weight: float = 1.0
 
     reads: ClassVar[tuple[str, ...]] = (
@@ -65,6 +68,7 @@ class Hir(Imitation):
             contrastive_weight=loss.contrastive_weight,
             contrastive_smoothing=loss.smoothing if smoothing is None else smoothing,
             score=loss.contrastive_score,
+            share_right=config.hir.share_right,
             wrong_weight=config.hir.wrong_weight,
             facts=facts,
         )
@@ -87,7 +91,7 @@ class Hir(Imitation):
 
     def pairs(self, view: View) -> list[Pair]:
         """A part of each sample, relabeled."""
-        pairs = super().pairs(view)
+        pairs = replay.shared(super().pairs(view), self.share_right)
         if not self.of_rows:
             return pairs
         weight = {True: 1.0, False: self.wrong_weight}

@@ -19,14 +19,13 @@ class Imitation(Method):
 
     Attributes:
         smoothing: ε of the cross-entropy.
-        keep_iterations, dedup, share_right, max_size, hold_out: see `hindsight.replay`.
+        keep_iterations, dedup, max_size, hold_out: see `hindsight.replay`.
         sub_output, prob, facts: see `relabel.hindsight_pairs`.
     """
 
     smoothing: float = 0.0
     keep_iterations: int = 0
     dedup: str = "all"
-    share_right: float | None = None
     max_size: int = 0
     hold_out: float = 0.0
     sub_output: str = "full"
@@ -85,8 +84,9 @@ class Imitation(Method):
             answers={example.id: example.targets[0] for example in view.examples},
             facts=self.facts,
         )
-        times = replay.times_drawn(samples, view.samples) if counted else None
-        return replay.weigh(pairs, times, self.share_right)
+        if counted:
+            return replay.counted(pairs, replay.times_drawn(samples, view.samples))
+        return pairs
 
     def terms(self, statistics: Statistics) -> Terms:
         """The cross-entropy."""

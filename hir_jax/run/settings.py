@@ -80,10 +80,10 @@ AT_LEAST_0 = (
 FROM_0_TO_1 = (
     "sample.top_p",
     "sample.guidance_cutoff",
-    "replay.share_right",
     "replay.hold_out",
     "sub_output.prob",
     "hir.shown",
+    "hir.share_right",
     "loss.smoothing",
     "loss.contrastive_smoothing",
     "ratio.clip_low",

@@ -135,33 +135,33 @@ def pairs(*correct):
     return [Pair(f"q{i}", (), (2, 1), Goal(c)) for i, c in enumerate(correct)]
 
 
-def weights(*args):
-    return [pair.weight for pair in replay.weigh(*args)]
+def weights(given):
+    return [pair.weight for pair in given]
 
 
-def test_weights_are_one_on_average():
+def test_weights_by_counts_are_one_on_average():
     given = pairs(True, False, False, False)
-    assert weights(given) == [1, 1, 1, 1]
-    assert weights(given, [5, 1, 1, 1]) == [2.5, 0.5, 0.5, 0.5]
-    assert weights([]) == weights([], []) == weights([], None, 0.5) == []
-    assert [(p.example_id, p.correct) for p in replay.weigh(given)] == [
-        (p.example_id, p.correct) for p in given
-    ]
+    found = replay.counted(given, [5, 1, 1, 1])
+    assert weights(found) == [2.5, 0.5, 0.5, 0.5]
+    assert [(p.example_id, p.correct) for p in found] == [(p.example_id, p.correct) for p in given]
+    assert replay.counted([], []) == []
 
 
 def test_a_set_share_of_right_pairs():
     given = pairs(True, False, False, False)
-    np.testing.assert_allclose(weights(given, None, 0.5), [2, 2 / 3, 2 / 3, 2 / 3])
+    np.testing.assert_allclose(weights(replay.shared(given, 0.5)), [2, 2 / 3, 2 / 3, 2 / 3])
     # Counts say what counts for how much among the wrong ones: 1 : 1 : 2 of the other half.
-    np.testing.assert_allclose(weights(given, [7, 1, 1, 2], 0.5), [2, 0.5, 0.5, 1])
-    assert weights(given, None, 1.0) == [4, 0, 0, 0]
+    half = replay.shared(replay.counted(given, [7, 1, 1, 2]), 0.5)
+    np.testing.assert_allclose(weights(half), [2, 0.5, 0.5, 1])
+    assert weights(replay.shared(given, 1.0)) == [4, 0, 0, 0]
+    assert replay.shared(given, 0.0) == given
     # Where there is no other kind, there is no share to set.
-    assert weights(pairs(False, False), [1, 3], 0.5) == [0.5, 1.5]
-    assert weights(pairs(True, True), None, 0.5) == [1, 1]
+    for same in (pairs(False, False), pairs(True, True), []):
+        assert replay.shared(same, 0.5) == same
 
 
 def test_summary_of_pairs_is_by_weight():
-    given = replay.weigh(pairs(True, False, False, False), [5, 1, 1, 1])
+    given = replay.counted(pairs(True, False, False, False), [5, 1, 1, 1])
     assert replay.pairs_summary(given) == {"pairs": 4, "questions": 4, "correct": 0.625}
     assert replay.pairs_summary([]) == {"pairs": 0, "questions": 0, "correct": 0}
 
@@ -181,17 +181,23 @@ def test_a_good_models_buffer_is_mostly_wrong_unless_repeats_count():
         for mode in buffers:
             buffers[mode] = replay.add(buffers[mode], made, keep_iterations=4, dedup=mode)
 
-    def share(samples, times=None, share_right=None):
-        made = [Pair(s.example_id, (), s.tokens, Goal(s.correct)) for s in samples]
-        return replay.pairs_summary(replay.weigh(made, times, share_right))["correct"]
+    def made_of(samples):
+        return [Pair(s.example_id, (), s.tokens, Goal(s.correct)) for s in samples]
+
+    def share(found):
+        assert np.mean([pair.weight for pair in found]) == pytest.approx(1)
+        return replay.pairs_summary(found)["correct"]
 
     whole = replay.summary(drawn)["correct"]
     assert 0.78 < whole < 0.82
-    assert share(buffers["all"]) < 0.3
-    assert share(buffers["all"], None, 0.6) == pytest.approx(0.6)
+    kept = made_of(buffers["all"])
+    assert share(replay.shared(kept, 0.0)) < 0.3
+    assert share(replay.shared(kept, 0.6)) == pytest.approx(0.6)
     samples = replay.distinct(buffers["count"])
     assert samples == buffers["all"]
-    assert share(samples, replay.times_drawn(samples, buffers["count"])) == pytest.approx(whole)
+    times = replay.times_drawn(samples, buffers["count"])
+    assert share(replay.counted(made_of(samples), times)) == pytest.approx(whole)
+    assert share(replay.shared(replay.counted(kept, times), 0.9)) == pytest.approx(0.9)
 
 
 def test_summary():

@@ -301,7 +301,7 @@ def test_counted_repeats_are_trained_on_once_and_weigh_as_often_as_drawn(tmp_pat
 
 @pytest.mark.parametrize("mode", ["full", "window"])
 def test_a_set_share_of_right_pairs(tmp_path, mode):
-    short_run(tmp_path, **{"replay.share_right": 0.7, "sub_output.mode": mode})
+    short_run(tmp_path, **{"hir.share_right": 0.7, "sub_output.mode": mode})
     (line,) = lines(tmp_path, "pairs")
     assert line["correct"] == pytest.approx(0.7)
 
