@@ -1,21 +1,27 @@
-"""A polite stop: SIGTERM and SIGINT are noted, and obeyed where nothing is lost.
+"""A polite stop: SIGTERM, SIGINT and SIGHUP are noted, and obeyed where nothing is lost.
 
-Among many processes that may be nowhere: where one waits for another that never comes, in a
-collective or a save. So a thread sees to it that a signal ends the process in the end.
+That takes as long as a step, a pool of prompts or a save does. Whoever will not wait sends a second
+signal. Among many processes it may take for ever: where one waits for another that never comes, in
+a collective or a save. So a thread sees to it that the process ends all the same.
 """
 
 import os
 import select
 import signal
 import threading
+import time
 from types import FrameType, TracebackType
-from typing import Self
+from typing import BinaryIO, Self
+
+import jax
 
 from hir_jax.devices import leaving, processes
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 # For many processes to come to where they stop; less than the notice that the scripts ask for.
 STOP_SECONDS = 240
+# Between two times that processes ask each other in training.
+ASK_SECONDS = 5
 
 
 class Interrupted(Exception):
@@ -27,26 +33,31 @@ class Interrupted(Exception):
 
 
 class Interrupts:
-    """Within its `with` block the first signal is noted; a second one acts as it always does.
+    """Within its `with` block the first signal is noted; a second one ends the process at once.
 
     Among many processes a signal to one is a signal to all, from the next call of `due` or `check`
-    on, which all must make in the same order.
+    on, which all must make in the same order. A signal that is ignored as the block is entered
+    stays so: SIGHUP under `nohup`.
     """
 
     def __init__(self) -> None:
         self._number: int | None = None
         self._handlers: dict[int, object] = {}
-        self._pipe: tuple[int, int] | None = None
+        self._pipe: int | None = None
+        self._terminals: list[int] = []
+        self._steps, self._ask_at, self._asked = 0, 1, time.monotonic()
+        self._before: jax.Array | None = None
 
     def __enter__(self) -> Self:
+        self._terminals = [fd for fd in (1, 2) if os.isatty(fd)]
         for number in SIGNALS:
-            self._handlers[number] = signal.signal(number, self._note)
-        if processes.many():
-            # Written to as a signal comes, while Python's own handlers wait for the main thread.
-            self._pipe = os.pipe()
-            os.set_blocking(self._pipe[1], False)
-            signal.set_wakeup_fd(self._pipe[1])
-            threading.Thread(target=_end_waits, args=(self._pipe[0],), daemon=True).start()
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                self._handlers[number] = signal.signal(number, self._note)
+        # Written to as a signal comes, while Python's own handlers wait for the main thread.
+        pipe, self._pipe = os.pipe()
+        os.set_blocking(self._pipe, False)
+        signal.set_wakeup_fd(self._pipe)
+        threading.Thread(target=_end_waits, args=(pipe,), daemon=True).start()
         return self
 
     def __exit__(
@@ -55,56 +66,70 @@ class Interrupts:
         error: BaseException | None,
         tb: TracebackType | None,
     ) -> None:
-        self._restore()
-        if self._pipe is not None:
-            signal.set_wakeup_fd(-1)
-            os.close(self._pipe[1])
+        while self._handlers:
+            number, handler = self._handlers.popitem()
+            signal.signal(number, handler)
+        signal.set_wakeup_fd(-1)
+        os.close(self._pipe)
 
     @property
     def requested(self) -> bool:
         """Whether a signal has come to this process."""
         return self._number is not None
 
-    def due(self, step: int, every: int) -> bool:
-        """Whether to stop after a training step.
+    def due(self, made: jax.Array) -> bool:
+        """Whether to stop after a training step, of which `made` is a result.
 
-        In one process it is asked at each step. Among many it takes a message to all, so they are
-        asked every `every` steps only.
+        Among many processes asking takes a message to all, so it is done every `ASK_SECONDS` or
+        so: in a number of steps that all work out alike, from the slowest. Then the step before
+        this one is waited for, in one process too: else steps that take half a minute would be
+        queued up far ahead of the device, and all of them be done before a stop.
         """
-        if processes.many() and step % every:
-            return False
-        return self._agreed() is not None
+        before, self._before = self._before, made
+        self._steps += 1
+        if self._steps < self._ask_at:
+            return self.requested and not processes.many()
+        jax.block_until_ready(before)
+        asked = processes.gather([self._number, time.monotonic() - self._asked])
+        in_time = int(self._steps * ASK_SECONDS / max(seconds for _, seconds in asked))
+        self._ask_at = min(max(in_time, 1), 2 * self._steps)  # the first steps may be the fastest
+        self._steps, self._asked = 0, time.monotonic()
+        return any(number is not None for number, _ in asked)
 
     def check(self, *_: object) -> None:
         """Raises Interrupted if a signal has come, to any process."""
-        number = self._agreed()
+        numbers = processes.gather(self._number)
+        number = next((number for number in numbers if number is not None), None)
         if number is not None:
             raise Interrupted(number)
 
-    def _agreed(self) -> int | None:
-        numbers = processes.gather(self._number)
-        return next((number for number in numbers if number is not None), None)
-
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self._number = number
-        self._restore()
-
-    def _restore(self) -> None:
-        while self._handlers:
-            number, handler = self._handlers.popitem()
-            signal.signal(number, handler)
+        self._number = self._number or number
+        if number == signal.SIGHUP:  # the terminal is gone, and writing to it an error
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            for terminal in self._terminals:
+                os.dup2(nowhere, terminal)
+            os.close(nowhere)
 
 
 def _end_waits(pipe: int) -> None:
-    """Ends the process `STOP_SECONDS` after a signal, or at the next one, if it is still there."""
+    """Ends the process at a second signal; among many also `STOP_SECONDS` after the first."""
     with open(pipe, "rb", buffering=0) as signals:
-        while (came := signals.read(1)) and came[0] not in SIGNALS:
-            pass
-        again, _, _ = select.select([signals], [], [], STOP_SECONDS)
-        if not came or (again and not signals.read(1)):
+        first = _next(signals)
+        patience = STOP_SECONDS if processes.many() else None
+        again, _, _ = select.select([signals], [], [], patience)
+        if first is None or (again and _next(signals) is None):
             return  # the pipe is closed, since the block was left
+    what = "and a second signal" if again else "while waiting for other processes"
     leaving.end(
-        f"stopped by {signal.Signals(came[0]).name} while waiting for other processes, at the last "
-        f"checkpoint; {leaving.ADVICE[0].lower()}{leaving.ADVICE[1:]}",
-        128 + came[0],
+        f"stopped by {signal.Signals(first).name} {what}, at the last checkpoint; give the same "
+        "command to go on",
+        128 + first,
     )
+
+
+def _next(signals: BinaryIO) -> int | None:
+    """The number of the next signal of ours; None at the end."""
+    while (came := signals.read(1)) and came[0] not in SIGNALS:
+        pass
+    return came[0] if came else None

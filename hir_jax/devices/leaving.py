@@ -3,7 +3,8 @@
 Among many processes, one that ends early says so under a key of the coordination service, for
 which a thread of every process waits; so those that are in a collective, waiting for it, end too.
 One that was killed says nothing: collectives may fail then, or its heartbeat is missed, whereupon
-JAX's coordination client aborts the process; its last words are said here.
+JAX's coordination client aborts the process; its last words are said here. Any other abort is a
+crash of this process, and ends it as a crash does.
 """
 
 import ctypes
@@ -27,18 +28,23 @@ GRACE = 5
 # For all to have said that they end. One that was killed never does.
 FAREWELL = 15
 
-ADVICE = "Give the same command to every process to go on."
+# For the coordination service to answer.
+ANSWER = 10
+
 LOST_SENTENCE = (
     "error: another process of this run has ended, or its machine cannot be reached any more; so "
-    f"this one has ended too. {ADVICE}"
+    "this one has ended too. Give the same command to every process to go on."
 )
+CRASHED = "it crashed (SIGABRT), which is told above its end"
+# What JAX's runtime says of faults that are this process's own.
+_OWN = ("RESOURCE_EXHAUSTED", "INVALID_ARGUMENT", "UNIMPLEMENTED")
 
 _ALARM, _LEFT, _LEAVING = "hir_jax/alarm", "hir_jax/left", "hir_jax/leaving"
 
 # Taken by the first thread that ends this process, and never given back.
 _ending = threading.Lock()
 _listener: threading.Thread | None = None
-_last_words = LOST_SENTENCE
+_last_words = (LOST_SENTENCE, LOST)  # and the exit code, should the coordination client abort
 
 
 def watch() -> None:
@@ -90,8 +96,8 @@ def fail(error: Exception) -> NoReturn:
     any other is a fault of the program, and is told by its traceback.
     """
     _ending.acquire()
-    lost = isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" not in str(error)
-    if not lost:
+    own = any(status in str(error) for status in _OWN)
+    if own or not isinstance(error, jax.errors.JaxRuntimeError):
         _leave("".join(traceback.format_exception(error)).rstrip(), 1)
     try:
         alarm = json.loads(processes.client().key_value_try_get(_ALARM))
@@ -103,15 +109,17 @@ def fail(error: Exception) -> NoReturn:
 
 def _listen() -> None:
     """Waits for the first process that ends early; gives this one the time to fail alike."""
+    global _last_words
     try:
         text = processes.client().blocking_key_value_get(_ALARM, 1000 * processes.PATIENCE_SECONDS)
     except jax.errors.JaxRuntimeError:
         return  # the service is gone, and the client will abort this process
     alarm = json.loads(text)
     if alarm is not None:
+        _last_words = _retold(alarm), alarm["code"]
         time.sleep(GRACE)
         _ending.acquire()
-        _leave(_retold(alarm), alarm["code"])
+        _leave(*_last_words)
 
 
 def _retold(alarm: dict) -> str:
@@ -120,7 +128,7 @@ def _retold(alarm: dict) -> str:
 
 def _leave(message: str, code: int) -> NoReturn:
     global _last_words
-    _last_words = message
+    _last_words = message, code
     service, together, told = processes.client(), False, False
     try:
         service.key_value_set(f"{_LEFT}/{processes.index()}", message)
@@ -149,11 +157,29 @@ def _raise_alarm(message: str, code: int) -> None:
             raise
 
 
+def _is_connected() -> bool:
+    """Whether this process is one of the run's for the coordination service, which answers.
+
+    Asked on another thread, since the client's own, which the answer comes by, may be the one that
+    asks. That the service has an error for this client it knows without an answer.
+    """
+    alone = (f"hir_jax/connected/{processes.index()}", 1000 * ANSWER, [processes.index()])
+    try:
+        processes.apart(processes.client().wait_at_barrier, *alone).result(ANSWER)
+    except (jax.errors.JaxRuntimeError, TimeoutError):
+        return False
+    return True
+
+
 @ctypes.CFUNCTYPE(None, ctypes.c_int)
 def _aborted(number: int) -> None:
-    """Runs within abort(), on the thread of the coordination client that found a process lost.
+    """Runs within abort(), on the thread that called it.
 
     Python's own handlers would not do: they run on the main thread, later, and there is no later.
     """
-    os.write(2, f"{_last_words}\n".encode())
-    os._exit(LOST)
+    if _last_words[1] == LOST and _is_connected():
+        _raise_alarm(CRASHED, 128 + number)
+        return  # to abort(), which ends the process as if there were no handler
+    message, code = _last_words
+    os.write(2, f"{message}\n".encode())
+    os._exit(code)

@@ -63,7 +63,7 @@ def start(
     # obeyed, and elsewhere SIGTERM must end the process.
     jax.config.update("jax_enable_preemption_service", False)
     found = "by itself" if coordinator is None else f"at {coordinator}"
-    joining = _apart(
+    joining = apart(
         jax.distributed.initialize,
         coordinator,
         processes,
@@ -199,7 +199,7 @@ def gather(record: Any, seconds: float = PATIENCE_SECONDS) -> list[Any]:
     folder = "hir_jax/records"
     service.key_value_set(f"{folder}/{number}/{index()}", json.dumps(record))
     try:
-        _apart(service.wait_at_barrier, folder, int(1000 * seconds)).result()
+        apart(service.wait_at_barrier, folder, int(1000 * seconds)).result()
     except jax.errors.JaxRuntimeError as e:
         if "DEADLINE_EXCEEDED" not in str(e):
             raise
@@ -214,7 +214,7 @@ def gather(record: Any, seconds: float = PATIENCE_SECONDS) -> list[Any]:
     return [records[i] for i in range(count())]
 
 
-def _apart(call: Callable[..., T], *args: Any, **kwargs: Any) -> "concurrent.futures.Future[T]":
+def apart(call: Callable[..., T], *args: Any, **kwargs: Any) -> "concurrent.futures.Future[T]":
     """A call on another thread: no signal's handler runs while the main one is in C++."""
     outcome: concurrent.futures.Future[T] = concurrent.futures.Future()
 

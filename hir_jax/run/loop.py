@@ -193,7 +193,7 @@ class Job:
                 values = self._step(batch)
                 bar.update(1)
                 steps.add(progress.steps, values)
-                stop = self.interrupts.due(progress.steps, config.train.log_every)
+                stop = self.interrupts.due(values["loss"])
                 if stop or progress.batches % config.checkpoint.every_steps == 0:
                     steps.settle(self.state)
                     self._save()

@@ -1,5 +1,8 @@
+import os
+import pty
 import queue
 import signal
+import sys
 import threading
 import time
 
@@ -8,8 +11,10 @@ import pytest
 from hir_jax.devices import interrupts, leaving, processes
 from hir_jax.devices.interrupts import Interrupted, Interrupts
 
+NUMBERS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
-@pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+
+@pytest.mark.parametrize(("number", "exit_code"), [*zip(NUMBERS, (143, 130, 129), strict=True)])
 def test_a_signal_is_noted_and_obeyed_at_the_next_check(number, exit_code):
     with pytest.raises(Interrupted, match=f"stopped by {number.name}") as e, Interrupts() as stop:
         stop.check()
@@ -23,26 +28,74 @@ def test_a_signal_is_noted_and_obeyed_at_the_next_check(number, exit_code):
 @pytest.fixture(autouse=True)
 def usual_handlers():
     """Python's own: a background process of a shell is started with SIGINT ignored."""
-    usual = {signal.SIGTERM: signal.SIG_DFL, signal.SIGINT: signal.default_int_handler}
+    usual = dict.fromkeys(NUMBERS, signal.SIG_DFL) | {signal.SIGINT: signal.default_int_handler}
     before = {number: signal.signal(number, handler) for number, handler in usual.items()}
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
 
 
-def test_a_second_signal_acts_as_it_always_does():
-    with Interrupts() as stop, pytest.raises(KeyboardInterrupt):
-        signal.raise_signal(signal.SIGINT)
+@pytest.fixture
+def ended(monkeypatch):
+    """What the process would end with at once."""
+    said = queue.Queue()
+    monkeypatch.setattr(leaving, "end", lambda *how: said.put(how))
+    return said
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_a_second_signal_ends_the_process_at_once(ended, number):
+    with Interrupts() as stop:
+        signal.raise_signal(number)
         assert stop.requested
-        signal.raise_signal(signal.SIGINT)
+        with pytest.raises(queue.Empty):
+            ended.get(timeout=0.2)
+        signal.raise_signal(signal.SIGTERM)
+        said, code = ended.get(timeout=10)
+    assert code == 128 + number
+    assert said.startswith(f"stopped by {number.name} and a second signal, at the last checkpoint")
+
+
+def test_what_is_ignored_stays_so_as_under_nohup():
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with Interrupts() as stop:
+        signal.raise_signal(signal.SIGHUP)
+        assert not stop.requested
+    assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+
+
+DROPPED = """
+import sys, time
+from hir_jax.devices.interrupts import Interrupted, Interrupts
+try:
+    with Interrupts() as stop:
+        print("begun", flush=True)
+        while not stop.requested:
+            time.sleep(0.01)
+        print("said to no one", flush=True)
+        stop.check()
+except Interrupted as e:
+    print(e, file=sys.stderr, flush=True)
+    sys.exit(e.exit_code)
+"""
+
+
+def test_a_dropped_terminal_is_no_error():
+    pid, terminal = pty.fork()
+    if not pid:
+        os.execv(sys.executable, [sys.executable, "-c", DROPPED])
+    said = b""
+    while b"begun" not in said:
+        said += os.read(terminal, 1000)
+    os.close(terminal)  # whereupon the system sends SIGHUP
+    _, status = os.waitpid(pid, 0)
+    assert os.waitstatus_to_exitcode(status) == 129
 
 
 @pytest.fixture
-def of_many(monkeypatch):
+def of_many(ended, monkeypatch):
     """As among many processes, none of which comes; what the process would end with."""
     monkeypatch.setattr(processes, "many", lambda: True)
-    ended = queue.Queue()
-    monkeypatch.setattr(leaving, "end", lambda *said: ended.put(said))
     return ended
 
 
@@ -53,16 +106,6 @@ def test_a_signal_ends_a_wait_for_others_that_never_come(of_many, monkeypatch):
         said, code = of_many.get(timeout=10)
     assert code == 143
     assert said.startswith("stopped by SIGTERM while waiting for other processes")
-
-
-def test_a_second_signal_ends_a_wait_at_once_though_the_main_thread_is_in_c(of_many):
-    # So Python's handlers have not run between them, as in a collective.
-    with Interrupts() as stop:
-        stop._restore = lambda: None
-        for _ in range(2):
-            signal.raise_signal(signal.SIGINT)
-        assert of_many.get(timeout=10)[1] == 130
-        del stop._restore
 
 
 @pytest.mark.parametrize("stop", [False, True])
@@ -81,9 +124,9 @@ def test_where_it_is_obeyed_in_time_no_wait_is_ended(of_many, monkeypatch, stop)
 
 @pytest.mark.parametrize("stopped", [False, True])
 def test_handlers_are_as_before_afterwards(stopped):
-    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+    before = [signal.getsignal(number) for number in NUMBERS]
     with Interrupts():
-        assert [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)] != before
+        assert not set(before) & {signal.getsignal(number) for number in NUMBERS}
         if stopped:
             signal.raise_signal(signal.SIGTERM)
-    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
+    assert [signal.getsignal(number) for number in NUMBERS] == before
