@@ -191,7 +191,7 @@ def get_config() -> ml_collections.ConfigDict:
 
     config.checkpoint = checkpoint = ml_collections.ConfigDict()
     checkpoint.every_steps = 500  # optimizer steps between checkpoints inside an iteration
-    checkpoint.keep = 2  # newest ones kept
+    checkpoint.keep = 2  # newest ones kept, beside the best
 
     config.mesh = mesh = ml_collections.ConfigDict()
     mesh.data = -1  # devices that split the batch; -1 = all that the others leave

@@ -5,14 +5,8 @@ import dataclasses
 import ml_collections
 from absl import logging
 
-from hir_jax.devices import sharding
 from hir_jax.errors import UserError
-from hir_jax.run import (
-    checkpoint,
-    models,
-    settings,
-    workdirs,
-)
+from hir_jax.run import checkpoint, models, settings, workdirs
 from hir_jax.run.models import Model
 
 
@@ -26,17 +20,16 @@ def load_policy(config: ml_collections.ConfigDict, workdir: str | None) -> tuple
         UserError: the workdir has no checkpoint, or one of another model.
     """
     settings.check(config)
-    model = models.load_model(config)
     if not workdir:
-        return model, config.model.path
+        return models.load_model(config), config.model.path
+    model = models.abstract_model(config)
     folder = workdirs.checkpoint_folder(workdir)
-    wanted = sharding.abstract(model.params, model.mesh)
-    best = checkpoint.Checkpoints(folder).restore_best(wanted)
+    best = checkpoint.Checkpoints(folder).restore_best(model.params)
     if best is None:
         raise UserError(
             f"--workdir: expected the workdir of a run, found no checkpoint in {folder}."
         )
-    step, params, _ = best
-    name = f"{workdir}, best checkpoint (step {step})"
+    params, progress = best
+    name = f"{workdir}, best checkpoint (step {progress['best']['step']})"
     logging.info("parameters: %s", name)
     return dataclasses.replace(model, params=params), name

@@ -48,6 +48,9 @@ class Sampler:
         top_k: see `draws.draw`.
         top_p: see `draws.draw`.
         logprobs: one of `draws.LOGPROBS`.
+        memory: free bytes of a device that rows are chosen by, by the mesh's name; added to when
+            first asked for, so that each iteration, and a run that goes on, compiles and rounds
+            alike.
     """
 
     config: T5Config
@@ -59,6 +62,7 @@ class Sampler:
     top_k: int = 0
     top_p: float = 1.0
     logprobs: str = "none"
+    memory: dict[str, int] = dataclasses.field(default_factory=dict)
 
     def prepare(self, params: Params) -> Params:
         """See `decoding_copy`; to be made once where several calls follow, each of which would."""
@@ -147,15 +151,16 @@ class Sampler:
             guided=guided,
         )
         rows = self.rows or default_rows(
-            self.config, self.mesh, make, source_length, self._free if free is None else free
+            self.config, self.mesh, make, source_length, self._free() if free is None else free
         )
         work = -(-prompts * samples // sharding.batch_multiple(self.mesh))
         return make(min(rows, max(8, 1 << (work - 1).bit_length())))
 
-    @functools.cached_property
     def _free(self) -> int | None:
-        # Asked once: were it another number of rows in each iteration, each would compile anew.
-        return free_memory(self.mesh)
+        name = sharding.mesh_name(self.mesh)
+        if name not in self.memory and (free := free_memory(self.mesh)) is not None:
+            self.memory[name] = free
+        return self.memory.get(name)
 
     def _pools(self, lengths: Sequence[int], shape: records.Shape) -> "list[_Pool]":
         by_bucket: dict[int, list[int]] = {bucket: [] for bucket in sorted(self.buckets)}

@@ -47,6 +47,12 @@ def make_mesh(shape: Mapping[str, int], devices: Sequence[jax.Device] | None = N
     return jax.make_mesh(tuple(sizes), AXES, axis_types=axis_types, devices=devices)
 
 
+def mesh_name(mesh: Mesh) -> str:
+    """What devices a mesh is of, and how they are laid out."""
+    sizes = " x ".join(f"{axis}={size}" for axis, size in mesh.shape.items())
+    return f"{mesh.devices.flat[0].device_kind}, {sizes}"
+
+
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Batches are split along their first axis over `data` and `fsdp`."""
     return NamedSharding(mesh, P(("data", "fsdp")))

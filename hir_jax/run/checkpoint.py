@@ -1,28 +1,29 @@
 """Checkpoints that are whole or not there: atomic, checksummed, restorable onto another mesh.
 
-A checkpoint is one folder:
+A checkpoint is one folder, numbered by the optimizer steps before it:
 
     <directory>/<step>/state/                   the arrays, by Orbax, under their flat names
                                                 ("params/decoder/...")
     <directory>/<step>/leaves/leaves.json       shape, dtype and checksum of each array
-    <directory>/<step>/progress/progress.json   where the run is
+    <directory>/<step>/progress/progress.json   where the run is, and which checkpoint holds the
+                                                best parameters so far
 
 Orbax writes all into a temporary folder and renames it, so a killed save leaves no checkpoint. It
-does not notice a changed byte within an array; the checksums do. Each JSON file says its format,
-the hir_jax that wrote it, and its own checksum. Only the methods that save write anything, so
-anyone may open a run's checkpoints to read.
+does not notice a changed byte within an array; the checksums do. Where the run moves on and the
+arrays do not, as in sampling, progress.json alone is replaced. The best parameters are no copy: a
+checkpoint is kept as long as one of the newest speaks of it. Only the methods that save write
+anything, so anyone may open a run's checkpoints to read.
 
 Where many processes share a run, all call each method. Each writes and reads its shards, in a
 folder that all see; what is small is read by process 0 for all, which so take the same checkpoint.
 """
 
 import contextlib
+import dataclasses
 import gc
-import json
 import shutil
-import zlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import orbax.checkpoint as ocp
@@ -30,16 +31,12 @@ import tensorstore as ts
 from absl import logging
 from etils import epath
 
-import hir_jax
 from hir_jax.devices import processes
 from hir_jax.errors import UserError
-from hir_jax.run import checksums, disk, noise
+from hir_jax.run import checksums, disk, noise, sealed
 
 PyTree = Any
-
-# Of what a checkpoint holds. To be raised where an older hir_jax could not read it, or this one
-# could not read an older one's; absent fields alone have defaults.
-FORMAT = 1
+T = TypeVar("T")
 
 # For all processes to have read their share once the first has.
 READ_SECONDS = 1800
@@ -48,49 +45,69 @@ _JSON_ITEMS = ("leaves", "progress")
 
 
 class Checkpoints:
-    """The checkpoints of one run, and the best parameters apart in `best/`.
-
-    Folders in `best/` are numbered in the order of saving, so that a resumed run may save a step
-    again without first deleting the only copy; the step stands inside.
-    """
+    """The checkpoints of one run."""
 
     def __init__(
         self, directory: str, keep: int = 2, allow: Callable[[], None] = lambda: None
     ) -> None:
-        """Opens `directory`, which need not exist; the newest `keep` checkpoints are kept.
+        """Opens `directory`, which need not exist.
 
+        The newest `keep` checkpoints are kept, and those of the best parameters that they speak of.
         `allow` is called before each save; what it raises is raised there.
         """
         self._directory = _absolute(directory)
-        self._best = self._directory / "best"
         self._keep = keep
         self._allow = allow
         self._size = 0  # bytes of what was written last
+        self._step: int | None = None  # of the checkpoint that was saved or restored last
+        self._best: dict[int, int] = {}  # of each checkpoint, the one of the best parameters then
         self._damaged: set[int] = set()
-        self._managers: dict[epath.Path, ocp.CheckpointManager] = {}
+        self._opened: ocp.CheckpointManager | None = None
 
     @property
     def directory(self) -> str:
         """Where they are."""
         return str(self._directory)
 
-    def save(self, step: int, state: PyTree, progress: Mapping[str, Any]) -> None:
+    def are_there(self) -> bool:
+        """Whether there are any, be they whole or damaged."""
+        return bool(_steps(self._directory))
+
+    def save(
+        self, step: int, state: PyTree, progress: Mapping[str, Any], best: int | None = None
+    ) -> None:
         """Writes a checkpoint in the background, replacing a damaged one of the same step.
 
-        On return the arrays of `state` may be donated and `progress` changed. Best parameters that
-        `progress` speaks of must be given to `save_best` before: this waits until they are whole.
-        `state` may hold typed random keys; `progress` is JSON, from which tuples return as lists.
+        Where the one of this step was saved or restored last, its arrays are taken to be the same
+        still, and `progress` alone is written, at once.
+
+        On return the arrays of `state` may be donated and `progress` changed. `state` may hold
+        typed random keys; `progress` is JSON, from which tuples return as lists.
+
+        Args:
+            step: its number.
+            state: its arrays.
+            progress: where the run is.
+            best: the checkpoint of the best parameters so far; None: this one.
 
         Raises:
             UserError: the disk has no room for it.
         """
         self.wait()
-        self._prepare(state, f"checkpoint {step}")
-        manager = self._manager(self._directory, self._keep)
+        self._allow()
+        self._best[step] = step if best is None else best
+        note = {"best": self._best[step], "progress": progress}
+        if step == self._step:
+            folder, self._size = self._directory / str(step), 0
+            return self._told_if_full(lambda: sealed.replace(folder, "progress", note))
+        self._size = _bytes(state)
+        disk.check(self._directory, self._size, f"checkpoint {step}")
+        manager = self._manager()
         for stale in (self._damaged | {step}).intersection(manager.all_steps()):
             manager.delete(stale)
         self._damaged.clear()
-        self._told_if_full(lambda: _write(manager, step, state, progress))
+        self._told_if_full(lambda: _write(manager, step, state, note))
+        self._step = step
 
     def restore_latest(self, abstract_state: PyTree) -> tuple[int, PyTree, dict[str, Any]] | None:
         """Reads (step, state, progress) from the newest whole checkpoint; None where there is none.
@@ -107,29 +124,35 @@ class Checkpoints:
         steps = _steps(self._directory)
         if not steps:
             return None
-        step, state, progress = _restore_newest(self._directory, steps, abstract_state)
-        self._damaged = {other for other in steps if other > step}
-        return step, state, progress
 
-    def save_best(self, step: int, params: PyTree, metrics: Mapping[str, Any]) -> None:
-        """Writes parameters in the background; those kept so far go once these are whole.
+        wanted = jax.tree.map(_placed, abstract_state)
 
-        Raises:
-            UserError: the disk has no room for them.
+        def read(folder: epath.Path) -> tuple[dict[str, Any], PyTree]:
+            return sealed.read(folder, "progress"), _read_arrays(folder, wanted)
+
+        self._step, (note, state) = _newest_whole(self._directory, steps, read)
+        self._damaged = {step for step in steps if step > self._step}
+        self._best[self._step] = note["best"]
+        for older in steps[steps.index(self._step) + 1 :]:
+            with contextlib.suppress(Exception):  # it is damaged, which no one has to know
+                self._best[older] = sealed.read(self._directory / str(older), "progress")["best"]
+        return self._step, state, note["progress"]
+
+    def restore_best(self, abstract_params: PyTree) -> tuple[PyTree, dict[str, Any]] | None:
+        """Reads the best parameters and the progress that speaks of them; None where nothing is.
+
+        Arguments and faults are as those of `restore_latest`.
         """
-        self._prepare(params, "the best parameters")
-        manager = self._manager(self._best, keep=1)
-        number = (manager.latest_step() or 0) + 1
-        note = {"step": step, "metrics": dict(metrics)}
-        self._told_if_full(lambda: _write(manager, number, {"params": params}, note))
 
-    def restore_best(self, abstract_params: PyTree) -> tuple[int, PyTree, dict[str, Any]] | None:
-        """Reads (step, params, metrics) as `restore_latest` does; None where none was saved."""
-        steps = _steps(self._best)
-        if not steps:
-            return None
-        _, state, note = _restore_newest(self._best, steps, {"params": abstract_params})
-        return note["step"], state["params"], note["metrics"]
+        wanted = {"params": jax.tree.map(_placed, abstract_params)}
+
+        def read(folder: epath.Path) -> tuple[PyTree, dict[str, Any]]:
+            note = sealed.read(folder, "progress")
+            state = _read_arrays(self._directory / str(note["best"]), wanted, scope="params/")
+            return state["params"], note["progress"]
+
+        steps = _steps(self._directory)
+        return _newest_whole(self._directory, steps, read)[1] if steps else None
 
     def wait(self) -> None:
         """Blocks until everything saved is whole on disk; raises what went wrong in writing it.
@@ -137,35 +160,32 @@ class Checkpoints:
         Raises:
             UserError: the disk is full.
         """
-        for manager in [*self._managers.values()]:
-            self._told_if_full(manager.wait_until_finished)
+        if self._opened is not None:
+            self._told_if_full(self._opened.wait_until_finished)
 
     def close(self) -> None:
         """Waits as `wait` does, then frees the writing threads."""
-        for manager in [*self._managers.values()]:
-            self._told_if_full(manager.close)
-        self._managers.clear()
+        if self._opened is not None:
+            self._told_if_full(self._opened.close)
+        self._opened = None
 
-    def check_room(self, state: PyTree, params: PyTree) -> None:
+    def check_room(self, state: PyTree) -> None:
         """Raises UserError where a run's checkpoints would not all fit: those kept, the next one,
-        and the best parameters."""
-        wanted = (self._keep + 1) * _bytes(state) + _bytes(params)
+        and the one of the best parameters."""
+        count = self._keep + 2
         there = disk.used(self._directory)
-        what = f"{self._keep + 1} checkpoints and the best, beside the {there:,} that are there"
-        disk.check(self._directory, wanted - there, what)
+        what = f"{count} checkpoints, beside the {there:,} that are there"
+        disk.check(self._directory, count * _bytes(state) - there, what)
 
     def check_best(self) -> None:
-        """Raises UserError where there are no best parameters."""
-        if not _steps(self._best):
+        """Raises UserError where the best parameters are not there that the run speaks of."""
+        best = self._best[self._step]
+        if best not in _steps(self._directory):
             raise UserError(
-                f"Expected the run's best parameters in {self._best}, found none, though its "
-                "newest checkpoint speaks of them. Put the folder back, or give another --workdir."
+                f"Expected the run's best parameters in {self._directory / str(best)}, found none, "
+                "though its newest checkpoint speaks of them. Put the folder back, or give another "
+                "--workdir."
             )
-
-    def _prepare(self, tree: PyTree, what: str) -> None:
-        self._allow()
-        self._size = _bytes(tree)
-        disk.check(self._directory, self._size, what)
 
     def _told_if_full(self, work: Callable[[], None]) -> None:
         """A full disk in `work` is a UserError; what was written in part goes."""
@@ -176,31 +196,55 @@ class Checkpoints:
             if fault is None:
                 raise
         # Out of the handler, so that nothing holds the writes that Orbax gave up.
-        for manager in self._managers.values():
-            if not processes.many():  # others may never come to the end of theirs
-                with contextlib.suppress(Exception):
-                    manager.close()
-        self._managers.clear()
-        for folder in (self._directory, self._best):
-            for unfinished in folder.glob("*.orbax-checkpoint-tmp"):
-                shutil.rmtree(unfinished, ignore_errors=True)
+        if self._opened is not None and not processes.many():
+            with contextlib.suppress(Exception):  # others may never come to the end of theirs
+                self._opened.close()
+        self._opened = None
+        for unfinished in self._directory.glob("*.orbax-checkpoint-tmp"):
+            shutil.rmtree(unfinished, ignore_errors=True)
         gc.collect()
         raise fault
 
-    def _manager(self, directory: epath.Path, keep: int) -> ocp.CheckpointManager:
-        """The writer of a folder, made at the first save: it removes temporary folders."""
-        if directory not in self._managers:
+    def _manager(self) -> ocp.CheckpointManager:
+        """What writes them, made at the first save: it removes temporary folders."""
+        if self._opened is None:
             options = ocp.CheckpointManagerOptions(
-                max_to_keep=keep,
+                preservation_policy=_Kept(self._keep, self._best),
                 cleanup_tmp_directories=True,
                 save_root_metadata=False,
             )
             handlers = {name: ocp.JsonCheckpointHandler(f"{name}.json") for name in _JSON_ITEMS}
             handlers["state"] = ocp.PyTreeCheckpointHandler()
-            self._managers[directory] = ocp.CheckpointManager(
-                directory, options=options, item_handlers=handlers
+            self._opened = ocp.CheckpointManager(
+                self._directory, options=options, item_handlers=handlers
             )
-        return self._managers[directory]
+        return self._opened
+
+
+@dataclasses.dataclass(frozen=True)
+class _Kept:
+    """Orbax's policy of what is kept: the newest, and those of the best parameters beside them."""
+
+    newest: int
+    best: Mapping[int, int]
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        steps = [checkpoint.step for checkpoint in checkpoints]
+        kept = set(sorted(steps)[-self.newest :])
+        kept |= {self.best.get(step, step) for step in kept}
+        return [step in kept for step in steps]
+
+
+def newest_progress(directory: str) -> dict[str, Any] | None:
+    """The progress of the newest checkpoint, without its arrays; None where there is none.
+
+    Raises:
+        UserError: all are damaged, or of another format.
+    """
+    root = _absolute(directory)
+    steps = _steps(root)
+    read = lambda folder: sealed.read(folder, "progress")["progress"]  # noqa: E731
+    return _newest_whole(root, steps, read)[1] if steps else None
 
 
 def restore_params(directory: str, step: int | None, abstract_params: PyTree) -> tuple[int, PyTree]:
@@ -218,8 +262,9 @@ def restore_params(directory: str, step: int | None, abstract_params: PyTree) ->
             "has saved one, and one of its steps."
         )
     tried = steps if step is None else [step]
-    found, state, _ = _restore_newest(root, tried, {"params": abstract_params}, scope="params/")
-    return found, state["params"]
+    wanted = {"params": jax.tree.map(_placed, abstract_params)}
+    read = lambda folder: _read_arrays(folder, wanted, scope="params/")["params"]  # noqa: E731
+    return _newest_whole(root, tried, read)
 
 
 def _absolute(directory: str) -> epath.Path:
@@ -235,16 +280,15 @@ def _steps(directory: epath.Path) -> list[int]:
     )
 
 
-def _restore_newest(
-    directory: epath.Path, steps: Sequence[int], abstract: PyTree, scope: str = ""
-) -> tuple[int, PyTree, dict[str, Any]]:
-    """The first of `steps` that is whole, with its state (see `_read_arrays`) and progress."""
-    abstract = jax.tree.map(_placed, abstract)
+def _newest_whole(
+    directory: epath.Path, steps: Sequence[int], read: Callable[[epath.Path], T]
+) -> tuple[int, T]:
+    """The first of `steps` whose folder can be read, and what `read` gives of it."""
     faults = []
     for step in steps:
         folder = directory / str(step)
         try:
-            return step, _read_arrays(folder, abstract, scope), _read_json(folder, "progress")
+            return step, read(folder)
         except UserError:
             raise
         except Exception as error:  # Orbax raises many types, plain Exception among them.
@@ -265,17 +309,17 @@ def _bytes(tree: PyTree) -> int:
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
-def _write(manager: ocp.CheckpointManager, number: int, state: PyTree, progress: Any) -> None:
+def _write(manager: ocp.CheckpointManager, step: int, state: PyTree, note: Any) -> None:
     arrays = checksums.flatten(state)
     leaves = {
         name: [_describe(arrays[name]), value] for name, value in checksums.of(arrays).items()
     }
     manager.save(
-        number,
+        step,
         args=ocp.args.Composite(
             state=ocp.args.PyTreeSave(arrays),
-            leaves=ocp.args.JsonSave(_seal(leaves)),
-            progress=ocp.args.JsonSave(_seal(progress)),
+            leaves=ocp.args.JsonSave(sealed.seal(leaves)),
+            progress=ocp.args.JsonSave(sealed.seal(note)),
         ),
         force=True,  # Orbax would skip a step below the highest there.
     )
@@ -298,47 +342,13 @@ def _read_all(folder: epath.Path, args: ocp.args.PyTreeRestore) -> dict[str, jax
     return arrays
 
 
-def _read_json(folder: epath.Path, item: str) -> Any:
-    """The content of a JSON item. Raises ValueError where it is not what was written."""
-
-    def read() -> Any:
-        # Not by Orbax: it would have all processes meet, and wait for one that failed.
-        file = folder / item / f"{item}.json"
-        if not file.exists() and (folder / item / "metadata").exists():
-            raise _of_another_version(folder, "no format", "earlier than 0.2.0")
-        sealed = json.loads(file.read_text())
-        if sealed["format"] != FORMAT:
-            raise _of_another_version(folder, f"format {sealed['format']}", sealed["hir_jax"])
-        if sealed["crc32"] != _crc32(sealed["content"]):
-            raise ValueError(f"{item} does not match its checksum")
-        if item == "progress" and sealed["hir_jax"] != hir_jax.__version__:
-            logging.warning(
-                "The checkpoint %s was written by hir_jax %s; this is %s. What it does not say has "
-                "its default.",
-                folder,
-                sealed["hir_jax"],
-                hir_jax.__version__,
-            )
-        return sealed["content"]
-
-    return processes.on_first(read)
-
-
-def _of_another_version(folder: epath.Path, found: str, version: str) -> UserError:
-    return UserError(
-        f"The checkpoint {folder} has {found}, as hir_jax {version} writes it; this is hir_jax "
-        f"{hir_jax.__version__}, which reads format {FORMAT}. Go on with the hir_jax that wrote "
-        "it, or give another workdir."
-    )
-
-
-def _read_arrays(folder: epath.Path, abstract: PyTree, scope: str) -> PyTree:
+def _read_arrays(folder: epath.Path, abstract: PyTree, scope: str = "") -> PyTree:
     """The tree `abstract` describes, read from the leaves whose names begin with `scope`.
 
     Raises UserError where others are stored, ValueError where an array is not what was written.
     """
-    leaves = _read_json(folder, "leaves")
     wanted = checksums.flatten(abstract)
+    leaves = sealed.read(folder, "leaves")
     _check_match(
         folder,
         {name: stored for name, (stored, _) in leaves.items() if name.startswith(scope)},
@@ -391,20 +401,6 @@ def _placed(leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
 
 def _describe(leaf: Any) -> str:
     return f"{leaf.dtype}{list(leaf.shape)}"
-
-
-def _seal(content: Any) -> dict[str, Any]:
-    """`content` with a checksum, copied: Orbax writes it later, when the caller may change it."""
-    return {
-        "format": FORMAT,
-        "hir_jax": hir_jax.__version__,
-        "content": json.loads(json.dumps(content)),
-        "crc32": _crc32(content),
-    }
-
-
-def _crc32(content: Any) -> int:
-    return zlib.crc32(json.dumps(content).encode())
 
 
 noise.hush()

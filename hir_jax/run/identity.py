@@ -4,6 +4,7 @@ They stand in the workdir's identity.json. A run that is resumed, or judged, mus
 folders that it reads from may have moved.
 """
 
+import dataclasses
 import hashlib
 import inspect
 import json
@@ -17,6 +18,7 @@ from hir_jax.devices import processes
 from hir_jax.errors import UserError
 from hir_jax.hindsight import verify
 from hir_jax.model.codec import Codec
+from hir_jax.model.config import Params
 from hir_jax.run import checksums, workdirs
 from hir_jax.run.models import Model
 from hir_jax.run.questions import Questions
@@ -25,6 +27,7 @@ FILE = "identity.json"
 
 # What a digest is of, for the message.
 MEANING = {
+    "model": "the model's shape",
     "weights": "the model's weights",
     "tokenizer": "the tokenizer's pieces",
     "train": "the training questions, in their order",
@@ -36,15 +39,28 @@ MEANING = {
 }
 
 
-def of_run(model: Model, questions: Questions, config: ml_collections.ConfigDict) -> dict[str, str]:
-    """The digests of all that decides what a run computes, besides its config."""
-    weights = checksums.of(checksums.flatten(model.params))
+def of_run(
+    model: Model, params: Params | None, questions: Questions, config: ml_collections.ConfigDict
+) -> dict[str, str]:
+    """The digests of all that decides what a run computes, besides its config.
+
+    Without `params`, the weights, they are left out: what goes on from a checkpoint, and is
+    compared with nothing else, reads none.
+    """
+    weights = {}
+    if params is not None:
+        weights["weights"] = _digest(checksums.of(checksums.flatten(params)))
     module, colon, _ = config.algorithm.partition(":")
     method = sys.modules.get(module) if colon else None  # one of the user's own
-    return {
-        "weights": _digest(weights),
-        "method": _digest(inspect.getsource(method) if method else config.algorithm),
-    } | of_questions(model.codec, questions, config)
+    shape = dataclasses.replace(model.config, remat=False)  # which a run is free to change
+    return (
+        weights
+        | {
+            "model": _digest(shape),
+            "method": _digest(inspect.getsource(method) if method else config.algorithm),
+        }
+        | of_questions(model.codec, questions, config)
+    )
 
 
 def of_questions(
@@ -75,21 +91,21 @@ def _source(verifier: str) -> str:
     return inspect.getsource(module) if module else verifier
 
 
-def claim(workdir: pathlib.Path, ours: dict[str, str]) -> None:
+def claim(workdir: str, ours: dict[str, str]) -> None:
     """Makes the workdir this identity's, or checks that it is.
 
     Raises:
         UserError: the run in it, or another process, has read something else; what differs is
             listed.
     """
-
+    folder = pathlib.Path(workdir)
     processes.check_same({MEANING[name]: digest for name, digest in ours.items()})
 
     def write() -> None:
-        if workdirs.is_begun(workdir):
-            _check(workdir, ours, "Give it what it began with, or another --workdir to start anew.")
+        if workdirs.is_begun(folder):
+            _check(folder, ours, "Give it what it began with, or another --workdir to start anew.")
         else:
-            workdirs.write_json(workdir / FILE, ours)
+            workdirs.write_json(folder / FILE, ours)
 
     processes.on_first(write)
 

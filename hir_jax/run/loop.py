@@ -13,7 +13,6 @@ from types import TracebackType
 from typing import Any, Self
 
 import jax
-import jax.numpy as jnp
 import ml_collections
 from absl import logging
 
@@ -26,25 +25,26 @@ from hir_jax.hindsight.sample import Sample
 from hir_jax.methods.method import VALUES, View
 from hir_jax.run import (
     annotate,
+    attempts,
     checkpoint,
     checks,
     choosing,
     drawing,
     evaluate,
     finite,
-    identity,
     lock,
     metrics,
     models,
     outcome,
     pairs,
     settings,
+    start,
     trainers,
     workdirs,
 )
 from hir_jax.run.alarms import Alarms
 from hir_jax.run.outcome import Outcome
-from hir_jax.run.progress import After, Progress, ignore
+from hir_jax.run.progress import After, ignore
 from hir_jax.run.questions import load_questions
 from hir_jax.training.batch import Batch
 
@@ -64,6 +64,7 @@ def run(config: ml_collections.ConfigDict, workdir: str, after: After = ignore) 
     settings.check(config)
     with (
         lock.held(workdir) as check_held,
+        attempts.counted(workdir),
         Interrupts() as interrupts,
         Job(config, workdir, interrupts, check_held) as job,
     ):
@@ -88,44 +89,26 @@ class Job:
         interrupts: Interrupts,
         allow_save: Callable[[], None],
     ) -> None:
-        """Loads model and questions, takes up the newest whole checkpoint; compiles no step."""
+        """Loads the questions; see `start.take_up`."""
         workdirs.claim(workdir, config)
         self.config = config
         self.workdir = pathlib.Path(workdir)
         self.interrupts = interrupts
         self.key = jax.random.key(config.seed)
-        model = models.load_model(config)
+        model = models.abstract_model(config)
         self.codec, self.mesh, self.shape = model.codec, model.mesh, model.config
         self.questions = load_questions(config, self.codec)
         checks.check_splits(self.questions.splits)
-        identity.claim(self.workdir, identity.of_run(model, self.questions, config))
-        workdirs.record(workdir, config)
-        self.sampler = models.make_sampler(config, model, self.questions.buckets.source)
         self.training = trainers.make_training(config, model)
-        # The state takes the parameters over and donates them at each step, so what is kept of the
-        # start must be a copy.
-        start = trainers.needs_start(config)
-        self.reference = jax.tree.map(jnp.copy, model.params) if start else None
         self.checkpoints = checkpoint.Checkpoints(
             workdirs.checkpoint_folder(workdir), config.checkpoint.keep, allow_save
         )
-        restored = self.checkpoints.restore_latest(self.training.abstract_state(model.params))
-        if restored is None:
-            self.state = self.training.init_state(model.params)
-            self.progress = Progress()
-        else:
-            _, self.state, fields = restored
-            self.progress = Progress.from_json(fields)
-            logging.info(
-                "resuming at iteration %d, step %d", self.progress.iteration, self.progress.steps
-            )
-            checks.check_progress(self.progress, config.iterations, workdir)
-        if self.progress.iteration <= config.iterations:
-            if restored is not None:
-                self.checkpoints.check_best()
-            self.checkpoints.check_room(self.state, self.state.params)
-        where = config.model.path if restored is None else self.checkpoints.directory
-        checks.check_weights(self.state, where)
+        self.state, self.progress, self.reference = start.take_up(
+            config, workdir, model, self.questions, self.training, self.checkpoints
+        )
+        self.sampler = models.make_sampler(
+            config, model, self.questions.buckets.source, self.progress.memory
+        )
         self.writer = metrics.writer(workdir, self.progress.metrics_bytes)
         self.alarms = Alarms(self.progress.alarms, functools.partial(self._write, "alarm"))
 
@@ -221,15 +204,16 @@ class Job:
             logging.info("this run is finished; --workdir begins another")
         else:
             self.checkpoints.check_best()
-            step, params, best = self.checkpoints.restore_best(
-                sharding.abstract(self.state.params, self.mesh)
-            )
+            wanted = sharding.abstract(self.state.params, self.mesh)
+            self.state = None  # in whose memory the best parameters have room
+            params, fields = self.checkpoints.restore_best(wanted)
+            best = fields["best"]
             after = self._evaluate("test", params)
             known = Outcome(
                 before=evaluate.Evaluation.from_json(self.progress.before),
                 iterations=self.config.iterations,
                 samples=self.progress.drawn,
-                best_step=step,
+                best_step=best["step"],
                 best_iteration=best["iteration"],
                 chosen_on=self._judging_split,
                 after=self._with_choices(after, params),
@@ -332,10 +316,10 @@ class Job:
         split, progress = self._judging_split, self.progress
         evaluation = self._evaluate(split, self.state.params)
         self._write("evaluate", evaluation.scalars() | evaluation.bounds() | {"split": split})
-        if progress.best is None or split == "test" or evaluation.quality > progress.best:
-            progress.best = evaluation.quality
-            record = evaluation.to_json() | {"iteration": progress.iteration}
-            self.checkpoints.save_best(progress.steps, self.state.params, record)
+        best = progress.best
+        if best is None or split == "test" or evaluation.quality > best["quality"]:
+            place = {"iteration": progress.iteration, "step": progress.steps}
+            progress.best = {"quality": evaluation.quality} | place
 
     @property
     def _judging_split(self) -> str:
@@ -374,9 +358,11 @@ class Job:
     # Records --------------------------------------------------------------------------------------
 
     def _save(self) -> None:
-        self.progress.saves += 1
-        self.progress.metrics_bytes = self.writer.position
-        self.checkpoints.save(self.progress.saves, self.state, self.progress.to_json())
+        progress = self.progress
+        progress.saves += 1
+        progress.metrics_bytes = self.writer.position
+        fields, best = progress.to_json(), progress.best["step"]
+        self.checkpoints.save(progress.steps, self.state, fields, best)
 
     def _stop(self, fault: finite.Fault) -> None:
         """Ends a run that is no longer finite, on all processes alike; nothing more is saved."""

@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from hir_jax.decoding.sampler import Sampler
 from hir_jax.devices import processes, sharding
 from hir_jax.methods.method import LOGPROBS, VALUES
-from hir_jax.model import hf, value_head
+from hir_jax.model import hf, t5, value_head
 from hir_jax.model.codec import Codec
 from hir_jax.model.config import Params, T5Config
 from hir_jax.run import settings
@@ -26,7 +26,7 @@ class Model:
 
     Attributes:
         config: its shape.
-        params: float32, laid out by `sharding.RULES`.
+        params: float32, laid out by `sharding.RULES`; abstract in an abstract model.
         codec: its tokenizer.
         raw_config: the config.json it came with.
         mesh: where it lives.
@@ -39,34 +39,53 @@ class Model:
     mesh: Mesh
 
 
-def load_model(config: ml_collections.ConfigDict) -> Model:
-    """The model at `config.model.path`, each weight put on its devices as it is read.
+def abstract_model(config: ml_collections.ConfigDict) -> Model:
+    """The model at `config.model.path` without its weights, for where a checkpoint has others.
+
+    Its parameters are shapes, types and places.
 
     Raises:
         UserError: there is none, it is faulty, or processes have others of the same name.
     """
     mesh = sharding.make_mesh(config.mesh)
     folder = hf.find(config.model.path)
-    model = hf.read_config(folder, config.model.dtype)
-    model = for_training(config, model)
+    model = for_training(config, hf.read_config(folder, config.model.dtype))
+    params = jax.eval_shape(lambda: t5.init_params(model, jax.random.key(0)))
+    if VALUES in settings.method_of(config).needs:
+        params[value_head.NAME] = jax.eval_shape(lambda: value_head.init_params(model))
+    processes.check_same({"model": zlib.crc32(repr(model).encode())})
+    codec = Codec(hf.load_tokenizer(folder, model), model.eos_token_id)
+    return Model(model, sharding.abstract(params, mesh), codec, hf.read_raw_config(folder), mesh)
 
+
+def read_params(config: ml_collections.ConfigDict, model: Model) -> Params:
+    """The parameters of an abstract model, each put on its devices as it is read.
+
+    Raises:
+        UserError: they are faulty, or processes have others of the same name.
+    """
+    folder = hf.find(config.model.path)
     digests: dict[hf.Path, int] = {}
 
     def place(path: hf.Path, array: np.ndarray) -> jax.Array:
         if processes.many():
             digests[path] = zlib.crc32(np.asarray(array).ravel(order="K"))  # in memory order
-        spec = sharding.leaf_spec(mesh, "/".join(path), array.shape)
-        return processes.place(array, jax.sharding.NamedSharding(mesh, spec))
+        spec = sharding.leaf_spec(model.mesh, "/".join(path), array.shape)
+        return processes.place(array, jax.sharding.NamedSharding(model.mesh, spec))
 
-    params = hf.load_params(folder, model, place)
-    if VALUES in settings.method_of(config).needs:
-        head = value_head.load(folder, model)
+    params = hf.load_params(folder, model.config, place)
+    if value_head.NAME in model.params:
+        head = value_head.load(folder, model.config)
         params[value_head.NAME] = {k: place((value_head.NAME, k), v) for k, v in head.items()}
     # Each puts its shards into one array, so that of different weights a mixture would be trained.
-    of_weights = zlib.crc32(repr(sorted(digests.items())).encode())
-    processes.check_same({"weights": of_weights, "model": zlib.crc32(repr(model).encode())})
-    codec = Codec(hf.load_tokenizer(folder, model), model.eos_token_id)
-    return Model(model, params, codec, hf.read_raw_config(folder), mesh)
+    processes.check_same({"weights": zlib.crc32(repr(sorted(digests.items())).encode())})
+    return params
+
+
+def load_model(config: ml_collections.ConfigDict) -> Model:
+    """The model at `config.model.path` with its weights; faults are those of the two above."""
+    model = abstract_model(config)
+    return dataclasses.replace(model, params=read_params(config, model))
 
 
 def for_training(config: ml_collections.ConfigDict, model: T5Config) -> T5Config:
@@ -76,9 +95,15 @@ def for_training(config: ml_collections.ConfigDict, model: T5Config) -> T5Config
 
 
 def make_sampler(
-    config: ml_collections.ConfigDict, model: Model, buckets: tuple[int, ...]
+    config: ml_collections.ConfigDict,
+    model: Model,
+    buckets: tuple[int, ...],
+    memory: dict[str, int] | None = None,
 ) -> Sampler:
-    """A sampler by `config.sample` for prompts of at most the longest bucket."""
+    """A sampler by `config.sample` for prompts of at most the longest bucket.
+
+    `memory` is what an earlier one chose its rows by; see there.
+    """
     sample = config.sample
     return Sampler(
         config=dataclasses.replace(model.config, dtype=sample.dtype or config.model.dtype),
@@ -90,6 +115,7 @@ def make_sampler(
         top_k=top_k(config),
         top_p=sample.top_p,
         logprobs=config.ratio.behaviour if LOGPROBS in settings.method_of(config).needs else "none",
+        memory={} if memory is None else memory,
     )
 
 

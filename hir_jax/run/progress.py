@@ -27,10 +27,12 @@ class Progress:
         method: what the method keeps from one iteration to the next.
         drawn: samples drawn in all.
         before: the test evaluation of the starting model.
-        best: (accuracy, gap) of the best checkpoint on the development questions.
+        best: of the best checkpoint on the development questions: "quality", which is (accuracy,
+            gap), and the "iteration" and the "step" that it is of.
         alarms: how often each kind of trouble was seen.
         metrics_bytes: length of metrics.jsonl.
-        saves: checkpoints written.
+        saves: how often progress was saved.
+        memory: what the sampler chooses its rows by, which adds to it; see there.
     """
 
     iteration: int = 0
@@ -41,10 +43,11 @@ class Progress:
     method: dict[str, float] = dataclasses.field(default_factory=dict)
     drawn: int = 0
     before: dict[str, Any] | None = None
-    best: list[float] | None = None
+    best: dict[str, Any] | None = None
     alarms: dict[str, int] = dataclasses.field(default_factory=dict)
     metrics_bytes: int = 0
     saves: int = 0
+    memory: dict[str, int] = dataclasses.field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """For the checkpoint."""

@@ -138,7 +138,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tup
 
 def write_json(file: pathlib.Path, content: Any) -> None:
     """Writes JSON so that a reader finds the old content or the new, never a part."""
-    _write(file, json.dumps(content, indent=2) + "\n")
+    write_text(file, json.dumps(content, indent=2) + "\n")
 
 
 def write_samples(
@@ -162,7 +162,7 @@ def write_samples(
         lines.append(json.dumps(record, ensure_ascii=False) + "\n")
     folder = workdir / "samples"
     folder.mkdir(exist_ok=True)
-    _write(folder / f"iter_{iteration:04}.jsonl", "".join(lines))
+    write_text(folder / f"iter_{iteration:04}.jsonl", "".join(lines))
 
 
 def write_batch(workdir: pathlib.Path, batch: Batch, codec: Codec) -> None:
@@ -180,10 +180,11 @@ def write_batch(workdir: pathlib.Path, batch: Batch, codec: Codec) -> None:
         record |= {name: values[i].tolist() for name, values in batch.scalars.items()}
         record |= {f"{name}_tokens": tokens.tolist() for name, tokens in parts.items()}
         lines.append(json.dumps(record, ensure_ascii=False) + "\n")
-    _write(workdir / NONFINITE, "".join(lines))
+    write_text(workdir / NONFINITE, "".join(lines))
 
 
-def _write(file: pathlib.Path, text: str) -> None:
+def write_text(file: pathlib.Path, text: str) -> None:
+    """Writes a file so that a reader finds the old content or the new, never a part."""
     part = file.with_name(file.name + ".part")
     with part.open("w", encoding="utf-8") as f:
         f.write(text)

@@ -323,6 +323,19 @@ def test_devices_are_not_asked_where_rows_are_given(monkeypatch):
         dataclasses.replace(SAMPLER, rows=0).shape(10**6, 4, 16)
 
 
+def test_memory_is_asked_for_once_and_known_where_a_run_goes_on(monkeypatch):
+    make = functools.partial(records.Shape.make, samples=1, max_new_tokens=SAMPLER.max_new_tokens)
+    free = 1.5 * engine_memory(CONFIG, SAMPLER.mesh, make(16), 16) + 2  # of 16 rows
+    asked = iter([free, 1e15, free])
+    monkeypatch.setattr(sampler, "free_memory", lambda mesh: next(asked))
+    first = dataclasses.replace(SAMPLER, rows=0, memory={})
+    assert [first.shape(10**6, 1, 16).rows for _ in range(2)] == [16, 16]
+    resumed = dataclasses.replace(SAMPLER, rows=0, memory=dict(first.memory))
+    assert resumed.shape(10**6, 1, 16).rows == 16
+    elsewhere = dataclasses.replace(SAMPLER, rows=0, memory={"another mesh": free})
+    assert elsewhere.shape(10**6, 1, 16).rows == 1024
+
+
 @pytest.mark.parametrize("guided", [False, True])
 def test_rows_use_two_thirds_of_the_free_memory(guided):
     make = functools.partial(records.Shape.make, samples=4, max_new_tokens=6, guided=guided)

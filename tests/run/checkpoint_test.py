@@ -15,7 +15,8 @@ from jax.sharding import NamedSharding, SingleDeviceSharding
 from jax.sharding import PartitionSpec as P
 
 from hir_jax.errors import UserError
-from hir_jax.run.checkpoint import Checkpoints, _probe, _seal, restore_params
+from hir_jax.run import sealed
+from hir_jax.run.checkpoint import Checkpoints, _probe, newest_progress, restore_params
 from hir_jax.run.checksums import checksum
 
 # Orbax abandons the other reads of a checkpoint when one fails, and they complain of it.
@@ -191,9 +192,9 @@ def test_buffers_may_be_donated_while_saving(checkpoints, spec):
 
 def test_progress_may_be_changed_while_saving():
     progress = {"buffer": [1]}
-    sealed = _seal(progress)
+    kept = sealed.seal(progress)
     progress["buffer"].append(2)
-    assert sealed["content"] == {"buffer": [1]}
+    assert kept["content"] == {"buffer": [1]}
 
 
 def change_json(folder, **fields):
@@ -317,24 +318,65 @@ def test_a_mismatch_lists_ten_leaves_at_most(checkpoints):
     assert str(raised.value).count("expected") == 10
 
 
-def test_best_is_one_and_may_be_saved_again(checkpoints, tmp_path):
-    first, second = make_state(1)["params"], make_state(2)["params"]
-    checkpoints.save_best(10, first, {"accuracy": 0.5})
-    checkpoints.save_best(20, second, {"accuracy": 0.75})
-    checkpoints.save(20, make_state(), {})
-    step, params, metrics = checkpoints.restore_best(abstract(first))
-    assert (step, metrics) == (20, {"accuracy": 0.75})
-    assert_same(params, second)
-    checkpoints.close()
+def steps_in(directory):
+    return sorted(int(path.name) for path in directory.iterdir())
 
+
+def test_the_best_is_kept_as_long_as_one_of_the_newest_speaks_of_it(checkpoints, tmp_path):
+    directory, wanted = tmp_path / "checkpoints", abstract(make_state())
+    found = []
+    for step, best in ((0, 0), (1, 1), (2, 1), (3, 1), (4, 4), (5, 4), (6, 4)):
+        if step == 4:  # another process goes on: what it finds is kept as before
+            checkpoints.close()
+            checkpoints = Checkpoints(str(directory))
+            assert checkpoints.restore_latest(wanted)[0] == 3
+        checkpoints.save(step, make_state(step), {"step": step}, best)
+        checkpoints.wait()
+        found.append(steps_in(directory))
+        params, progress = checkpoints.restore_best(wanted["params"])
+        assert_same(params, make_state(best)["params"])
+        assert progress == {"step": step}
+    checkpoints.close()
+    # 3 is of the newest two while 4 is, and speaks of 1.
+    assert found == [[0], [0, 1], [1, 2], [1, 2, 3], [1, 3, 4], [4, 5], [4, 5, 6]]
+
+
+def test_where_the_newest_is_damaged_the_best_is_that_of_the_one_before(checkpoints, tmp_path):
+    for step, best in ((1, 1), (2, 1), (3, 3)):
+        checkpoints.save(step, make_state(step), {"step": step}, best)
+    checkpoints.wait()
+    truncate(tmp_path / "checkpoints" / "3")
+    wanted = abstract(make_state())
+    again = Checkpoints(str(tmp_path / "checkpoints"))
+    params, progress = again.restore_best(wanted["params"])
+    assert (progress, bits(params)) == ({"step": 2}, bits(make_state(1)["params"]))
+    assert again.restore_latest(wanted)[0] == 2
+    again.check_best()
+    shutil.rmtree(tmp_path / "checkpoints" / "1")
+    with pytest.raises(UserError, match=r"best parameters in .*/1, found none"):
+        again.check_best()
+
+
+def test_where_the_arrays_are_the_same_progress_alone_is_written(checkpoints, tmp_path):
+    folder, state = tmp_path / "checkpoints" / "4", make_state(4)
+    checkpoints.save(4, state, {"sampled": False})
+    checkpoints.wait()
+
+    def files():
+        every = (path for path in folder.rglob("*") if path.is_file())
+        return {str(path.relative_to(folder)): path.stat().st_ino for path in every}
+
+    before = files()
+    checkpoints.save(4, state, {"sampled": True})
+    changed = {name for name, inode in files().items() if before.get(name) != inode}
+    assert changed == {"progress/progress.json"}
     resumed = Checkpoints(str(tmp_path / "checkpoints"))
-    assert resumed.restore_latest(abstract(make_state()))[0] == 20
-    for step in (20, 15):
-        resumed.save_best(step, first, {"accuracy": 0.8})
-        resumed.wait()
-        assert resumed.restore_best(abstract(first))[0] == step
-    resumed.close()
-    assert len(list((tmp_path / "checkpoints/best").iterdir())) == 1
+    step, restored, progress = resumed.restore_latest(abstract(state))
+    assert (step, progress) == (4, {"sampled": True})
+    assert_same(restored, state)
+    resumed.save(4, state, {"sampled": "twice"})
+    assert newest_progress(str(tmp_path / "checkpoints")) == {"sampled": "twice"}
+    assert files().keys() == before.keys()
 
 
 def test_restore_params_reads_them_alone(two_saved):

@@ -67,10 +67,10 @@ def test_room_for_all_checkpoints_is_counted_with_those_there(tmp_path, monkeypa
     asked = []
     monkeypatch.setattr(disk, "check", lambda folder, needed, what: asked.append(needed))
     checkpoints = Checkpoints(str(tmp_path), keep=3)
-    checkpoints.check_room(WANTED, WANTED)
+    checkpoints.check_room(WANTED)
     (tmp_path / "1").mkdir()
     (tmp_path / "1" / "file").write_bytes(bytes(70))
-    checkpoints.check_room(WANTED, WANTED)
+    checkpoints.check_room(WANTED)
     assert asked == [10_000_000, 10_000_000 - 70]
 
 

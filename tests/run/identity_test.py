@@ -13,7 +13,7 @@ import pytest
 from hir_jax.commands.eval import evaluate_policy
 from hir_jax.errors import UserError
 from hir_jax.model import hf
-from hir_jax.run import identity, loop
+from hir_jax.run import identity, loop, trainers
 from tests import tiny
 
 QUESTIONS = [
@@ -82,12 +82,23 @@ def test_other_questions_are_another_run_and_nothing_is_written(copy):
     assert (copy / "run" / "config.json").read_bytes() == before
 
 
-def test_one_changed_weight_is_another_model(copy):
+def test_one_changed_weight_is_another_model(copy, monkeypatch):
     params = jax.tree.map(np.array, tiny.params())
     params["lm_head"][3, 5] += 1e-3
     shutil.rmtree(copy / "model")
     hf.export(copy / "model", params, tiny.shape(), tiny.tokenizer(), tiny.raw_config())
     said = "read something else than what is here now:\n  weights: the model's weights\n"
+    changed = config(copy, iterations=2)
+    monkeypatch.setattr(trainers, "needs_start", lambda config: True)
+    refused(lambda: loop.run(changed, str(copy / "run")), said)
+    monkeypatch.undo()
+    loop.run(changed, str(copy / "run"))  # which reads none, but for a reference to be held against
+
+
+def test_another_shape_is_another_model(copy):
+    raw = tiny.raw_config() | {"relative_attention_max_distance": 5}
+    (copy / "model" / "config.json").write_text(json.dumps(raw))
+    said = "read something else than what is here now:\n  model: the model's shape\n"
     refused(lambda: loop.run(config(copy, iterations=2), str(copy / "run")), said)
 
 

@@ -19,6 +19,7 @@ from hir_jax.devices import sharding
 from hir_jax.devices.interrupts import Interrupted
 from hir_jax.errors import UserError
 from hir_jax.hindsight import replay
+from hir_jax.model import hf
 from hir_jax.run import checkpoint, evaluate, loop, models, trainers, workdirs
 from hir_jax.run.outcome import NOTHING, Outcome
 from tests import tiny
@@ -62,6 +63,11 @@ def newest(config, workdir):
     folder = workdirs.checkpoint_folder(str(workdir))
     _, state, progress = checkpoint.Checkpoints(folder).restore_latest(wanted)
     return [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(state)], progress
+
+
+def newest_steps(workdir):
+    """The numbers of the checkpoints that are there."""
+    return sorted(int(path.name) for path in (workdir / "checkpoints").iterdir())
 
 
 def records(workdir):
@@ -143,7 +149,7 @@ def test_a_damaged_newest_checkpoint_is_passed_over(straight, tmp_path, caplog):
 KILLED = """
 import os, signal, sys
 from absl import app
-from hir_jax.run import loop
+from hir_jax.run import loop, workdirs
 from hir_jax import cli
 
 def step(job, batch, original=loop.Job._step):
@@ -151,22 +157,34 @@ def step(job, batch, original=loop.Job._step):
         os.kill(os.getpid(), signal.SIGKILL)
     return original(job, batch)
 
+def write(file, text, original=workdirs.write_text):
+    if POINT == "progress" and file.name == "progress.json":  # written, but not renamed
+        file.with_name(file.name + ".part").write_text(text)
+        os.kill(os.getpid(), signal.SIGKILL)
+    original(file, text)
+
+workdirs.write_text = write
 loop.Job._step = step
 app.run(cli.main, flags_parser=cli.parse_flags)
 """
 
 
 def test_a_killed_process_is_resumed_by_another(straight, tmp_path, cache):
-    command = [sys.executable, "-c", KILLED, "--config=tests/tiny.py", f"--workdir={tmp_path}"]
-    command += [f"--config.model.path={tiny.folder()}", "--config.checkpoint.every_steps=2"]
-    command += [f"--compilation_cache={cache}"]
     environment = os.environ | {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
-    done = subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == -signal.SIGKILL, done.stderr
+    for point in ("progress", "step"):
+        program = KILLED.replace("POINT", repr(point))
+        command = [sys.executable, "-c", program, "--config=tests/tiny.py"]
+        command += [f"--config.model.path={tiny.folder()}", "--config.checkpoint.every_steps=2"]
+        command += [f"--compilation_cache={cache}", f"--workdir={tmp_path}"]
+        done = subprocess.run(
+            command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300
+        )
+        assert done.returncode == -signal.SIGKILL, done.stderr
+        assert (tmp_path / "samples" / "iter_0001.jsonl").exists()
+        assert json.loads((tmp_path / "attempts.json").read_text())["failed"] == 1
     assert not (tmp_path / "eval.json").exists()
     run(tiny.config(), tmp_path)
+    assert not (tmp_path / "attempts.json").exists()
     assert_same(tmp_path, straight)
 
 
@@ -182,12 +200,14 @@ def test_a_finished_run_is_not_computed_again(straight, tmp_path, monkeypatch):
 
 def test_a_run_without_its_best_parameters_goes_no_further(straight, tmp_path):
     workdir = shutil.copytree(straight, tmp_path / "copy")
-    shutil.rmtree(workdir / "checkpoints" / "best")
+    best, *_, last = newest_steps(workdir)
+    assert best < last
+    shutil.rmtree(workdir / "checkpoints" / str(best))
     run(tiny.config(), workdir)  # its table is still there
-    with pytest.raises(UserError, match=r"Expected the run's best .*best, found none"):
+    with pytest.raises(UserError, match=rf"Expected the run's best .*/{best}, found none"):
         run(tiny.config(iterations=3), workdir)
     (workdir / "eval.json").unlink()
-    with pytest.raises(UserError, match=r"Expected the run's best .*best, found none"):
+    with pytest.raises(UserError, match=rf"Expected the run's best .*/{best}, found none"):
         run(tiny.config(), workdir)
 
 
@@ -197,10 +217,43 @@ def test_a_run_that_has_no_room_for_its_checkpoints_is_not_begun(tmp_path, monke
     monkeypatch.setattr(loop.Job, "begin", None)
     with pytest.raises(UserError) as e:
         run(tiny.config(**{"checkpoint.keep": 3}), tmp_path)
-    needed = re.search(r"checkpoints: expected ([\d,]+) bytes free for 4 chec", str(e.value))[1]
+    needed = re.search(r"checkpoints: expected ([\d,]+) bytes free for 5 chec", str(e.value))[1]
     weights = sum(leaf.size for leaf in jax.tree.leaves(tiny.params())) * 4
-    # Weights and the two moments of AdamW, four times, and the best weights.
-    assert int(needed.replace(",", "")) == pytest.approx(13 * weights, rel=0.01)
+    # Weights and the two moments of AdamW: of those kept, the next, and that of the best weights.
+    assert int(needed.replace(",", "")) == pytest.approx(15 * weights, rel=0.01)
+
+
+def test_each_state_is_written_once(tmp_path, monkeypatch):
+    written, write = [], checkpoint._write
+
+    def watched(manager, step, *rest):
+        written.append(step)
+        write(manager, step, *rest)
+
+    monkeypatch.setattr(checkpoint, "_write", watched)
+    run(tiny.config(), tmp_path)
+    assert written == [line["step"] for line in lines(tmp_path, "evaluate")]
+    assert len(written) == 3  # the start, and each iteration
+
+
+def test_where_a_checkpoint_has_them_the_weights_are_not_read(straight, tmp_path, monkeypatch):
+    workdir = shutil.copytree(straight, tmp_path / "copy")
+    (workdir / "eval.json").unlink()
+    monkeypatch.setattr(hf, "load_params", None)
+    run(tiny.config(), workdir)
+    assert records(workdir) == records(straight)
+
+
+def test_the_closing_evaluation_has_the_memory_of_the_state(tmp_path, monkeypatch):
+    held, evaluated = [], loop.Job._evaluate
+
+    def watched(job, split, params):
+        held.append(job.state is not None)
+        return evaluated(job, split, params)
+
+    monkeypatch.setattr(loop.Job, "_evaluate", watched)
+    short_run(tmp_path)
+    assert held == [True, True, True, False]
 
 
 EVAL = pathlib.Path("eval.json")
@@ -252,11 +305,12 @@ def test_samples_come_in_full_and_in_order(straight):
         assert line["samples_drawn"] == iteration * len(found)
 
 
-def test_samples_do_not_depend_on_batches_and_padding(straight, tmp_path, monkeypatch):
+def test_samples_depend_on_no_batch_no_padding_and_no_kind_of_key(straight, tmp_path, monkeypatch):
     changes = {"sample.rows": 16, "buckets.source": 2, "iterations": 1, "train.epochs": 0}
     # No other shapes to compile.
     monkeypatch.setattr(loop.Job, "_evaluate", lambda *_: evaluation("0", "0"))
-    run(tiny.config(**changes), tmp_path)
+    with jax.default_prng_impl("rbg"):  # as on many TPUs
+        run(tiny.config(**changes), tmp_path)
     for record, other in zip(samples(straight, 1), samples(tmp_path, 1), strict=True):
         assert record.pop("logprob") == pytest.approx(other.pop("logprob"), abs=1e-5)
         assert record == other
