@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
-from hir_jax.devices import processes, sharding
+from hir_jax.devices import keys, processes, sharding
 from hir_jax.hindsight import replay
 from hir_jax.hindsight.sample import Sample
 from hir_jax.methods.method import VALUES
@@ -176,7 +176,7 @@ def _train(
     train_state, seconds = training.init_state(model.params), []
     for _ in range(1 + STEPS):
         started = time.perf_counter()
-        stepped = training.step(train_state, batch, jax.random.key(config.seed), reference)
+        stepped = training.step(train_state, batch, keys.make(config.seed), reference)
         train_state, _ = jax.block_until_ready(stepped)
         seconds.append(time.perf_counter() - started)
     usual = statistics.median(seconds[1:])

@@ -18,7 +18,7 @@ import numpy as np
 from hir_jax.commands import mistakes
 from hir_jax.data import generators, options
 from hir_jax.data.example import Example, format_prompt
-from hir_jax.devices import sharding
+from hir_jax.devices import keys, sharding
 from hir_jax.errors import UserError
 from hir_jax.methods.sft import Sft
 from hir_jax.model import batching, hf, t5
@@ -56,13 +56,13 @@ def pretrain(config: ml_collections.ConfigDict, output: str) -> None:
         decay_steps=settings.steps - settings.warmup_steps,
         clip_norm=1.0,
     )
-    params = t5.init_params(model, jax.random.key(settings.seed))
+    params = t5.init_params(model, keys.make(settings.seed))
     params = jax.device_put(params, sharding.tree_shardings(mesh, params))
     shardings = state_shardings(params, optimizer, mesh)
     step = make_step(model, Sft().objective(), optimizer, shardings)
     state = init_state(params, optimizer, mesh)
     batches = training_batches(pools, codec, config)
-    key = jax.random.key(0)  # unread: no dropout
+    key = keys.make(0)  # unread: no dropout
     with metrics.progress(settings.steps, "pretraining", "step") as bar:
         for i, batch in zip(range(settings.steps), batches, strict=False):
             batch = jax.device_put(batch, sharding.batch_sharding(mesh))

@@ -3,13 +3,13 @@
 import json
 from typing import Any
 
-import jax
 import ml_collections
 
 from hir_jax.commands.lines import check_output, fit, open_output, read_jsonl
 from hir_jax.commands.policy import load_policy
 from hir_jax.data.example import Example, format_prompt
 from hir_jax.decoding.prompt import Guide, Output, Prompt, uid
+from hir_jax.devices import keys
 from hir_jax.errors import UserError
 from hir_jax.model import batching
 from hir_jax.model.codec import Codec
@@ -59,7 +59,7 @@ def sample_file(
     keep, buckets = fit(config, source, [line for line, _ in records], longest)
     sampler = models.make_sampler(config, model, buckets)
     params = sampler.prepare(model.params)
-    key = jax.random.key(config.seed)
+    key = keys.make(config.seed)
     count = 1 if sample.temperature == 0 else sample.samples
     with (
         open_output(output) as out,

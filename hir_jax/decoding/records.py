@@ -11,6 +11,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
+from hir_jax.devices import keys
 from hir_jax.model.cache import Cache, init_cache, lengthen_sources
 from hir_jax.model.config import T5Config
 
@@ -165,7 +166,7 @@ def new_state(config: T5Config, shape: Shape, source_length: int) -> State:
         tokens_NxT=jnp.zeros((rows, shape.max_new_tokens), jnp.int32),
         logprob_N=jnp.zeros(rows),
         logprobs_NxT=_logprobs(rows, shape),
-        key_N=jnp.broadcast_to(jax.random.key(0), rows),
+        key_N=jnp.broadcast_to(keys.make(0), rows),
         lane_N=jnp.full(rows, shape.lanes, jnp.int32),
         cache=init_cache(
             config,

@@ -105,10 +105,11 @@ class Interrupts:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self._number = self._number or number
-        if number == signal.SIGHUP:  # the terminal is gone, and writing to it an error
+        lost = [fd for fd in self._terminals if not os.isatty(fd)]
+        if lost:  # writing there would be an error from now on
             nowhere = os.open(os.devnull, os.O_WRONLY)
-            for terminal in self._terminals:
-                os.dup2(nowhere, terminal)
+            for fd in lost:
+                os.dup2(nowhere, fd)
             os.close(nowhere)
 
 

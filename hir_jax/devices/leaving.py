@@ -35,7 +35,7 @@ LOST_SENTENCE = (
     "error: another process of this run has ended, or its machine cannot be reached any more; so "
     "this one has ended too. Give the same command to every process to go on."
 )
-CRASHED = "it crashed (SIGABRT), which is told above its end"
+CRASHED = "it crashed (SIGABRT); see what it said last"
 # What JAX's runtime says of faults that are this process's own.
 _OWN = ("RESOURCE_EXHAUSTED", "INVALID_ARGUMENT", "UNIMPLEMENTED")
 

@@ -18,7 +18,7 @@ from jax.sharding import Mesh, NamedSharding
 
 from hir_jax.decoding import records
 from hir_jax.decoding.programs import abstract_states, decodes_as_is, programs
-from hir_jax.devices import sharding
+from hir_jax.devices import keys, sharding
 from hir_jax.devices.hardware import Kind
 from hir_jax.methods.method import VALUES
 from hir_jax.model import batching, t5, value_head
@@ -215,7 +215,7 @@ def _placed(tree: Any, place: NamedSharding) -> Any:
 
 
 def _key(mesh: Mesh) -> Any:
-    return _placed(jax.eval_shape(lambda: jax.random.key(0)), sharding.replicated(mesh))
+    return _placed(jax.eval_shape(lambda: keys.make(0)), sharding.replicated(mesh))
 
 
 def _scalar(mesh: Mesh, dtype: Any) -> jax.ShapeDtypeStruct:

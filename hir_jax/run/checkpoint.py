@@ -124,7 +124,6 @@ class Checkpoints:
         steps = _steps(self._directory)
         if not steps:
             return None
-
         wanted = jax.tree.map(_placed, abstract_state)
 
         def read(folder: epath.Path) -> tuple[dict[str, Any], PyTree]:
@@ -141,9 +140,9 @@ class Checkpoints:
     def restore_best(self, abstract_params: PyTree) -> tuple[PyTree, dict[str, Any]] | None:
         """Reads the best parameters and the progress that speaks of them; None where nothing is.
 
-        Arguments and faults are as those of `restore_latest`.
+        It is that of the checkpoint saved or restored last, else of the newest whole one. Arguments
+        and faults are as those of `restore_latest`.
         """
-
         wanted = {"params": jax.tree.map(_placed, abstract_params)}
 
         def read(folder: epath.Path) -> tuple[PyTree, dict[str, Any]]:
@@ -151,7 +150,7 @@ class Checkpoints:
             state = _read_arrays(self._directory / str(note["best"]), wanted, scope="params/")
             return state["params"], note["progress"]
 
-        steps = _steps(self._directory)
+        steps = _steps(self._directory) if self._step is None else [self._step]
         return _newest_whole(self._directory, steps, read)[1] if steps else None
 
     def wait(self) -> None:
@@ -196,8 +195,8 @@ class Checkpoints:
             if fault is None:
                 raise
         # Out of the handler, so that nothing holds the writes that Orbax gave up.
-        if self._opened is not None and not processes.many():
-            with contextlib.suppress(Exception):  # others may never come to the end of theirs
+        if self._opened is not None and not processes.many():  # others may never close theirs
+            with contextlib.suppress(Exception):
                 self._opened.close()
         self._opened = None
         for unfinished in self._directory.glob("*.orbax-checkpoint-tmp"):

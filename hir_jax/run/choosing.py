@@ -19,6 +19,7 @@ import numpy as np
 from hir_jax.data.example import Example
 from hir_jax.decoding.prompt import Guide, Output, Tokens
 from hir_jax.decoding.sampler import Sampler
+from hir_jax.devices import keys
 from hir_jax.hindsight.relabel import Goal
 from hir_jax.hindsight.verify import Verdict
 from hir_jax.model.batching import Buckets
@@ -79,7 +80,7 @@ def choices(
     says where the likeliest tokens are right.
     """
     prompts = questions.prompts.prompts(examples, questions.instructions.wanted)
-    key = jax.random.fold_in(jax.random.key(config.seed), 0)
+    key = jax.random.fold_in(keys.make(config.seed), 0)
     answer = functools.partial(sampler, sampler.prepare(params), prompts, key, progress=progress)
 
     def verdicts(outputs: Sequence[Sequence[Output]]) -> list[list[Verdict]]:

@@ -7,6 +7,7 @@ import ml_collections
 
 from hir_jax.data.example import Example
 from hir_jax.decoding.sampler import Sampler
+from hir_jax.devices import keys
 from hir_jax.hindsight.sample import Sample
 from hir_jax.model.codec import Codec
 from hir_jax.model.config import Params
@@ -62,7 +63,7 @@ def draw_from(
             examples,
             questions,
             model.codec,
-            jax.random.key(config.seed),
+            keys.make(config.seed),
             samples=samples,
             iteration=iteration,
             progress=bar.update,

@@ -5,11 +5,11 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 
 from hir_jax.data.example import Example
 from hir_jax.decoding.sampler import Sampler
+from hir_jax.devices import keys
 from hir_jax.errors import UserError
 from hir_jax.hindsight.relabel import Goal
 from hir_jax.hindsight.verify import Verdict, Verifier
@@ -189,7 +189,7 @@ def evaluate(
 
     def judged(goal: Goal) -> list[Verdict]:
         asked = prompts.prompts(examples, goal)
-        outputs = sampler(params, asked, jax.random.key(0), temperature=0.0, progress=progress)
+        outputs = sampler(params, asked, keys.make(0), temperature=0.0, progress=progress)
         texts = [[codec.read(output.tokens)] for (output,) in outputs]
         return [verdict for (verdict,) in judge(verifier, examples, texts)]
 

@@ -16,7 +16,7 @@ import jax
 import ml_collections
 from absl import logging
 
-from hir_jax.devices import processes, sharding
+from hir_jax.devices import keys, processes, sharding
 from hir_jax.devices.interrupts import Interrupted, Interrupts
 from hir_jax.errors import UserError
 from hir_jax.hindsight import replay
@@ -89,12 +89,12 @@ class Job:
         interrupts: Interrupts,
         allow_save: Callable[[], None],
     ) -> None:
-        """Loads the questions; see `start.take_up`."""
+        """Loads the questions, takes up the newest whole checkpoint; compiles no step."""
         workdirs.claim(workdir, config)
         self.config = config
         self.workdir = pathlib.Path(workdir)
         self.interrupts = interrupts
-        self.key = jax.random.key(config.seed)
+        self.key = keys.make(config.seed)
         model = models.abstract_model(config)
         self.codec, self.mesh, self.shape = model.codec, model.mesh, model.config
         self.questions = load_questions(config, self.codec)
