@@ -183,7 +183,10 @@ def memory(config: Any, workdir: str) -> dict[str, Any]:
     params = total_bytes(model.params)
     state = total_bytes(trainers.make_training(config, model).abstract_state(model.params))
     works = {
-        "resume": (state + params * trainers.needs_start(config), lambda: loop.run(config, workdir)),
+        "resume": (
+            state + params * trainers.needs_start(config),
+            lambda: loop.run(config, workdir),
+        ),
         "load": (params, lambda: load_policy(config, workdir)),
         "export": (params, lambda: export_policy(config, workdir, f"{workdir}/exported")),
     }
