@@ -5,7 +5,7 @@ read; the same kind is the same text.
 """
 
 import collections
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from absl import logging
 
@@ -14,6 +14,7 @@ NOISE = 0.1  # nats an output that an estimate of that may be below 0
 RATIO_OFF = 0.01  # mean |ρ - 1| at the first step after sampling; rounding gives 1e-5
 MOVED = 1.0  # nats a token between the policy and the one that drew its samples
 SURE = 1e-3  # nats of entropy a token
+BELOW = 3  # evaluations in a row
 
 Figures = Mapping[str, float]
 
@@ -33,7 +34,15 @@ class Alarms:
         """Looks at the metrics of a step; `first`: the first since its samples were drawn."""
         self._raise(of_step(figures, first))
 
-    def _raise(self, kinds: Iterator[str]) -> None:
+    def pairs(self, count: int) -> None:
+        """Looks at the number of pairs that an iteration trains on."""
+        self._raise([] if count else ["an iteration had nothing to train on"])
+
+    def evaluations(self, accuracies: Sequence[float]) -> None:
+        """Looks at what all evaluations so far have found, the start's first."""
+        self._raise(of_evaluations(accuracies))
+
+    def _raise(self, kinds: Iterable[str]) -> None:
         for kind in kinds:
             self._counts[kind] = self._counts.get(kind, 0) + 1
             if self._counts[kind] == 1:
@@ -46,7 +55,9 @@ def of_samples(figures: Figures) -> Iterator[str]:
     several = figures["size"] > figures["questions"] > 0 and figures["correct"] < 1
     if several and figures["size"] * (1 - figures["repeated"]) <= figures["questions"]:
         yield "all samples of each question are equal"
-    if several and figures["all_right"] + figures["all_wrong"] == 1:
+    if figures["size"] and figures["correct"] in (0, 1):
+        yield f"all samples are {'right' if figures['correct'] else 'wrong'}"
+    elif several and figures["all_right"] + figures["all_wrong"] == 1:
         yield "no question has both right and wrong samples, so that none can be told from another"
     moved = figures.get("kl_to_start", 0.0)
     if moved > FAR:
@@ -73,6 +84,13 @@ def of_step(figures: Figures, first: bool) -> Iterator[str]:
             yield f"the policy is more than {MOVED:g} nats a token away from {what}"
         if value < -1e-4:
             yield f"the divergence from {what} is below 0, which no divergence is"
+
+
+def of_evaluations(accuracies: Sequence[float]) -> Iterator[str]:
+    """Kinds of trouble with a run's evaluations, the starting model's first."""
+    start, *later = accuracies
+    if len(later) >= BELOW and max(later[-BELOW:]) < start:
+        yield f"accuracy was below the starting model's in {BELOW} evaluations in a row"
 
 
 def told(counts: Mapping[str, int]) -> str:

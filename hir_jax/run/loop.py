@@ -149,8 +149,7 @@ class Job:
         config, progress = self.config, self.progress
         epochs = self._epochs()
         total = sum(-(-len(epoch) // config.train.batch_size) for epoch in epochs)
-        if not total:
-            logging.warning("iteration %d has nothing to train on", progress.iteration)
+        self.alarms.pairs(total)
         if epochs and not progress.batches:
             trained_on = replay.pairs_summary(epochs[0])
             self._write("pairs", trained_on)
@@ -316,6 +315,8 @@ class Job:
         split, progress = self._judging_split, self.progress
         evaluation = self._evaluate(split, self.state.params)
         self._write("evaluate", evaluation.scalars() | evaluation.bounds() | {"split": split})
+        progress.accuracies.append(evaluation.asked_correct.accuracy)
+        self.alarms.evaluations(progress.accuracies)
         best = progress.best
         if best is None or split == "test" or evaluation.quality > best["quality"]:
             place = {"iteration": progress.iteration, "step": progress.steps}

@@ -29,6 +29,7 @@ class Progress:
         before: the test evaluation of the starting model.
         best: of the best checkpoint on the development questions: "quality", which is (accuracy,
             gap), and the "iteration" and the "step" that it is of.
+        accuracies: of all evaluations that choose the best checkpoint, the start's first.
         alarms: how often each kind of trouble was seen.
         metrics_bytes: length of metrics.jsonl.
         saves: how often progress was saved.
@@ -44,6 +45,7 @@ class Progress:
     drawn: int = 0
     before: dict[str, Any] | None = None
     best: dict[str, Any] | None = None
+    accuracies: list[float] = dataclasses.field(default_factory=list)
     alarms: dict[str, int] = dataclasses.field(default_factory=dict)
     metrics_bytes: int = 0
     saves: int = 0

@@ -3,7 +3,7 @@
 import pytest
 
 from hir_jax.run import alarms
-from hir_jax.run.alarms import Alarms, of_samples, of_step, told
+from hir_jax.run.alarms import Alarms, of_evaluations, of_samples, of_step, told
 
 SAMPLES = {
     "size": 8,
@@ -21,7 +21,11 @@ STEP = {"negative_entropy": -0.5}
     [
         ({}, None),
         ({"repeated": 0.5}, "all samples of each question are equal"),
-        ({"repeated": 0.5, "correct": 1.0, "all_right": 1.0, "all_wrong": 0.0}, None),
+        (
+            {"repeated": 0.5, "correct": 1.0, "all_right": 1.0, "all_wrong": 0.0},
+            "all samples are right",
+        ),
+        ({"correct": 0.0, "all_right": 0.0, "all_wrong": 1.0}, "all samples are wrong"),
         ({"repeated": 0.0, "size": 4}, None),  # one sample each
         ({"all_right": 0.75}, "no question has both"),
         ({"kl_to_start": 3.0}, None),
@@ -54,6 +58,28 @@ def test_of_a_step(changes, first, says):
     found = list(of_step(STEP | changes, first))
     assert len(found) == (says is not None)
     assert says is None or says in found[0]
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "told"),
+    [
+        ([0.5], False),
+        ([0.5, 0.4, 0.4], False),
+        ([0.5, 0.4, 0.3, 0.4], True),
+        ([0.5, 0.4, 0.5, 0.4, 0.4], False),
+        ([0.5, 0.6, 0.4, 0.4, 0.4], True),
+        ([0.5, 0.4, 0.4, 0.4, 0.5], False),
+    ],
+)
+def test_of_evaluations(accuracies, told):
+    assert len(list(of_evaluations(accuracies))) == told
+
+
+def test_nothing_to_train_on_is_counted():
+    counts = {}
+    for count in (0, 3, 0):
+        Alarms(counts, lambda line: None).pairs(count)
+    assert counts == {"an iteration had nothing to train on": 2}
 
 
 def test_each_kind_is_told_once_and_counted(caplog):
