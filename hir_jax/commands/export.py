@@ -15,7 +15,8 @@ def export_policy(config: ml_collections.ConfigDict, workdir: str | None, output
     hf.check_new(folder)
     model, name = load_policy(config, workdir)
     params, head = value_head.split(model.params)
-    hf.export(folder, params, model.config, model.codec.tokenizer, model.raw_config)
-    if head is not None:
-        value_head.save(folder, head)
+    with hf.new_folder(folder) as aside:
+        hf.write(aside, params, model.config, model.codec.tokenizer, model.raw_config)
+        if head is not None:
+            value_head.save(aside, head)
     logging.info("exported %s to %s", name, output)

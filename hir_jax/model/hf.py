@@ -8,6 +8,8 @@ import contextlib
 import json
 import os
 import pathlib
+import secrets
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -20,12 +22,14 @@ from hir_jax import shipped
 from hir_jax.errors import UserError
 from hir_jax.model import t5
 from hir_jax.model.config import Params, T5Config
-from hir_jax.model.layers import ACTIVATIONS
+from hir_jax.model.folder import check_code, check_links, is_plain, read_json
+from hir_jax.model.raw_config import parse_config, read_raw_config
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 TOKENIZERS = ("tokenizer.json", "spiece.model")
 SHARD_BYTES = 5 * 2**30
+DTYPES = ("F64", "F32", "F16", "BF16")  # of weights that are read
 
 # Names some checkpoints carry for what is already under another name, or for what T5 never uses.
 ALIASES = frozenset(
@@ -49,9 +53,10 @@ def find(
         patterns: files to download.
 
     Raises:
-        UserError: there is no such folder and no such model on the hub.
+        UserError: there is no such folder and no such model on the hub, or links lead out of it.
     """
     if folder := local(name):
+        check_links(folder)
         return folder
     exists = pathlib.Path(shipped.find(name)).expanduser().exists()
     looks_local = name.startswith((".", "/", "~")) or name.count("/") != 1 or exists
@@ -80,25 +85,6 @@ def local(name: str) -> pathlib.Path | None:
 def read_config(folder: pathlib.Path, dtype: str = "float32") -> T5Config:
     """The model's shape, from config.json and the names of the weights."""
     return parse_config(read_raw_config(folder), folder, dtype, "lm_head.weight" in _index(folder))
-
-
-def read_raw_config(folder: pathlib.Path) -> dict[str, Any]:
-    """config.json as it stands."""
-    file = folder / "config.json"
-    try:
-        raw = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError as e:
-        raise UserError(
-            f"{folder}: expected a config.json (Hugging Face layout), found none."
-        ) from e
-    except ValueError as e:
-        raise UserError(f"{file}: expected JSON, found a fault: {e}.") from e
-    model_type = raw.get("model_type") if isinstance(raw, dict) else None
-    if model_type != "t5":
-        raise UserError(
-            f"{file}: expected model_type 't5', found {model_type!r}. Give a T5 or FLAN-T5 model."
-        )
-    return raw
 
 
 def has_weights(folder: pathlib.Path) -> bool:
@@ -138,7 +124,10 @@ def load_params(
                 path, transpose = table[name]
                 expected = _get(shapes, path).shape
                 expected = expected[::-1] if transpose else expected
-                shape = tuple(weights.get_slice(name).get_shape())
+                stored = weights.get_slice(name)
+                shape, dtype = tuple(stored.get_shape()), stored.get_dtype()
+                if dtype not in DTYPES:
+                    faults.append(f"mistyped: {name}: expected {', '.join(DTYPES)}, found {dtype}")
                 if shape != expected:
                     faults.append(f"misshapen: {name}: expected {expected}, found {shape}")
                 if faults:  # the load has failed; go on only to list the rest
@@ -161,7 +150,8 @@ def load_tokenizer(folder: pathlib.Path, config: T5Config) -> Any:
     """The folder's tokenizer; checked against the size of the model's vocabulary.
 
     Raises:
-        UserError: there is none, it does not load, or it belongs to a larger vocabulary.
+        UserError: there is none, it does not load or asks for code, or it belongs to a larger
+            vocabulary.
     """
     # Looked for here, since transformers makes up an empty tokenizer where it finds no file.
     if not any((folder / name).is_file() for name in TOKENIZERS):
@@ -169,6 +159,8 @@ def load_tokenizer(folder: pathlib.Path, config: T5Config) -> Any:
             f"{folder}: expected a tokenizer ({' or '.join(TOKENIZERS)}) beside the weights, found "
             "none. Copy the tokenizer's files from where the model came from."
         )
+    file = folder / "tokenizer_config.json"
+    check_code(file, read_json(file))
     import transformers  # here, since it is slow to import
 
     try:
@@ -197,6 +189,8 @@ def export(
 ) -> None:
     """Writes a folder that `transformers` loads: config.json, safetensors (float32), tokenizer.
 
+    It is whole, or not there.
+
     Args:
         folder: made if absent; must hold no other files.
         params: the parameters, on any devices.
@@ -206,10 +200,43 @@ def export(
         shard_bytes: weights beyond this go to several files with an index.
 
     Raises:
-        UserError: the folder exists and is not empty.
+        UserError: the folder exists and is not empty, or cannot be made.
+    """
+    with new_folder(folder) as aside:
+        write(aside, params, config, tokenizer, raw_config, shard_bytes)
+
+
+@contextlib.contextmanager
+def new_folder(folder: pathlib.Path) -> Iterator[pathlib.Path]:
+    """A folder beside `folder` to write to, which takes its place once all is written.
+
+    Raises:
+        UserError: `folder` exists and is not empty, or it cannot be made.
     """
     check_new(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    aside = folder.with_name(f"{folder.name}.part-{secrets.token_hex(4)}")
+    try:
+        aside.mkdir(parents=True)
+    except OSError as e:
+        raise UserError(f"export: cannot make the folder {folder}: {e.strerror}.") from e
+    try:
+        yield aside
+        check_new(folder)
+        aside.replace(folder)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
+
+
+def write(
+    folder: pathlib.Path,
+    params: Params,
+    config: T5Config,
+    tokenizer: Any,
+    raw_config: dict[str, Any],
+    shard_bytes: int = SHARD_BYTES,
+) -> None:
+    """Writes the files of `export` into a folder that is there."""
     raw = raw_config | {
         "architectures": ["T5ForConditionalGeneration"],
         "torch_dtype": "float32",
@@ -279,58 +306,20 @@ def _kernels(config: T5Config, sub_layer: str) -> list[tuple[str, str]]:
     return [(n, n) for n in (("wi_0", "wi_1", "wo") if config.gated else ("wi", "wo"))]
 
 
-def parse_config(raw: dict[str, Any], folder: pathlib.Path, dtype: str, has_head: bool) -> T5Config:
-    """The shape that a config.json asks for; `has_head`: whether there is an `lm_head.weight`.
-
-    Raises:
-        UserError: a size is missing or no number, or the activation is unknown.
-    """
-    sizes = ("vocab_size", "d_model", "d_kv", "d_ff", "num_layers", "num_heads")
-    optional = (
-        "relative_attention_num_buckets",
-        "relative_attention_max_distance",
-        "dropout_rate",
-        "layer_norm_epsilon",
-        "pad_token_id",
-        "eos_token_id",
-        "decoder_start_token_id",
-    )
-    faults = [name for name in sizes if not isinstance(raw.get(name), int)]
-    faults += [name for name in optional if not isinstance(raw.get(name), int | float | None)]
-    if faults:
-        found = ", ".join(f"{name} = {raw.get(name)!r}" for name in faults)
-        raise UserError(f"{folder}/config.json: expected one number each, found {found}.")
-    kind = str(raw.get("feed_forward_proj", "relu"))
-    gated, _, activation = kind.rpartition("-")
-    activation = "gelu_new" if kind == "gated-gelu" else activation
-    if gated not in ("", "gated") or activation not in ACTIVATIONS:
-        raise UserError(
-            f"{folder}/config.json: expected feed_forward_proj '{{act}}' or 'gated-{{act}}' with "
-            f"act one of {', '.join(ACTIVATIONS)}; found {kind!r}."
-        )
-    return T5Config(
-        **{name: raw[name] for name in sizes},
-        num_decoder_layers=raw.get("num_decoder_layers") or raw["num_layers"],
-        activation=activation,
-        gated=gated == "gated",
-        tie_lm_head=not has_head,
-        scale_decoder_outputs=raw.get(
-            "scale_decoder_outputs", raw.get("tie_word_embeddings", True)
-        ),
-        dtype=dtype,
-        **{name: raw[name] for name in optional if raw.get(name) is not None},
-    )
-
-
 def _index(folder: pathlib.Path) -> dict[str, pathlib.Path]:
     """Weight name -> the file that holds it."""
     if (folder / INDEX).is_file():
-        try:
-            names = dict(json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"])
-        except (ValueError, KeyError, TypeError) as e:
+        names = read_json(folder / INDEX).get("weight_map")
+        if not isinstance(names, dict):
             raise UserError(
-                f"{folder / INDEX}: expected JSON with a weight_map ({e!r}). Download it again."
-            ) from e
+                f"{folder / INDEX}: expected JSON with a weight_map, found {names!r}. Download it "
+                "again."
+            )
+        if out := [file for file in names.values() if not is_plain(file)]:
+            raise UserError(
+                f"{folder / INDEX}: expected names of files beside it, found {out[0]!r}. Download "
+                "the model again, from whom you trust."
+            )
         absent = sorted({file for file in names.values() if not (folder / file).is_file()})
         if absent:
             raise UserError(

@@ -234,14 +234,16 @@ def test_config_of_no_t5(single, text):
     (single / "config.json").write_text(text)
     message = fault(hf.read_config, single)
     assert f"{single / 'config.json'}: expected " in message
-    assert "JSON" in message if text == "{" else "expected model_type 't5', found" in message
+    assert "JSON" in message if text in "{[]" else "expected model_type 't5', found" in message
 
 
 def test_config_with_faulty_numbers(single):
     edit_json(single / "config.json", d_ff=None, num_heads="4", eos_token_id=[1, 2])
     message = fault(hf.read_config, single)
     assert str(single / "config.json") in message
-    assert "found d_ff = None, num_heads = '4', eos_token_id = [1, 2]" in message
+    for fault_of in ("d_ff: expected a whole number from 1", "num_heads: expected", "eos_token_id"):
+        assert fault_of in message
+    assert "found None" in message and "found '4'" in message and "found [1, 2]" in message
 
 
 @pytest.mark.parametrize("kind", ["swish", "gated-", "twice-gelu", 3])
@@ -321,7 +323,7 @@ def test_index_that_promises_a_weight_its_file_lacks(sharded):
 def test_faulty_index(sharded, text):
     (sharded / hf.INDEX).write_text(text)
     message = fault(hf.read_config, sharded)
-    assert f"{sharded / hf.INDEX}: expected JSON with a weight_map" in message
+    assert f"{sharded / hf.INDEX}: expected JSON" in message
     assert "Download it again" in message
 
 
