@@ -20,6 +20,7 @@ def get_config() -> ml_collections.ConfigDict:
 
     config.reward = reward = ml_collections.ConfigDict()
     reward.threshold = 0.5  # of what a verifier gives, 0 to 1: from here on an output is right
+    reward.seconds = 600.0  # that a verifier of your own may take for an output; 0 = any
     reward.weights = ()  # of the rewards of several verifiers, in their order; () = all the same
 
     config.model = model = ml_collections.ConfigDict()

@@ -15,6 +15,7 @@ import pathlib
 import re
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 # Before they are imported: their start-up lines, of a missing PyTorch and the like, are noise.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -51,6 +52,7 @@ OF_A_RUN = (
 )  # they begin with the config of the --workdir
 ALONE = ("verify", "report", "export", "pretrain", "experiment", "plan")  # modes of one process
 DEFAULT_CONFIG = "configs/tiny.py"
+OF_A_WORKDIR = "configs/workdir.py"
 DEFAULT_WORKDIR = "runs/tiny"
 
 flags.DEFINE_enum("mode", "train", MODES, "What to do.")
@@ -162,6 +164,7 @@ def run(mode: str) -> str | None:
         | {"--config.model.path": config.model.path}
         | {f"--config.data.{name}": config.data[name] for name in sources.PATHS}
     )
+    check_named(config)
     if mode == "verify":  # asks no device
         verify_file(config, FLAGS.input, FLAGS.output)
         return None
@@ -195,6 +198,28 @@ def run(mode: str) -> str | None:
         case "export":
             export_policy(config, FLAGS.workdir, FLAGS.output)
     return None
+
+
+def check_named(config: Any) -> None:
+    """Raises UserError where code would run that a workdir's config names and no flag does."""
+    from hir_jax.errors import UserError
+    from hir_jax.hindsight import verify
+
+    file, _, workdir = config_flags.get_config_filename(FLAGS["config"]).partition(":")
+    if not os.path.samefile(file, shipped.find(OF_A_WORKDIR)):
+        return  # a config file is the user's own
+    code = {
+        "verifier": any(":" in n and verify.module_of(n) for n in verify.names(config.verifier)),
+        "algorithm": ":" in config.algorithm,
+    }
+    unnamed = [name for name, own in code.items() if own and name not in _given("config.")]
+    if unnamed:
+        flags_to_give = " ".join(f"--config.{name}={config[name]}" for name in unnamed)
+        raise UserError(
+            f"{workdir}/config.json asks for code that is not hir_jax's. A workdir may come from "
+            f"anyone, so such code runs only where you name it too. If you trust it, add "
+            f"{flags_to_give}"
+        )
 
 
 def join() -> None:
@@ -266,7 +291,7 @@ def _default_config(argv: Sequence[str]) -> str:
         re.search(rf"^--?{name}[=\n](.*)$", said, re.M) for name in ("mode", "workdir")
     )
     if mode and workdir and mode[1] in OF_A_RUN and "://" not in workdir[1]:  # refused later
-        return f"configs/workdir.py:{os.path.abspath(os.path.expanduser(workdir[1]))}"
+        return f"{OF_A_WORKDIR}:{os.path.abspath(os.path.expanduser(workdir[1]))}"
     return DEFAULT_CONFIG
 
 

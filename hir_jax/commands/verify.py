@@ -26,7 +26,7 @@ def verify_file(config: ml_collections.ConfigDict, source: str, output: str) -> 
     """
     settings.check(config)
     reward = config.reward
-    verifier = verify.resolve(config.verifier, reward.threshold, reward.weights)
+    verifier = verify.resolve(config.verifier, reward.threshold, reward.weights, reward.seconds)
     check_output(output)
     records = read_jsonl(source, all_of=("question", "output"))
     examples = _examples(source, [line for line, _ in records])

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from hir_jax.data.example import Example
 from hir_jax.errors import UserError
-from hir_jax.hindsight import reward
+from hir_jax.hindsight import limit, reward
 from hir_jax.hindsight.verifiers import similarity, symbolic
 from hir_jax.hindsight.verifiers.choice import choice
 from hir_jax.hindsight.verifiers.final import final, judged_by
@@ -73,7 +73,9 @@ def check_suits(name: str, examples: Iterable[Example]) -> None:
             verifier("", example)
 
 
-def resolve(name: str, threshold: float = 0.5, weights: Sequence[float] = ()) -> Verifier:
+def resolve(
+    name: str, threshold: float = 0.5, weights: Sequence[float] = (), seconds: float = 0.0
+) -> Verifier:
     """The verifier of a name, or of several with commas between, as in "exact,my_checks:short".
 
     - one of `BUILT_IN`;
@@ -81,7 +83,7 @@ def resolve(name: str, threshold: float = 0.5, weights: Sequence[float] = ()) ->
     - "final:NAME": the verifier NAME on the answer taken out of a longer text, `final.take`;
     - "package.module:function": the user's own. It takes (output, example) and returns a bool, a
       reward from 0 to 1, either of which counts as parsed, or a `Verdict`. The verifier returned
-      here raises UserError where it gives anything else or fails.
+      here raises UserError where it gives anything else, fails, or takes too long.
 
     Several judge together: the reward is the weighted mean of theirs, exactly 1.0 where all give
     1.0, `parsed` and `read` are the first one's, facts come from all, and `Verdict.parts` has each
@@ -91,6 +93,7 @@ def resolve(name: str, threshold: float = 0.5, weights: Sequence[float] = ()) ->
         name: `config.verifier`.
         threshold: `config.reward.threshold`, above 0 and at most 1.
         weights: `config.reward.weights`, one for each name; () weighs all the same.
+        seconds: `config.reward.seconds`, that a function of the user's may take; 0 is no limit.
 
     Raises:
         UserError: no such built-in, module, function or package; a name given twice; a faulty
@@ -99,7 +102,7 @@ def resolve(name: str, threshold: float = 0.5, weights: Sequence[float] = ()) ->
     found = faults(name, threshold, weights)
     if found:
         raise UserError(f"Faulty reward: {'; '.join(found)}.")
-    verifiers = {one: _named(one) for one in names(name)}
+    verifiers = {one: _named(one, seconds) for one in names(name)}
     first, *others = verifiers
     if first in BUILT_IN and not others:
         return BUILT_IN[first]  # says right or wrong, at any threshold
@@ -122,7 +125,7 @@ def faults(name: str, threshold: float, weights: Sequence[float]) -> list[str]:
     return found
 
 
-def _named(name: str) -> Verifier:
+def _named(name: str, seconds: float = 0.0) -> Verifier:
     if name in BUILT_IN:
         return BUILT_IN[name]
     head, colon, rest = name.partition(":")
@@ -131,8 +134,8 @@ def _named(name: str) -> Verifier:
     if head in similarity.METRICS:
         return similarity.like(head, _threshold(name, rest))
     if head == "final":
-        return judged_by(_named(rest))
-    return _users(name)
+        return judged_by(_named(rest, seconds))
+    return _users(name, seconds)
 
 
 def _threshold(name: str, text: str) -> float:
@@ -148,7 +151,7 @@ def _threshold(name: str, text: str) -> float:
     return value
 
 
-def _users(name: str) -> Verifier:
+def _users(name: str, seconds: float) -> Verifier:
     module_name, colon, attribute = name.partition(":")
     if not (colon and module_name and attribute) or module_name.startswith("."):
         raise UserError(
@@ -170,12 +173,19 @@ def _users(name: str) -> Verifier:
             f"Verifier {name!r}: the module {module_name!r} has no function {attribute!r}. "
             f"Its functions: {', '.join(public) or 'none'}."
         )
-    return functools.partial(_call_users, name, function)
+    return functools.partial(_call_users, name, function, seconds)
 
 
-def _call_users(name: str, function: Callable, output: str, example: Example) -> Verdict:
+def _call_users(
+    name: str, function: Callable, seconds: float, output: str, example: Example
+) -> Verdict:
     try:
-        result = function(output, example)
+        result = limit.call(seconds, function, output, example)
+    except limit.TooLong:
+        raise UserError(
+            f"Verifier {name!r} has given no verdict within config.reward.seconds={seconds:g}, for "
+            f"example {example.id!r} and the output {output!r}. Mend it, or give it more time."
+        ) from None
     except Exception as error:
         raise UserError(
             f"Verifier {name!r} raised {type(error).__name__}: {error}, for example "

@@ -48,7 +48,7 @@ def load_questions(config: ml_collections.ConfigDict, codec: Codec) -> Questions
             answer is too long, or an answer cannot be written.
     """
     reward = config.reward
-    verifier = verify.resolve(config.verifier, reward.threshold, reward.weights)
+    verifier = verify.resolve(config.verifier, reward.threshold, reward.weights, reward.seconds)
     splits = data.load(config.data)
     instructions = prompts.instructions_of(config)
     every = [example for split in splits for example in split]

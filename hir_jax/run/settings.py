@@ -69,6 +69,7 @@ AT_LEAST_0 = (
     "topr.high",
     "nft.least",
     "report.every",
+    "reward.seconds",
     "report.samples",
     "train.epochs",
     "train.accumulation",

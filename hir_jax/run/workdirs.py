@@ -19,7 +19,10 @@ from hir_jax.model.codec import Codec
 from hir_jax.training.batch import Batch
 
 # These change nothing of what a run computes.
-SILENT = ("evaluate.split", "checkpoint.", "diagnose.", "report.", "train.log_every")
+SILENT = (
+    *("evaluate.split", "checkpoint.", "diagnose.", "report.", "train.log_every"),
+    "reward.seconds",
+)
 # A run may be resumed with these changed. They do not change what it computes up to there: where
 # something lies is no matter, since `identity` holds what is read.
 FREE = (

@@ -390,6 +390,31 @@ def test_verifiers(refused):
     refused("--config.verifier=choice", says="Verifier 'choice' expects options")
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("verifier", "my_code:judge"),
+        ("verifier", "exact,final:my_code:judge"),
+        ("algorithm", "my_code:Method"),
+    ],
+)
+def test_code_that_a_workdir_names_runs_only_where_a_flag_names_it(
+    call, refused, tmp_path, monkeypatch, field, value
+):
+    (tmp_path / "my_code.py").write_text("raise SystemExit('the code ran')")
+    monkeypatch.syspath_prepend(tmp_path)
+    config = tiny.config().to_dict() | {field: value}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    file = write(tmp_path / "in.jsonl", {"question": "a", "answer": "b", "output": "b"})
+    flags = [f"--workdir={tmp_path}", f"--input={file}", f"--output={tmp_path / 'out'}"]
+    of_workdir = {"config": f"configs/workdir.py:{tmp_path}"}
+    says = [f"{tmp_path}/config.json asks for code", f"add --config.{field}={value}"]
+    for mode in ("verify", "eval", "sample", "diagnose"):
+        refused(f"--mode={mode}", *flags, says=says, **of_workdir)
+    named = f"--config.{field}={value}"
+    assert call("--mode=verify", named, *flags, **of_workdir)[0] == "the code ran"
+
+
 # Workdir, input and output ------------------------------------------------------------------------
 
 

@@ -1,5 +1,6 @@
 """Verifiers, by tables of outputs."""
 
+import signal
 import sys
 
 import numpy as np
@@ -356,6 +357,31 @@ def test_resolve_wraps_what_goes_wrong_in_the_users_function(users_module):
     assert isinstance(caught.value.__cause__, KeyError)
     with pytest.raises(UserError, match=r"my_checks:says.*'yes' of type str.*'t/0'.*'out'"):
         verify.resolve("my_checks:says")("out", free("blue"))
+
+
+HANGS = """
+import time
+def asleep(output, example): time.sleep(60)
+def at_work(output, example):
+    while True:
+        try:
+            [i for i in range(10**5)]
+        except Exception:
+            pass
+"""
+
+
+@pytest.mark.parametrize("name", ["my_checks:asleep", "final:my_checks:at_work"])
+def test_a_verifier_that_hangs_is_told_with_the_example(users_module, name):
+    users_module(HANGS)
+    before = signal.getsignal(signal.SIGALRM)
+    message = (
+        r"no verdict within config.reward.seconds=0.05, for example 't/0' and the output 'out'"
+    )
+    with pytest.raises(UserError, match=message):
+        verify.resolve(name, seconds=0.05)("out", free("blue"))
+    assert signal.getsignal(signal.SIGALRM) is before
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
 
 
 @pytest.mark.parametrize(

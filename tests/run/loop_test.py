@@ -390,7 +390,7 @@ def test_farl_imitates_right_outputs_alone(tmp_path):
 def test_farl_without_a_right_sample_trains_on_nothing(tmp_path, caplog):
     changes = {"algorithm": "farl", "verifier": "tests.run.loop_test:never_right"}
     assert short_run(tmp_path, **changes) == []
-    assert "iteration 1 has nothing to train on" in caplog.text
+    assert "ALARM: an iteration had nothing to train on" in caplog.text
 
 
 def never_right(output, example):
