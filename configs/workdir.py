@@ -18,6 +18,6 @@ def get_config(workdir: str = "") -> ml_collections.ConfigDict:
     try:
         with open(file, encoding="utf-8") as f:
             config.update(json.load(f))
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as e:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as e:
         raise ValueError(f"--workdir: expected a run's config in {file}, found a fault: {e}") from e
     return config.unlock()

@@ -1,7 +1,6 @@
 """--mode=diagnose: what a model can do of a task before it is trained, and what to begin with."""
 
 import dataclasses
-import json
 from collections.abc import Sequence
 
 import ml_collections
@@ -11,7 +10,7 @@ from hir_jax.commands import pace
 from hir_jax.commands.advice import Measured, advise
 from hir_jax.commands.diagnosis import Diagnosis
 from hir_jax.commands.drawn import Drawn
-from hir_jax.commands.lines import check_output, open_output
+from hir_jax.commands.lines import check_output, open_output, to_line
 from hir_jax.commands.policy import load_policy
 from hir_jax.data.example import Example
 from hir_jax.decoding.sampler import Sampler
@@ -73,7 +72,7 @@ def diagnose(config: ml_collections.ConfigDict, workdir: str | None, output: str
     )
     if output:
         with open_output(output) as out:
-            out.write(json.dumps(found.to_json(), indent=1, ensure_ascii=False) + "\n")
+            out.write(to_line(found.to_json(), indent=1))
     return found.page()
 
 

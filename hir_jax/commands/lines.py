@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import os
 import pathlib
 from collections.abc import Iterator, Sequence
@@ -15,10 +16,12 @@ from hir_jax.errors import UserError
 from hir_jax.model import batching
 from hir_jax.run import prompts
 
+Record = dict[str, Any]
+
 
 def read_jsonl(
     path: str, all_of: Sequence[str] = (), one_of: Sequence[str] = ()
-) -> list[tuple[int, dict[str, Any]]]:
+) -> list[tuple[int, Record]]:
     """(line number, record) of each line that is not blank.
 
     Raises:
@@ -31,7 +34,7 @@ def read_jsonl(
             continue
         try:
             record = json.loads(line)
-            json.dumps(record, ensure_ascii=False).encode()  # refuses halves of surrogate pairs
+            to_line(record).encode()  # refuses halves of surrogate pairs, and NaN
         except (ValueError, RecursionError) as e:
             faults.append(f"line {number}: not JSON: {e}")
             continue
@@ -49,17 +52,36 @@ def read_jsonl(
     return records
 
 
+def to_line(record: Any, indent: int | None = None) -> str:
+    """A record as JSON, on a line. Raises ValueError where a number in it is not finite."""
+    return json.dumps(record, ensure_ascii=False, allow_nan=False, indent=indent) + "\n"
+
+
+def check_finite(logprobs: Sequence[float], where: str) -> None:
+    """Raises UserError where a log-probability is NaN or infinite: its model says nothing."""
+    if bad := [value for value in logprobs if not math.isfinite(value)]:
+        raise UserError(
+            f"{where}: expected finite log-probabilities, found {bad[0]}. Numbers overflow in this "
+            "model: give --config.model.dtype=float32 (and sample.dtype), or look at its weights."
+        )
+
+
 def check_output(path: str) -> None:
     """Raises UserError if the file is there already, or its folder is not; before long work."""
 
     def check() -> None:
         if os.path.lexists(path):
-            raise UserError(f"--output: {path!r} is there already; give another name.")
+            raise there_already(path)
         folder = pathlib.Path(path).parent
         if not folder.is_dir():
             raise UserError(f"--output: cannot write {path!r}: there is no folder {str(folder)!r}.")
 
     processes.on_first(check)
+
+
+def there_already(path: str) -> UserError:
+    """What is raised where an output would be overwritten."""
+    return UserError(f"--output: {path!r} is there already; give another name.")
 
 
 @contextlib.contextmanager

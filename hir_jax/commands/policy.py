@@ -6,7 +6,7 @@ import ml_collections
 from absl import logging
 
 from hir_jax.errors import UserError
-from hir_jax.run import checkpoint, models, settings, workdirs
+from hir_jax.run import checkpoint, checks, models, settings, workdirs
 from hir_jax.run.models import Model
 
 
@@ -17,11 +17,14 @@ def load_policy(config: ml_collections.ConfigDict, workdir: str | None) -> tuple
         The model, and a name of it for people to read.
 
     Raises:
-        UserError: the workdir has no checkpoint, or one of another model.
+        UserError: the workdir has no checkpoint, or one of another model, or weights are not
+            finite.
     """
     settings.check(config)
     if not workdir:
-        return models.load_model(config), config.model.path
+        model = models.load_model(config)
+        checks.check_weights(model.params, config.model.path)
+        return model, config.model.path
     model = models.abstract_model(config)
     folder = workdirs.checkpoint_folder(workdir)
     best = checkpoint.Checkpoints(folder).restore_best(model.params)
@@ -31,5 +34,6 @@ def load_policy(config: ml_collections.ConfigDict, workdir: str | None) -> tuple
         )
     params, progress = best
     name = f"{workdir}, best checkpoint (step {progress['best']['step']})"
+    checks.check_weights(params, folder)
     logging.info("parameters: %s", name)
     return dataclasses.replace(model, params=params), name

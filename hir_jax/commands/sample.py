@@ -1,11 +1,11 @@
 """--mode=sample: outputs of a policy for given questions or prompts."""
 
-import json
 from typing import Any
 
 import ml_collections
 
-from hir_jax.commands.lines import check_output, fit, open_output, read_jsonl
+from hir_jax.commands import continued
+from hir_jax.commands.lines import check_finite, fit, read_jsonl
 from hir_jax.commands.policy import load_policy
 from hir_jax.data.example import Example, format_prompt
 from hir_jax.decoding.prompt import Guide, Output, Prompt, uid
@@ -33,12 +33,13 @@ def sample_file(
 
     With `config.sample.guidance` outputs are drawn away from p_wrong. With `config.sample.rerank`
     they come with their "margins", the largest first; see `run.choosing`. Both need questions: a
-    prompt as it is has no opposite.
+    prompt as it is has no opposite. Cut short, the same call goes on with the lines that are
+    missing.
 
     Raises:
-        UserError: files or lines are at fault.
+        UserError: files or lines are at fault, or a log-probability is not finite.
     """
-    check_output(output)
+    continued.check_continued(output)
     sample = config.sample
     by_two = bool(sample.guidance or sample.rerank)
     records = read_jsonl(source, one_of=("question",) if by_two else ("question", "prompt"))
@@ -61,11 +62,16 @@ def sample_file(
     params = sampler.prepare(model.params)
     key = keys.make(config.seed)
     count = 1 if sample.temperature == 0 else sample.samples
+    made_of = continued.made_of("sample", config, model, ("input", records), ("tokens", sides))
+    given = [records[i][1] for i in keep]
+    given_back = ("samples", "logprobs", *(["margins"] if sample.rerank else []))
     with (
-        open_output(output) as out,
+        continued.lines(output, made_of, given, given_back) as lines,
         metrics.progress(len(keep) * count, "sampling", "sample") as bar,
     ):
-        for indices in batching.chunks(keep, PROMPTS_A_WRITE):
+        for piece in lines.pieces(PROMPTS_A_WRITE):
+            bar.update(piece.start * count - bar.n)
+            indices = [keep[i] for i in piece]
             asked = [Prompt(tokens[i], uid(str(records[i][0]))) for i in indices]
             guide = None
             if sample.guidance:
@@ -84,10 +90,13 @@ def sample_file(
                     config.train.batch_size,
                     batching.Buckets(buckets, lengths),
                 )
-            for i, drawn, margin in zip(indices, outputs, margins, strict=True):
-                result = _result(model.codec, drawn, margin)
-                out.write(json.dumps(records[i][1] | result, ensure_ascii=False) + "\n")
-            out.flush()
+            for i, drawn in zip(indices, outputs, strict=True):
+                check_finite([each.logprob for each in drawn], f"{source}, line {records[i][0]}")
+            results = [
+                given[i] | _result(model.codec, drawn, margin)
+                for i, drawn, margin in zip(piece, outputs, margins, strict=True)
+            ]
+            lines.write(piece, results)
 
 
 def _result(codec: Codec, drawn: list[Output], margins: list[float] | None) -> dict[str, Any]:

@@ -1,14 +1,20 @@
 """--mode=score: log-probabilities of given outputs."""
 
-import json
+import dataclasses
 
 import ml_collections
 
-from hir_jax.commands.lines import check_output, fit, open_output, read_jsonl
+from hir_jax.commands import continued
+from hir_jax.commands.lines import check_finite, fit, read_jsonl
 from hir_jax.commands.policy import load_policy
 from hir_jax.model import batching
-from hir_jax.run import metrics
+from hir_jax.run import metrics, models
 from hir_jax.training import scoring
+
+# Lines between two writes of the output file.
+LINES_A_WRITE = 1024
+# Target tokens of a batch, padding included: longer targets are scored fewer at a time.
+TOKENS = 2**14
 
 
 def score_file(
@@ -17,27 +23,57 @@ def score_file(
     """Scores each line {"prompt", "output"} of `source`; one line each, in order, to `output`.
 
     A line comes back with "logprob" (summed over the output's tokens and its EOS, in nats) and
-    "tokens" (their number).
+    "tokens" (their number). Scores are in the precision of decoding. Cut short, the same call goes
+    on with the lines that are missing.
+
+    Raises:
+        UserError: files or lines are at fault, or a log-probability is not finite.
     """
-    check_output(output)
+    continued.check_continued(output)
     records = read_jsonl(source, all_of=("prompt", "output"))
     model, _ = load_policy(config, workdir)
     codec = model.codec
     tokens = [(*i, codec.eos_id) for i in codec.encode([r["prompt"] for _, r in records])]
     targets = [(*i, codec.eos_id) for i in codec.encode([r["output"] for _, r in records])]
     keep, sources = fit(config, source, [line for line, _ in records], tokens)
-    longest = max(len(targets[i]) for i in keep)
-    halved = batching.make_buckets([1], longest, 1, config.buckets.target).target
-    with open_output(output) as out, metrics.progress(len(keep), "scoring", "output") as bar:
-        logprobs = scoring.score(
-            model.params,
-            model.config,
-            model.mesh,
-            [(tokens[i], targets[i]) for i in keep],
-            config.train.batch_size,
-            batching.Buckets(sources, halved),
-            progress=bar.update,
-        )
-        for i, logprob in zip(keep, logprobs, strict=True):
-            result = {"logprob": logprob, "tokens": len(targets[i])}
-            out.write(json.dumps(records[i][1] | result, ensure_ascii=False) + "\n")
+    made_of = continued.made_of(
+        "score", config, model, ("input", records), ("tokens", (tokens, targets))
+    )
+    sampler = models.make_sampler(config, model, sources)
+    # The parameters that were read are let go of.
+    model = dataclasses.replace(model, params=sampler.prepare(model.params))
+    given = [records[i][1] for i in keep]
+    lengths = target_lengths(max(len(targets[i]) for i in keep), config.buckets.target)
+    with (
+        continued.lines(output, made_of, given, ("logprob", "tokens")) as lines,
+        metrics.progress(len(keep), "scoring", "output") as bar,
+    ):
+        for piece in lines.pieces(LINES_A_WRITE):
+            bar.update(piece.start - bar.n)
+            found = {}
+            for length in lengths:
+                own = [
+                    i for i in piece if batching.bucket_of(len(targets[keep[i]]), lengths) == length
+                ]
+                logprobs = scoring.score(
+                    model.params,
+                    sampler.config,
+                    model.mesh,
+                    [(tokens[keep[i]], targets[keep[i]]) for i in own],
+                    max(1, min(config.train.batch_size, TOKENS // length)),
+                    batching.Buckets(sources, (length,)),
+                    progress=bar.update,
+                )
+                found |= zip(own, logprobs, strict=True)
+            for i in piece:
+                check_finite([found[i]], f"{source}, line {records[keep[i]][0]}")
+            results = [
+                given[i] | {"logprob": found[i], "tokens": len(targets[keep[i]])} for i in piece
+            ]
+            lines.write(piece, results)
+
+
+def target_lengths(longest: int, count: int) -> tuple[int, ...]:
+    """What targets are padded to: `count` lengths, each half the next, or more for long ones."""
+    halvings = (longest // scoring.POSITIONS).bit_length() + 1
+    return batching.make_buckets([1], longest, 1, max(count, halvings)).target

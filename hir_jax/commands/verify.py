@@ -1,12 +1,11 @@
 """--mode=verify: verdicts on given outputs, to try a verifier before a run."""
 
-import json
 import pathlib
 from typing import Any
 
 import ml_collections
 
-from hir_jax.commands.lines import check_output, open_output, read_jsonl
+from hir_jax.commands.lines import check_output, open_output, read_jsonl, to_line
 from hir_jax.data import jsonl
 from hir_jax.data.example import Example
 from hir_jax.data.files import raise_faults, read_text
@@ -34,7 +33,7 @@ def verify_file(config: ml_collections.ConfigDict, source: str, output: str) -> 
         for (_, record), example in zip(records, examples, strict=True):
             given = {name: value for name, value in record.items() if name not in _GIVEN_BACK}
             result = given | _fields(verifier(record["output"], example))
-            out.write(json.dumps(result, ensure_ascii=False) + "\n")
+            out.write(to_line(result))
 
 
 def _fields(verdict: verify.Verdict) -> dict[str, Any]:

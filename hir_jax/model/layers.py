@@ -120,25 +120,39 @@ class Attention(nn.Module):
         x_NxTxD: jax.Array,
         key_BxHxSxK: jax.Array,
         value_BxHxSxK: jax.Array,
-        bias: jax.Array,
+        bias: jax.Array | Callable[[jax.Array], jax.Array],
         lanes: Lanes | None = None,
+        pieces: int = 1,
     ) -> jax.Array:
         """Attends from x to given keys and values; NxTxD. `bias` broadcasts to BxHxQxS.
 
         The rows that share keys become further queries of one source, so that keys and values are
         neither copied nor read twice: N/B * T queries where rows stand in the order of the sources,
-        else one for each lane (T is 1 then).
+        else one for each lane (T is 1 then). In several pieces the scores of T / pieces queries are
+        held at a time, there is no dropout, and `bias` gives a piece's from its first query on.
         """
         batch, heads, _, width = key_BxHxSxK.shape
         query = self.query(x_NxTxD)
         if lanes is not None:
             query = query[lanes.row_L]
         query = query.reshape(batch, -1, heads, width)
-        scores_BxHxQxS = jnp.einsum(
-            "bqhk,bhsk->bhqs", query, key_BxHxSxK, preferred_element_type=jnp.float32
-        )
-        weights = self.dropout(jax.nn.softmax(scores_BxHxQxS + bias))
-        context = jnp.einsum("bhqs,bhsk->bqhk", weights.astype(self.config.dtype), value_BxHxSxK)
+
+        def attended(
+            query_BxQxHxK: jax.Array, bias: jax.Array, drop: Callable = lambda x: x
+        ) -> jax.Array:
+            scores_BxHxQxS = jnp.einsum(
+                "bqhk,bhsk->bhqs", query_BxQxHxK, key_BxHxSxK, preferred_element_type=jnp.float32
+            )
+            weights = drop(jax.nn.softmax(scores_BxHxQxS + bias)).astype(self.config.dtype)
+            return jnp.einsum("bhqs,bhsk->bqhk", weights, value_BxHxSxK)
+
+        if pieces == 1:
+            context = attended(query, bias, self.dropout)
+        else:
+            parts = query.reshape(batch, pieces, -1, heads, width).swapaxes(0, 1)
+            starts = jnp.arange(pieces) * parts.shape[2]
+            context = jax.lax.map(lambda part: attended(part[1], bias(part[0])), (starts, parts))
+            context = context.swapaxes(0, 1)
         context = context.reshape(-1, x_NxTxD.shape[1], heads * width)
         if lanes is not None:
             context = context.at[lanes.of_row_N].get(mode="clip")

@@ -4,6 +4,8 @@ Letters in names: B sources in the batch, N rows, L lanes (a multiple of B), S s
 T target tokens, D model width, H heads, K width of a head, F feed-forward width, V vocabulary.
 """
 
+from collections.abc import Callable
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -68,6 +70,20 @@ class DecoderBlock(nn.Module):
         x = x_NxTxD + self.dropout(self.self_attention(self.self_attention_norm(x_NxTxD), bias))
         return self._attend_source(x, cross, cross_bias)
 
+    def in_pieces(
+        self,
+        x_BxTxD: jax.Array,
+        bias: Callable[[jax.Array], jax.Array],
+        cross: tuple[jax.Array, jax.Array],
+        cross_bias: jax.Array,
+        pieces: int,
+    ) -> jax.Array:
+        """The same, without dropout; attention for T / pieces positions at a time."""
+        y = self.self_attention_norm(x_BxTxD)
+        kept = self.self_attention.project(y)
+        x = x_BxTxD + self.self_attention.attend(y, *kept, bias, pieces=pieces)
+        return self._attend_source(x, cross, lambda start: cross_bias, pieces=pieces)
+
     def step(
         self,
         x_Nx1xD: jax.Array,
@@ -93,10 +109,12 @@ class DecoderBlock(nn.Module):
         self,
         x: jax.Array,
         cross: tuple[jax.Array, jax.Array],
-        cross_bias: jax.Array,
+        cross_bias: jax.Array | Callable[[jax.Array], jax.Array],
         lanes: Lanes | None = None,
+        pieces: int = 1,
     ) -> jax.Array:
-        y = self.cross_attention.attend(self.cross_attention_norm(x), *cross, cross_bias, lanes)
+        y = self.cross_attention_norm(x)
+        y = self.cross_attention.attend(y, *cross, cross_bias, lanes, pieces)
         x = x + self.dropout(y)
         return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
 
@@ -153,6 +171,28 @@ class Decoder(nn.Module):
             x = checkpoint_name(block(x, bias, cross, cross_bias), BLOCK)
         return self.dropout(self.final_norm(x))
 
+    def in_pieces(
+        self,
+        x_BxTxD: jax.Array,
+        encoded_BxSxD: jax.Array,
+        source_mask_BxS: jax.Array,
+        pieces: int,
+    ) -> jax.Array:
+        """The same, without dropout; attention for T / pieces positions at a time."""
+        length = x_BxTxD.shape[1]
+        table_TxH = self.relative_bias[relative_bucket(self.config, -np.arange(length), False)]
+
+        def bias(start: jax.Array) -> jax.Array:
+            queries = start + jnp.arange(length // pieces)
+            steps_ago_QxT = queries[:, None] - jnp.arange(length)
+            seen = table_TxH[jnp.maximum(steps_ago_QxT, 0)].transpose(2, 0, 1)
+            return seen[None] + jnp.where(steps_ago_QxT >= 0, 0.0, MASKED)
+
+        cross_bias, x = mask_bias(source_mask_BxS), x_BxTxD
+        for block, cross in zip(self.block, self.project_cross(encoded_BxSxD), strict=True):
+            x = block.in_pieces(x, bias, cross, cross_bias, pieces)
+        return self.final_norm(x)
+
     def step(
         self,
         x_Nx1xD: jax.Array,
@@ -205,10 +245,15 @@ class T5(nn.Module):
         return self.encoder(self._embed(source_BxS), source_mask_BxS)
 
     def decode(
-        self, encoded_BxSxD: jax.Array, source_mask_BxS: jax.Array, inputs_NxT: jax.Array
+        self,
+        encoded_BxSxD: jax.Array,
+        source_mask_BxS: jax.Array,
+        inputs_NxT: jax.Array,
+        pieces: int = 1,
     ) -> jax.Array:
         """See the function `decode`."""
-        decoded = self.decoder(self._embed(inputs_NxT), encoded_BxSxD, source_mask_BxS)
+        given = (self._embed(inputs_NxT), encoded_BxSxD, source_mask_BxS)
+        decoded = self.decoder(*given) if pieces == 1 else self.decoder.in_pieces(*given, pieces)
         return self._scale(decoded)
 
     def project_cross(self, encoded_BxSxD: jax.Array) -> list[tuple[jax.Array, jax.Array]]:

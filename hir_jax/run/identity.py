@@ -120,7 +120,7 @@ def _check(workdir: pathlib.Path, ours: dict[str, str], mend: str) -> None:
     try:
         theirs = json.loads(file.read_text(encoding="utf-8"))
         differing = [name for name in ours if theirs[name] != ours[name]]
-    except (OSError, ValueError, TypeError, KeyError) as e:
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as e:
         raise UserError(
             f"{file}: expected the digests of what the run reads, found none ({e}). Put the file "
             "back, or give another --workdir."

@@ -17,7 +17,7 @@ def read(file: pathlib.Path) -> dict[str, Any]:
     """What eval.json holds; empty where there is none. Raises UserError where it is damaged."""
     try:
         return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-    except ValueError as e:
+    except (ValueError, RecursionError) as e:
         raise UserError(
             f"{file}: expected the outcome of a run in JSON, found a fault: {e}. Remove the file; "
             "the same command makes it again."

@@ -1,5 +1,6 @@
 """What values the fields of a config may take, checked before anything is loaded or written."""
 
+import math
 import operator
 from collections.abc import Collection
 from typing import Any
@@ -10,6 +11,7 @@ from hir_jax.errors import UserError
 from hir_jax.hindsight import relabel, replay, verify
 from hir_jax.methods import hir, ratios, reinforce, table
 from hir_jax.methods.method import GROUPS, Method
+from hir_jax.run import workdirs
 from hir_jax.training import objective
 
 DTYPES = ("float32", "bfloat16")
@@ -175,6 +177,9 @@ def check(config: ml_collections.ConfigDict) -> None:
             value = operator.attrgetter(name)(config)
             # None stands for a default that another field gives; NaN fits no bounds.
             expect(name, value, value is None or low <= value <= high, expected)
+    for name, value in workdirs.flatten(config.to_dict()).items():
+        if isinstance(value, float):
+            expect(name, value, math.isfinite(value), "a finite number")
     asked = config.evaluate
     counts = all(isinstance(count, int) and count >= 1 for count in asked.samples)
     expect("evaluate.samples", asked.samples, counts, "numbers of samples, each 1 or more")

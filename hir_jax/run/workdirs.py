@@ -104,7 +104,7 @@ def _check_same(folder: pathlib.Path, ours: dict[str, Any]) -> None:
         return
     try:
         theirs = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as e:
+    except (ValueError, RecursionError) as e:
         raise UserError(f"{file}: expected the run's config in JSON, found a fault: {e}.") from e
     if not isinstance(theirs, dict) or not ours.keys() & theirs.keys():
         raise UserError(
@@ -140,8 +140,22 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tup
 
 
 def write_json(file: pathlib.Path, content: Any) -> None:
-    """Writes JSON so that a reader finds the old content or the new, never a part."""
-    write_text(file, json.dumps(content, indent=2) + "\n")
+    """Writes JSON so that a reader finds the old content or the new, never a part.
+
+    Raises:
+        UserError: a number in it is not finite, for which JSON has no words.
+    """
+    write_text(file, _json(content, str(file), indent=2) + "\n")
+
+
+def _json(content: Any, where: str, **how: Any) -> str:
+    try:
+        return json.dumps(content, allow_nan=False, **how)
+    except ValueError as e:
+        raise UserError(
+            f"{where}: expected finite numbers to write, found others ({e}). Where they are log-"
+            "probabilities, the model overflows: give --config.model.dtype=float32."
+        ) from e
 
 
 def write_samples(
@@ -162,7 +176,7 @@ def write_samples(
             "targets": example.targets,
             "relabeled_instruction": relabeled,
         }
-        lines.append(json.dumps(record, ensure_ascii=False) + "\n")
+        lines.append(_json(record, f"a sample of iteration {iteration}", ensure_ascii=False) + "\n")
     folder = workdir / "samples"
     folder.mkdir(exist_ok=True)
     write_text(folder / f"iter_{iteration:04}.jsonl", "".join(lines))
@@ -182,6 +196,8 @@ def write_batch(workdir: pathlib.Path, batch: Batch, codec: Codec) -> None:
         record |= {"correct": bool(batch.correct_B[i]), "weight": float(batch.weight_B[i])}
         record |= {name: values[i].tolist() for name, values in batch.scalars.items()}
         record |= {f"{name}_tokens": tokens.tolist() for name, tokens in parts.items()}
+        # What is not finite stands as a text; JSON has no words for it.
+        record = json.loads(json.dumps(record), parse_constant=str)
         lines.append(json.dumps(record, ensure_ascii=False) + "\n")
     write_text(workdir / NONFINITE, "".join(lines))
 
@@ -222,7 +238,7 @@ def read_json(file: pathlib.Path) -> Record:
 def _object(text: bytes, where: str) -> Record:
     try:
         record = json.loads(text)
-    except ValueError as e:
+    except (ValueError, RecursionError) as e:
         raise UserError(
             f"{where}: expected JSON as a run writes it, found a fault: {e}. Put the file back as "
             "it was, or take it out of the workdir."

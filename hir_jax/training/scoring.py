@@ -20,6 +20,10 @@ from hir_jax.training.batch import plan_batches
 
 Tokens = tuple[int, ...]
 
+# At a time: logits, float32, on a device; and target positions whose attention is computed.
+LOGITS = 2**24
+POSITIONS = 256
+
 
 class Scores(NamedTuple):
     """Of one target, a number a token."""
@@ -28,7 +32,7 @@ class Scores(NamedTuple):
     values: tuple[float, ...]  # of the value head before the token; empty without one
 
 
-@functools.partial(jax.jit, static_argnames="config")
+@functools.partial(jax.jit, static_argnames=("config", "logits_at_once"))
 def score_batch(
     params: Params,
     source_BxS: jax.Array,
@@ -36,12 +40,19 @@ def score_batch(
     target_BxT: jax.Array,
     *,
     config: T5Config,
+    logits_at_once: int = LOGITS,
 ) -> tuple[jax.Array, jax.Array | None]:
-    """The log-probability of each target token, and the value before it; float32 BxT."""
+    """The log-probability of each target token, and the value before it; float32 BxT.
+
+    What is held grows with T, never with its square or with T times the vocabulary.
+    """
+    rows, length = target_BxT.shape
     inputs_BxT = t5.shift_right(config, target_BxT)
     encoded = t5.encode(params, config, source_BxS, source_mask_BxS)
-    decoded = t5.decode(params, config, encoded, source_mask_BxS, inputs_BxT)
-    statistics = losses.token_statistics(decoded, t5.head(params, config), target_BxT)
+    parts = losses.fewest_parts(length, length / POSITIONS)
+    decoded = t5.decode(params, config, encoded, source_mask_BxS, inputs_BxT, pieces=parts)
+    pieces = losses.pieces_for(rows, length, config.vocab_size, logits_at_once)
+    statistics = losses.token_statistics(decoded, t5.head(params, config), target_BxT, pieces)
     has_values = value_head.NAME in params
     return statistics.logprob, value_head.values(params, decoded) if has_values else None
 
@@ -66,7 +77,8 @@ def score_tokens(
         sources = batching.pad([*(pairs[i][0] for i in indices), *padding], source_length)
         targets, _ = batching.pad([*(pairs[i][1] for i in indices), *padding], target_length)
         arrays = processes.place((*sources, targets), sharding.batch_sharding(mesh))
-        logprobs, values = processes.fetch(score_batch(params, *arrays, config=config), mesh)
+        found = score_batch(params, *arrays, config=config, logits_at_once=LOGITS * mesh.size)
+        logprobs, values = processes.fetch(found, mesh)
         for row, i in enumerate(indices):
             real = slice(len(pairs[i][1]))
             value = () if values is None else tuple(values[row, real].tolist())

@@ -1,6 +1,7 @@
 import json
 import pathlib
 import shutil
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +9,8 @@ import numpy as np
 import pytest
 
 from hir_jax import data
+from hir_jax.commands import continued
+from hir_jax.commands import score as commands_score
 from hir_jax.commands.eval import evaluate_policy
 from hir_jax.commands.export import export_policy
 from hir_jax.commands.lines import read_jsonl
@@ -22,6 +25,7 @@ from hir_jax.model import hf, t5
 from hir_jax.model.codec import Codec
 from hir_jax.run import checkpoint, loop, models, workdirs
 from hir_jax.run.questions import load_questions
+from hir_jax.training import scoring
 from tests import tiny
 
 QUESTIONS = [
@@ -197,6 +201,119 @@ def test_score_leaves_long_prompts_out_only_if_told_to(tmp_path, caplog):
     found = score(tmp_path, PAIRS, **limit, **{"data.too_long": "drop"})
     assert "1 of 11 prompts" in caplog.text
     assert [line["prompt"] for line in found] == [pair["prompt"] for pair in PAIRS[1:]]
+
+
+def test_scores_of_long_targets_are_those_of_the_whole(tmp_path, monkeypatch):
+    pairs = [*PAIRS, {"prompt": "w5", "output": " ".join(f"w{i % 30}" for i in range(60))}]
+    whole = score(tmp_path, pairs)
+    (tmp_path / "scores.jsonl").unlink()
+    monkeypatch.setattr(scoring, "POSITIONS", 8)  # in pieces, and targets of several lengths
+    monkeypatch.setattr(scoring, "LOGITS", 256)
+    monkeypatch.setattr(commands_score, "TOKENS", 64)  # one of the longest at a time
+    assert commands_score.target_lengths(61, 1) == (8, 16, 32, 64)
+    scoring.score_batch.clear_cache()
+    shapes = []
+    score_batch = scoring.score_batch
+    monkeypatch.setattr(
+        scoring, "score_batch", lambda *a, **k: shapes.append(a[3].shape) or score_batch(*a, **k)
+    )
+    found = score(tmp_path, pairs)
+    score_batch.clear_cache()
+    assert {length for _, length in shapes} == {8, 64}
+    assert max(rows for rows, length in shapes if length == 64) == 8  # a row a device
+    for one, other in zip(found, whole, strict=True):
+        assert one == other | {"logprob": pytest.approx(other["logprob"], abs=1e-4)}
+
+
+def test_score_holds_the_decoding_copy_alone(tmp_path, monkeypatch):
+    seen = []
+    score_batch = scoring.score_batch
+
+    def spied(params, *args, **kwargs):
+        seen.append((params["shared"].dtype, kwargs["config"].dtype))
+        seen.append(sum(x.dtype == jnp.float32 and x.shape == (64, 16) for x in jax.live_arrays()))
+        return score_batch(params, *args, **kwargs)
+
+    before = sum(x.dtype == jnp.float32 and x.shape == (64, 16) for x in jax.live_arrays())
+    monkeypatch.setattr(scoring, "score_batch", spied)
+    score(tmp_path, PAIRS[:1], **{"sample.dtype": "bfloat16"})
+    assert seen == [(jnp.bfloat16, "bfloat16"), before]
+
+
+# sample and score, cut short ----------------------------------------------------------------------
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("command", "records", "size", "changes"),
+    [
+        (sample_file, QUESTIONS, "PROMPTS_A_WRITE", {}),
+        (sample_file, [QUESTIONS[0], QUESTIONS[2]] * 4, "PROMPTS_A_WRITE", {"sample.rerank": True}),
+        (score_file, PAIRS, "LINES_A_WRITE", {}),
+    ],
+    ids=["sample", "rerank", "score"],
+)
+def test_what_was_cut_short_goes_on_to_the_same_bytes(
+    tmp_path, monkeypatch, command, records, size, changes
+):
+    monkeypatch.setattr(sys.modules[command.__module__], size, 4)
+    source, config = write(tmp_path / "in.jsonl", records), tiny.config(**changes)
+    command(config, None, source, str(tmp_path / "whole"))
+    out, note = tmp_path / "out", tmp_path / "out.unfinished"
+    written = continued.Lines.write
+    drawn = []
+
+    def killed(lines, piece, results):
+        drawn.append(piece)
+        written(lines, piece, results)
+        if piece.start == 4:
+            raise Killed
+
+    monkeypatch.setattr(continued.Lines, "write", killed)
+    with pytest.raises(Killed):
+        command(config, None, source, str(out))
+    whole = (tmp_path / "whole").read_bytes().splitlines(keepends=True)
+    assert out.read_bytes() == b"".join(whole[:8]) and note.exists()
+    monkeypatch.setattr(continued.Lines, "write", lambda *a: drawn.append(a[1]) or written(*a))
+    # Killed within a line of the second piece: its finished lines stay, and are not written again.
+    out.write_bytes(b"".join(whole[:5]) + whole[5][:-9])
+    with pytest.raises(UserError, match=r"made of something else.*\n  config.seed: 4 then, 5 now"):
+        command(tiny.config(seed=5, **changes), None, source, str(out))
+    other = write(tmp_path / "other.jsonl", [*records[1:], records[0]])
+    with pytest.raises(UserError, match=r"digest\.input"):
+        command(config, None, other, str(out))
+    drawn.clear()
+    command(config, None, source, str(out))
+    assert out.read_bytes() == b"".join(whole) and not note.exists()
+    assert [piece.start for piece in drawn] == [*range(4, len(records), 4)]
+    with pytest.raises(UserError, match="is there already"):  # it is whole
+        command(config, None, source, str(out))
+
+
+def test_a_log_probability_that_is_not_finite_is_never_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(scoring, "score", lambda *a, **k: [float("nan")] * len(a[3]))
+    with pytest.raises(UserError, match=r"pairs.jsonl, line 1: expected finite .*, found nan"):
+        score(tmp_path, PAIRS)
+    assert (tmp_path / "scores.jsonl").read_bytes() == b""
+    monkeypatch.setattr(
+        sampler.Sampler, "__call__", lambda *a, **k: [[Output((1,), float("-inf"))]] * len(a[2])
+    )
+    with pytest.raises(UserError, match=r"questions.jsonl, line 1: expected finite .*, found -inf"):
+        sample(tmp_path)
+    assert (tmp_path / "samples.jsonl").read_bytes() == b""
+
+
+@pytest.mark.parametrize("value", [np.inf, np.nan])
+def test_weights_that_are_not_finite_are_refused(tmp_path, value):
+    params = tiny.params()
+    params["shared"][3, 3] = value
+    hf.export(tmp_path / "model", params, tiny.shape(), tiny.tokenizer(), tiny.raw_config())
+    with pytest.raises(UserError, match="Expected finite weights"):
+        sample(tmp_path, **{"model.path": str(tmp_path / "model")})
+    assert not (tmp_path / "samples.jsonl").exists()
 
 
 # export, eval -------------------------------------------------------------------------------------

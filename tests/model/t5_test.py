@@ -302,6 +302,19 @@ def test_rows_that_share_a_source_equal_repeated_sources():
         np.testing.assert_allclose(logits, repeated[:, t], atol=1e-5, rtol=0)
 
 
+def test_a_target_in_pieces_equals_the_whole():
+    inputs = random_tokens(1, 2, 24)
+    encoded = encode(random_params(), CONFIG, SOURCE, SOURCE_MASK)
+
+    @functools.partial(jax.jit, static_argnames="pieces")
+    def decode(pieces: int) -> jax.Array:
+        return t5.decode(random_params(), CONFIG, encoded, SOURCE_MASK, inputs, pieces=pieces)
+
+    whole = decode(1)
+    for pieces in (3, 24):
+        np.testing.assert_allclose(decode(pieces), whole, atol=1e-5, rtol=0)
+
+
 def test_logits_do_not_depend_on_later_inputs():
     # Every position reads a token of its own, so the gradient by that token's embedding tells
     # which positions the logits depend on.

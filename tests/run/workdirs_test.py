@@ -158,3 +158,14 @@ def test_samples_are_written_with_question_and_relabeled_instruction(tmp_path):
         "targets": ["(B)"],
         "relabeled_instruction": "",
     }
+
+
+def test_numbers_that_are_not_finite_are_not_written(tmp_path):
+    (tmp_path / "a.json").write_text("{}")
+    with pytest.raises(UserError, match=r"a\.json: expected finite numbers to write"):
+        write_json(tmp_path / "a.json", {"a": [float("nan")]})
+    assert (tmp_path / "a.json").read_text() == "{}"
+    sample = Sample("q", 0, (5, 1), "w2", False, True, float("-inf"), 3)
+    examples = {"q": Example("q", "w", (), ("w1",), "t", "w")}
+    with pytest.raises(UserError, match="a sample of iteration 3: expected finite"):
+        write_samples(tmp_path, 3, [sample], examples, Instructions("c", "w"))
