@@ -75,9 +75,11 @@ def read_results(file: pathlib.Path) -> Known:
         for record in workdirs.read_json(file)["cells"]:
             key = Cell(*(record[name] for name in Cell._fields)), record["content"]
             measured = {name: record[name] for name in MEASURED}
-            measured["curve"] = tuple(tuple(point) for point in measured["curve"])
+            curve = [tuple(map(float, point)) for point in measured["curve"]]
+            measured["curve"] = tuple((int(n), *rest) for n, *rest in curve)
+            measured["steps"], measured["seconds"] = int(record["steps"]), float(record["seconds"])
             results[key] = Result(Outcome.from_json(record), **measured)
-    except (KeyError, TypeError) as e:
+    except (KeyError, TypeError, ValueError, AttributeError) as e:
         raise UserError(
             f"{file}: expected the results of a grid's cells, found a fault: {e!r}. Remove the "
             "file; it is made again of the cells' own folders."

@@ -36,6 +36,7 @@ def read_examples(path: Path) -> dict[str, Any]:
     """
     try:
         content = json.loads(read_text(path))
+        json.dumps(content, ensure_ascii=False).encode()  # refuses halves of surrogate pairs
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not JSON: {error}.") from error
     examples = content.get("examples") if isinstance(content, dict) else None

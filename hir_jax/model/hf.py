@@ -84,7 +84,14 @@ def local(name: str) -> pathlib.Path | None:
 
 def read_config(folder: pathlib.Path, dtype: str = "float32") -> T5Config:
     """The model's shape, from config.json and the names of the weights."""
-    return parse_config(read_raw_config(folder), folder, dtype, "lm_head.weight" in _index(folder))
+    names = _index(folder)
+    config = parse_config(read_raw_config(folder), folder, dtype, "lm_head.weight" in names)
+    if (layers := config.num_layers + config.num_decoder_layers) > len(names):
+        raise UserError(
+            f"{folder}: config.json speaks of {layers} layers, the weights are only {len(names)}. "
+            "Give config.json and weights of one and the same model."
+        )
+    return config
 
 
 def has_weights(folder: pathlib.Path) -> bool:

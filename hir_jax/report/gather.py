@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import hir_jax
+from hir_jax.errors import UserError
 from hir_jax.hindsight.relabel import Instructions
 from hir_jax.report import samples
 from hir_jax.report.runs import Record, Run
@@ -17,6 +18,8 @@ from hir_jax.run.outcome import Outcome
 from hir_jax.run.statistics import Estimate
 
 PHASES = ("evaluate", "sample", "pairs", "train")
+# What it comes to where a workdir's file, whole JSON, says something that no run does.
+FAULTS = (TypeError, ValueError, KeyError, AttributeError, IndexError, ArithmeticError)
 POINTS = 4000  # of a curve at most: of a longer one every second line, or third, ...
 
 
@@ -28,10 +31,18 @@ def gather(runs: Sequence[Run], most_samples: int) -> Record:
         most_samples: of each run in the page; 0 is all.
 
     Raises:
-        UserError: a file of samples is not as runs write it.
+        UserError: a file is not as runs write it.
     """
     shared = samples.Shared()
-    parts = [_run(run, samples.gather(run, shared, most_samples)) for run in runs]
+    parts = []
+    for run in runs:
+        try:
+            parts.append(_run(run, samples.gather(run, shared, most_samples)))
+        except FAULTS as e:
+            raise UserError(
+                f"{run.folder}: expected files as a run writes them, found another thing in one of "
+                f"them ({type(e).__name__}: {e}). Put it back as it was, or leave out this run."
+            ) from e
     return {
         "version": hir_jax.__version__,
         "made": time.time(),

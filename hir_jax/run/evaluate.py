@@ -135,7 +135,7 @@ class Evaluation:
         try:
             stories = tuple(map(int, record["stories"].split())) or tuple(range(record["n"]))
             chosen = record.get("choices")
-            return cls(
+            found = cls(
                 score(record["asked_correct"]),
                 score(record["asked_wrong"]),
                 Constant(**record["best_constant"]),
@@ -144,6 +144,8 @@ class Evaluation:
                 {name: Following.from_json(f) for name, f in record.get("facts", {}).items()},
                 chosen and Choices.from_json(chosen, stories),
             )
+            found._check()
+            return found
         except (KeyError, TypeError, ValueError, AttributeError) as e:
             wanted = f"with the field {e}" if isinstance(e, KeyError) else f"of other types ({e})"
             found = ", ".join(record) if isinstance(record, dict) else repr(record)
@@ -151,6 +153,21 @@ class Evaluation:
                 f"Expected an evaluation {wanted}, found {found}: another version of hir_jax wrote "
                 "it. Begin the run anew, in another workdir."
             ) from e
+
+    def _check(self) -> None:
+        """Raises ValueError or TypeError where its parts are not of one set of questions."""
+        n, best = len(self.stories), self.constant
+        scores = (self.asked_correct, self.asked_wrong)
+        if not n or any(score.n != n for score in scores) or len(self.fulfilled) != n:
+            raise ValueError("verdicts and stories differ in number")
+        if not 0 <= min(self.stories) <= max(self.stories) < n:
+            raise ValueError("stories are not numbered from 0")
+        numbers = [score.unparseable for score in scores] + [best.tried, best.candidates]
+        texts = [self.digest, best.text]
+        if {type(x) for x in numbers} != {int} or {type(x) for x in texts} != {str}:
+            raise TypeError(f"numbers {numbers}, texts {texts}")
+        if not 0 <= best.accuracy <= 1:
+            raise ValueError(f"the best constant's accuracy is {best.accuracy}")
 
     def scalars(self) -> dict[str, float]:
         """What metrics.jsonl and curves show."""

@@ -118,7 +118,7 @@ def check(workdir: pathlib.Path, ours: dict[str, str], mend: str) -> None:
 def _check(workdir: pathlib.Path, ours: dict[str, str], mend: str) -> None:
     file = workdir / FILE
     try:
-        theirs = json.loads(file.read_text(encoding="utf-8"))
+        theirs = dict(json.loads(file.read_text(encoding="utf-8")))
         differing = [name for name in ours if theirs[name] != ours[name]]
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as e:
         raise UserError(

@@ -200,9 +200,16 @@ def _cut(path: pathlib.Path, position: int) -> int:
             f"found {len(content)} bytes. It was changed or cut since: put back the file that "
             "belongs to the checkpoints, or give another workdir."
         )
+    try:
+        first_step = int(json.loads(kept.splitlines()[-1])["step"]) + 1 if kept else 0
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as e:
+        raise UserError(
+            f"{path}: expected a line with its step at byte {position}, found a fault: {e!r}. Put "
+            "back the file that belongs to the checkpoints, or give another workdir."
+        ) from e
     if len(content) > position:
         os.truncate(path, position)
-    return json.loads(kept.splitlines()[-1])["step"] + 1 if kept else 0
+    return first_step
 
 
 def _open(path: pathlib.Path) -> BinaryIO:

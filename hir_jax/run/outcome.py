@@ -11,12 +11,17 @@ from hir_jax.run.evaluate import Evaluation
 from hir_jax.run.statistics import Estimate
 
 NOTHING = "nothing beat the start"
+_KINDS = dict.fromkeys(("iterations", "samples", "best_step", "best_iteration"), int)
+_KINDS |= {"chosen_on": str, "alarms": dict}
 
 
 def read(file: pathlib.Path) -> dict[str, Any]:
     """What eval.json holds; empty where there is none. Raises UserError where it is damaged."""
     try:
-        return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+        found = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+        if not isinstance(found, dict):
+            raise ValueError(f"it is a {type(found).__name__}")
+        return found
     except (ValueError, RecursionError) as e:
         raise UserError(
             f"{file}: expected the outcome of a run in JSON, found a fault: {e}. Remove the file; "
@@ -86,6 +91,19 @@ class Outcome:
             raise UserError(
                 f"Expected the outcome of a run, found none of its fields {', '.join(missing)}: "
                 "another version of hir_jax wrote it. Begin the run anew, in another workdir."
+            )
+        faults = [
+            f"{k}: {record[k]!r}" for k, kind in _KINDS.items() if type(record[k]) is not kind
+        ]
+        if not faults:
+            told = record["alarms"].items()
+            faults = [
+                f"alarm {kind!r}: {count!r}" for kind, count in told if type(count) is not int
+            ]
+        if faults:
+            raise UserError(
+                f"Expected the outcome of a run, found fields of other types: {', '.join(faults)}. "
+                "Put the file back as it was, or begin the run anew, in another workdir."
             )
         evaluations = {name: Evaluation.from_json(record[name]) for name in ("before", "after")}
         return cls(**{name: record[name] for name in fields} | evaluations)

@@ -62,6 +62,8 @@ class Progress:
         Raises:
             UserError: there are fields that this hir_jax does not know, or not so.
         """
+        if not isinstance(fields, dict):
+            raise UserError(f"Expected the run's progress, found {fields!r}. Give another workdir.")
         unknown = fields.keys() - {field.name for field in dataclasses.fields(cls)}
         if unknown:
             raise UserError(
@@ -74,6 +76,8 @@ class Progress:
             for name, value in fields.items()
             if name not in ("buffer", "before", "best") and type(value) is not type(known[name])
         ]
+        if type(fields.get("buffer", [])) is not list:
+            faults.append(f"buffer: expected list, found {fields['buffer']!r}")
         if faults:
             raise UserError(
                 f"The run's progress is not as this hir_jax writes it: {'; '.join(faults)}. "

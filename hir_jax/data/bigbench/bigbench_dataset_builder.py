@@ -15,6 +15,8 @@ import tensorflow_datasets as tfds
 from hir_jax.data.bigbench.tasks import RAW_FOLDER
 from hir_jax.data.files import raise_faults, read_examples
 
+_MOST = float(np.finfo(np.float32).max)  # of a score, as records keep it
+
 
 class Builder(tfds.core.GeneratorBasedBuilder):
     """One config a task, one split "examples" in the order of the file.
@@ -72,25 +74,31 @@ def read_raw(path: Path) -> list[dict[str, Any]]:
         UserError: the file cannot be read, or examples lack their texts.
     """
     task = read_examples(path)
-    prefix = task.get("task_prefix", "") + task.get("example_input_prefix", "")
-    faults = [
+    prefixes = [task.get(name, "") for name in ("task_prefix", "example_input_prefix")]
+    faults = [f"a prefix is no text, but {text!r}" for text in prefixes if type(text) is not str]
+    faults += [
         f'example {i}: expected a text "input" and "target" (text or texts) or "target_scores" '
         "with an option scored 1"
         for i, example in enumerate(task["examples"])
         if not _is_whole(example)
     ]
     raise_faults(path, faults)
-    return [_record(i, prefix, example) for i, example in enumerate(task["examples"])]
+    return [_record(i, "".join(prefixes), example) for i, example in enumerate(task["examples"])]
 
 
 def _is_whole(example: dict[str, Any]) -> bool:
+    targets = _targets(example)
     if not isinstance(example.get("input"), str):
         return False
     if "target_scores" in example:
         scores = example["target_scores"]
-        return isinstance(scores, dict) and 1 in scores.values()
-    targets = _targets(example)
-    return bool(targets) and all(isinstance(target, str) for target in targets)
+        if not isinstance(scores, dict) or 1 not in scores.values():
+            return False
+        if not all(type(s) in (int, float) and abs(s) <= _MOST for s in scores.values()):
+            return False
+    elif not targets:
+        return False
+    return all(isinstance(target, str) for target in targets)
 
 
 def _targets(example: dict[str, Any]) -> list[str]:
