@@ -90,7 +90,7 @@ def test_metrics(folder, content, position):
 
 
 @fuzz.cases()
-@hypothesis.given(content=fuzz.files({name: "0" for name in identity.MEANING}))
+@hypothesis.given(content=fuzz.files(dict.fromkeys(identity.MEANING, "0")))
 def test_identity(folder, content):
     (folder / identity.FILE).write_bytes(content)
     fuzz.outcome(identity.check, pathlib.Path(folder), {"weights": "0", "test": "0"}, "Mend it.")
