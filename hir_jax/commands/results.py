@@ -79,7 +79,7 @@ def read_results(file: pathlib.Path) -> Known:
             measured["curve"] = tuple((int(n), *rest) for n, *rest in curve)
             measured["steps"], measured["seconds"] = int(record["steps"]), float(record["seconds"])
             results[key] = Result(Outcome.from_json(record), **measured)
-    except (KeyError, TypeError, ValueError, AttributeError) as e:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as e:
         raise UserError(
             f"{file}: expected the results of a grid's cells, found a fault: {e!r}. Remove the "
             "file; it is made again of the cells' own folders."

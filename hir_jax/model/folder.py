@@ -80,4 +80,6 @@ def _files_of(fields: dict[str, Any]) -> list[Any]:
 
 def is_plain(name: Any) -> bool:
     """Whether it is the name of a file in a folder, and no path to elsewhere."""
-    return isinstance(name, str) and name not in ("", ".", "..") and not set(name) & set("/\\\0")
+    if not isinstance(name, str) or name in ("", ".", "..") or set(name) & set("/\\"):
+        return False
+    return name.isprintable() and len(name.encode()) <= 255  # as file systems have it

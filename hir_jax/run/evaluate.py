@@ -16,7 +16,7 @@ from hir_jax.hindsight.verify import Verdict, Verifier
 from hir_jax.model.codec import Codec
 from hir_jax.model.config import Params
 from hir_jax.run import metrics, statistics
-from hir_jax.run.choices import Choices
+from hir_jax.run.choices import GREEDY, Choices
 from hir_jax.run.constant import Constant, best_constant
 from hir_jax.run.following import Following, from_digits, to_digits
 from hir_jax.run.judging import judge
@@ -160,6 +160,9 @@ class Evaluation:
         scores = (self.asked_correct, self.asked_wrong)
         if not n or any(score.n != n for score in scores) or len(self.fulfilled) != n:
             raise ValueError("verdicts and stories differ in number")
+        chosen = self.choices.right if self.choices else {GREEDY: self.asked_correct.right}
+        if GREEDY not in chosen or any(len(right) != n for right in chosen.values()):
+            raise ValueError("ways of answering and stories differ in number")
         if not 0 <= min(self.stories) <= max(self.stories) < n:
             raise ValueError("stories are not numbered from 0")
         numbers = [score.unparseable for score in scores] + [best.tried, best.candidates]

@@ -201,15 +201,17 @@ def _cut(path: pathlib.Path, position: int) -> int:
             "belongs to the checkpoints, or give another workdir."
         )
     try:
-        first_step = int(json.loads(kept.splitlines()[-1])["step"]) + 1 if kept else 0
-    except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as e:
+        step = json.loads(kept.splitlines()[-1])["step"] if kept else -1
+        if type(step) is not int or not -1 <= step < 2**62:
+            raise ValueError(f"the step {step!r}")
+    except (ValueError, TypeError, KeyError, RecursionError) as e:
         raise UserError(
             f"{path}: expected a line with its step at byte {position}, found a fault: {e!r}. Put "
             "back the file that belongs to the checkpoints, or give another workdir."
         ) from e
     if len(content) > position:
         os.truncate(path, position)
-    return first_step
+    return step + 1
 
 
 def _open(path: pathlib.Path) -> BinaryIO:

@@ -106,6 +106,12 @@ class Outcome:
                 "Put the file back as it was, or begin the run anew, in another workdir."
             )
         evaluations = {name: Evaluation.from_json(record[name]) for name in ("before", "after")}
+        before, after = evaluations.values()
+        if before.digest == after.digest and before.stories != after.stories:
+            raise UserError(
+                "Expected both evaluations of a run's outcome on the same questions, found others. "
+                "Put the file back as it was, or begin the run anew, in another workdir."
+            )
         return cls(**{name: record[name] for name in fields} | evaluations)
 
     def table(self) -> str:

@@ -180,6 +180,8 @@ def check(config: ml_collections.ConfigDict) -> None:
     for name, value in workdirs.flatten(config.to_dict()).items():
         if isinstance(value, float):
             expect(name, value, math.isfinite(value), "a finite number")
+        elif type(value) is int:
+            expect(name, value, value < 2**32, "a number below 2**32")
     asked = config.evaluate
     counts = all(isinstance(count, int) and count >= 1 for count in asked.samples)
     expect("evaluate.samples", asked.samples, counts, "numbers of samples, each 1 or more")

@@ -49,8 +49,12 @@ def checkpoint_folder(workdir: str) -> str:
 
 
 def check_local(paths: Mapping[str, str | None]) -> None:
-    """Raises UserError where a path, by its flag's name, is a bucket's and no file system's."""
+    """Raises UserError where a path, by its flag's name, can be none of a file system here."""
     for name, path in paths.items():
+        if path and ("\0" in path or (path[0] == "~" and os.path.expanduser(path) == path)):
+            raise UserError(
+                f"{name}: expected a path, found {path!r}. There is no such user's home."
+            )
         if path and "://" in str(path):
             raise UserError(
                 f"{name}: expected a path of a file system, found {path!r}. Buckets are not "

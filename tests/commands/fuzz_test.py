@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hir_jax import cli
 from hir_jax.commands import comparison, results
 from hir_jax.commands.results import Cell, Result
-from hir_jax.data import check_given
+from hir_jax.data import check_given, sources
 from hir_jax.run import settings, workdirs
 from tests import fuzz, tiny
 from tests.commands.cli_test import ROOT, reset_flags
@@ -20,7 +20,7 @@ FIELDS = sorted(workdirs.flatten(tiny.get_config().to_dict()))
 TOP = ["mode", "workdir", "input", "output", "processes", "process_id", "coordinator", "transfer"]
 ODD = ["", "0", "1", "-1", "2.5", "nan", "inf", "-inf", "1e999", "None", "True", "[]", "()", "(1,"]
 ODD += ["1,2", "('a',)", "../x", "a:b", "x.y:z", "\u2028", "9" * 30, "exact,number", "final:exact"]
-CODE = {"config.algorithm": "x.y:z", "config.verifier": "x.y:z"}
+ODD += ["~no-such-user/x", "a\0b", "gs://a"]
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +30,10 @@ def folder(tmp_path_factory):
 
 FLAG = st.one_of(
     *(st.tuples(st.just(f"config.{field}"), st.sampled_from(ODD)) for field in FIELDS),
+    st.tuples(
+        st.sampled_from([f"config.{f}{x}" for f in FIELDS for x in (".x", "x")]), st.just("1")
+    ),
+    st.tuples(st.sampled_from(["config.", "config", "", "config.data"]), st.sampled_from(ODD)),
     st.tuples(st.sampled_from(TOP), st.sampled_from([*ODD, *cli.MODES])),
     st.tuples(st.text(max_size=8), st.text(max_size=8)),
 )
@@ -40,6 +44,8 @@ def parsed(arguments):
     try:
         cli.parse_flags(arguments)
         config = cli.CONFIG.value
+        paths = {f"--config.data.{name}": config.data[name] for name in sources.PATHS}
+        workdirs.check_local(paths | {"--config.model.path": config.model.path})
         cli.check_named(config)
         check_given(config.data, cli._given("config.data."))
         settings.check_given(config, cli._given("config."))
