@@ -37,9 +37,20 @@ def get_config() -> ml_collections.ConfigDict:
     config.data = data = ml_collections.ConfigDict()
     data.source = "generated"  # generated | bigbench | bbh | jsonl
     data.task = ""  # a task's name, or several with commas between
-    data.path = ""  # bbh: a file or folder; jsonl: a file
+    data.path = ""  # bbh: a file or folder; jsonl: a file, .jsonl or .csv, with .gz or without
     data.dev_path = ""  # jsonl: development questions of their own; '' splits them off `path`
     data.test_path = ""  # jsonl: test questions of their own; '' splits them off `path`
+    # jsonl: what the fields of a record are called, '' by their usual names. A path as choices.text
+    # goes into objects and lists; several stand with commas between (docs/own_task.md)
+    data.fields = fields = ml_collections.ConfigDict()
+    fields.question = ""  # texts, put below one another
+    fields.answer = ""  # an answer, or a list of all that are accepted
+    fields.index = ""  # in place of an answer: the number of the right option, from 0
+    fields.options = ""  # a list of texts, or one text each
+    fields.labels = ""  # what the answer calls the options, in their order
+    fields.premise = ""  # what questions of one story share
+    fields.id = ""  # unique among the records
+    fields.after = ""  # no path: the answer is what stands behind the last of these, such as "####"
     data.bigbench_dir = ""  # bigbench: a folder laid out like benchmark_tasks/; '' downloads
     data.tfds_dir = ""  # bigbench: where prepared data is kept; '' is TFDS's default
     data.protocol = "premise"  # premise (shuffled options, stories never parted) | paper

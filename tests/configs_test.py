@@ -73,6 +73,7 @@ def test_every_field_is_read_somewhere():
             or re.search(rf"\*\*config\.{section}\.to_dict\(\)", code)  # by a dataclass
             # There `config` is config.data.
             or (section == "data" and re.search(rf"\bconfig\.{name}\b", data_code))
+            or (section == "data.fields" and "**config.fields.to_dict()" in data_code)
         )
 
     assert [name for name, _ in leaves(common.get_config()) if not is_read(name)] == []

@@ -47,10 +47,12 @@ def read(path: Path) -> list[Example]:
         if not isinstance(record.get(field), str)
     ]
     raise_faults(path, faults)
-    return with_premises(with_ids(_example(path.stem, record) for record in records))
+    return with_premises(
+        with_ids(_example(path.stem, i, record) for i, record in enumerate(records))
+    )
 
 
-def _example(task: str, record: dict[str, Any]) -> Example:
+def _example(task: str, index: int, record: dict[str, Any]) -> Example:
     question, options, answer = record["input"], (), record["target"]
     choice = _CHOICE.fullmatch(question)
     if choice:
@@ -66,4 +68,5 @@ def _example(task: str, record: dict[str, Any]) -> Example:
         answers=(answer,),
         task=task,
         premise="",
+        where=f"{task}.json: example {index}",
     )

@@ -15,6 +15,8 @@ class Example:
         answers: every accepted answer, at least one; for multiple choice, the right options' texts.
         task: the name of the task it belongs to.
         premise: examples that share one (a story asked several times) never part in a split.
+        where: the place that it was read from, such as "questions.jsonl:12"; '' if it has none. For
+            people: it is no part of what the example is.
     """
 
     id: str
@@ -23,6 +25,7 @@ class Example:
     answers: tuple[str, ...]
     task: str
     premise: str
+    where: str = dataclasses.field(default="", compare=False, repr=False)
 
     @property
     def targets(self) -> tuple[str, ...]:

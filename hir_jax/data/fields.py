@@ -16,7 +16,7 @@ READ_BY: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("max_train", "max_dev", "max_test"), SOURCES),
     **dict.fromkeys(("max_source_tokens", "too_long", "unwritable"), SOURCES),
     "path": ("bbh", "jsonl"),
-    **dict.fromkeys(("dev_path", "test_path"), ("jsonl",)),
+    **dict.fromkeys(("dev_path", "test_path", "fields"), ("jsonl",)),
     **dict.fromkeys(("bigbench_dir", "tfds_dir"), ("bigbench",)),
     **dict.fromkeys(("size", "difficulty"), ("generated",)),
 }
@@ -27,7 +27,7 @@ def check_given(config: ml_collections.ConfigDict, given: Collection[str]) -> No
 
     Args:
         config: `config.data`.
-        given: names of its fields that were set, to whatever value.
+        given: names of its fields that were set, to whatever value; "fields.id" and the like too.
 
     Raises:
         UserError: a field was set that the source, as it is configured, does not read.
@@ -59,6 +59,7 @@ def unread(config: ml_collections.ConfigDict, given: Collection[str]) -> list[st
     file = Path(config.path).expanduser()
     if source == "bbh" and file.is_file() and config.task != file.stem:
         reasons["task"] = f"the file {file} is the task {file.stem!r}, not {config.task!r}"
+    names = {name.partition(".")[0] for name in given}
     return [
-        f"{field}: {reasons[field]}" for field in READ_BY if field in given and field in reasons
+        f"{field}: {reasons[field]}" for field in READ_BY if field in names and field in reasons
     ]

@@ -1,7 +1,9 @@
 """Reading the user's text and JSON files, with errors that say where the fault is."""
 
 import codecs
+import gzip
 import json
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,11 +14,21 @@ SHOWN_FAULTS = 10
 
 
 def read_text(path: Path) -> str:
-    """The text of a UTF-8 file. Raises UserError if it cannot be read or is not UTF-8."""
+    """The text of a UTF-8 file, unpacked where its name ends with .gz.
+
+    Raises:
+        UserError: it cannot be read, is damaged or is not UTF-8.
+    """
     try:
-        raw = path.read_bytes().removeprefix(codecs.BOM_UTF8)
+        raw = path.read_bytes()
     except OSError as error:
         raise UserError(f"Cannot read the data file {path}: {error.strerror}.") from error
+    if path.suffix == ".gz":
+        try:
+            raw = gzip.decompress(raw)
+        except (OSError, EOFError, zlib.error) as error:
+            raise UserError(f"{path} is not a whole gzip file: {error}.") from error
+    raw = raw.removeprefix(codecs.BOM_UTF8)
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError as error:

@@ -12,6 +12,7 @@ from hir_jax.data import bbh, fields, generators, jsonl
 from hir_jax.data.canonical import question_key
 from hir_jax.data.example import Example
 from hir_jax.data.options import movable, shuffle_options
+from hir_jax.data.records import Names
 from hir_jax.data.splits import Splits, seeded_order, split_as_paper, split_by_premise
 from hir_jax.data.stories import unite
 from hir_jax.errors import UserError
@@ -40,8 +41,16 @@ def load(config: ml_collections.ConfigDict) -> Splits:
         empty too where `path` is and a `dev_path` or `test_path` is given: for scoring alone.
 
     Raises:
-        UserError: a field is out of its range, or the source's data is missing or faulty.
+        UserError: a field is out of its range, the source's data is missing or faulty, or two sides
+            have a premise or a question in common.
     """
+    splits = read(config)
+    _check_sides(splits, config.protocol)
+    return shuffled(splits, config)
+
+
+def read(config: ml_collections.ConfigDict) -> Splits:
+    """As `load`, but with options in the order of the file, and whatever two sides share."""
     _check(config)
     parts = [
         Splits(
@@ -52,11 +61,16 @@ def load(config: ml_collections.ConfigDict) -> Splits:
         for splits in _SOURCES[config.source](config)
     ]
     joined = Splits(*(tuple(itertools.chain(*side)) for side in zip(*parts, strict=True)))
-    _check_sides(joined, config.protocol)
-    if config.shuffle_options and config.protocol != "paper":
-        _tell_unmoved(joined)
-        joined = Splits(*(tuple(shuffle_options(e, config.seed) for e in side) for side in joined))
+    _check_ids(joined)
     return joined
+
+
+def shuffled(splits: Splits, config: ml_collections.ConfigDict) -> Splits:
+    """The splits with the options of each question in the order that they are asked in."""
+    if config.shuffle_options and config.protocol != "paper":
+        _tell_unmoved(splits)
+        splits = Splits(*(tuple(shuffle_options(e, config.seed) for e in side) for side in splits))
+    return splits
 
 
 def _tell_unmoved(splits: Splits) -> None:
@@ -135,8 +149,11 @@ def _jsonl(config: ml_collections.ConfigDict) -> list[Splits]:
     paths = {"train": config.path, "dev": config.dev_path, "test": config.test_path}
     if not (config.dev_path or config.test_path):
         paths["train"] = _path(config)
+    names = Names(**config.fields.to_dict())
     parts = {
-        side: jsonl.read(Path(path).expanduser(), config.task, "" if side == "train" else side)
+        side: jsonl.read(
+            Path(path).expanduser(), config.task, "" if side == "train" else side, names
+        )
         for side, path in paths.items()
         if path
     }
@@ -213,18 +230,25 @@ def _check(config: ml_collections.ConfigDict) -> None:
             faults.append(f"{field}: expected 0 (all) or more; found {config[field]}")
     if not 0 <= config.seed < 2**32:
         faults.append(f"seed: expected 0 to 2**32 - 1; found {config.seed}")
+    if config.fields.index and (
+        config.fields.answer or config.fields.labels or config.fields.after
+    ):
+        faults.append("fields.index: stands in place of fields.answer, labels and after; give one")
     # Of the other fields only whoever reads the flags knows whether they were set.
     faults += fields.unread(config, [name for name in PATHS if config[name]])
     if faults:
         raise UserError("Faulty config.data:\n  " + "\n  ".join(faults))
 
 
-def _check_sides(splits: Splits, protocol: str) -> None:
-    """Raises UserError if an id is there twice or, but in the paper's protocol, a premise leaks."""
+def _check_ids(splits: Splits) -> None:
     ids = [example.id for side in splits for example in side]
     if len(set(ids)) < len(ids):
         repeated = next(i for i in ids if ids.count(i) > 1)
         raise UserError(f"Example id {repeated!r} is used twice; every id must be unique.")
+
+
+def _check_sides(splits: Splits, protocol: str) -> None:
+    """Raises UserError if, but in the paper's protocol, two sides share a premise or question."""
     if protocol == "paper":
         return
     for one, other in itertools.combinations(Splits._fields, 2):

@@ -1,9 +1,12 @@
 """A `config.data` for the tests of the data sources, and where the real task files are."""
 
+import dataclasses
 from pathlib import Path
 
 import ml_collections
 import pytest
+
+from hir_jax.data import records
 
 ROOT = Path(__file__).parents[2]
 SHARED_DATA = ROOT.parent / "shared" / "data"
@@ -32,5 +35,6 @@ def data_config(**changes):
         "max_test": 0,
         "size": 0,
         "difficulty": 0,
+        "fields": dataclasses.asdict(records.AS_USUAL),
     }
     return ml_collections.ConfigDict(fields | changes)

@@ -54,6 +54,12 @@ def test_a_file_of_bbh_names_its_task(tmp_path):
     check_given(config, ["path", "task"])
 
 
+def test_names_of_fields_are_for_jsonl():
+    check_given(data_config(path="p"), ["fields.question"])
+    with pytest.raises(UserError, match="fields: it is for source jsonl, not 'bbh'"):
+        check_given(data_config(source="bbh", path="p"), ["fields.question"])
+
+
 def test_all_are_told_in_the_order_of_the_table():
     with pytest.raises(UserError) as error:
         check_given(data_config(path="p"), ["difficulty", "tfds_dir", "size"])

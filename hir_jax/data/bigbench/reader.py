@@ -158,7 +158,8 @@ def _as_published(task: str, record: Mapping[str, Any]) -> Example:
     options = tuple(record["options"])
     right = [o for o, score in zip(options, record["scores"], strict=True) if score == 1]
     question = record["prefix"] + record["input"]
-    return Example("", question, options, tuple(right or record["targets"]), task, premise="")
+    answers = tuple(right or record["targets"])
+    return Example("", question, options, answers, task, premise="", where=_where(record))
 
 
 def _as_paper(task: str, record: Mapping[str, Any]) -> Example:
@@ -171,4 +172,8 @@ def _as_paper(task: str, record: Mapping[str, Any]) -> Example:
         question = prefix + record["input"].replace("\n\n", "\n")
         # Where several spellings are accepted, the reference code takes the second.
         answer = record["targets"][min(1, len(record["targets"]) - 1)]
-    return Example("", question, options, (answer,), task, premise="")
+    return Example("", question, options, (answer,), task, premise="", where=_where(record))
+
+
+def _where(record: Mapping[str, Any]) -> str:
+    return f"task.json: example {record['index']}"

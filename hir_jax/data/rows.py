@@ -1,0 +1,103 @@
+"""The records of a JSONL or CSV file, gzipped or not, each with the line that it begins at."""
+
+import csv
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from hir_jax.data.files import read_text
+from hir_jax.errors import UserError
+
+Row = tuple[int, dict[str, Any], str]  # the line, from 1; the record; what is wrong with it or ''
+
+
+class Number(str):
+    """A JSON number, kept as it was written: 1.50 stays "1.50"."""
+
+
+def read_rows(path: Path) -> Iterator[Row]:
+    """The records in their order; a name that ends with .csv or .csv.gz says CSV, any other JSONL.
+
+    Blank lines are skipped. The first row of a CSV file names the fields; its values are texts, and
+    None where a cell is empty.
+
+    Raises:
+        UserError: the file cannot be read, or the header of a CSV file is at fault.
+    """
+    text = read_text(path)
+    if name_of(path).endswith(".csv"):
+        yield from _csv_rows(path, text)
+        return
+    # Not splitlines: a JSON text may hold other ends of line, such as U+2028, as they are.
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.strip():
+            yield number, *parse(line)
+
+
+def name_of(path: Path) -> str:
+    """The file's name as it was before it was gzipped."""
+    return path.name.removesuffix(".gz")
+
+
+def parse(line: str) -> tuple[dict[str, Any], str]:
+    """The JSON object of a line, with `Number`s, and what is wrong with it or ''."""
+    try:
+        record = json.loads(
+            line, parse_int=Number, parse_float=Number, parse_constant=_refuse_constant
+        )
+    except (ValueError, RecursionError) as error:
+        return {}, f"malformed JSON ({error})"
+    if not isinstance(record, dict):
+        return {}, f"expected a JSON object, found {kind(record)}"
+    return record, ""
+
+
+def kind(value: Any) -> str:
+    """What a JSON value is, for an error."""
+    kinds = {
+        Number: "a number",
+        str: "a text",
+        dict: "an object",
+        list: "a list",
+        bool: "a boolean",
+    }
+    return kinds.get(type(value), "null")
+
+
+def _csv_rows(path: Path, text: str) -> Iterator[Row]:
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    header: list[str] = []
+    while True:
+        start = reader.line_num + 1
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:  # what follows cannot be told apart any more
+            yield start, {}, f"malformed CSV ({error})"
+            return
+        if not cells:
+            continue
+        if not header:
+            header = cells
+            _check_header(path, header)
+        elif len(cells) == len(header):
+            values = (cell if cell.strip() else None for cell in cells)
+            yield start, dict(zip(header, values, strict=True)), ""
+        else:
+            yield start, {}, f"expected {len(header)} cells as in the header, found {len(cells)}"
+
+
+def _check_header(path: Path, header: list[str]) -> None:
+    repeated = sorted({name for name in header if header.count(name) > 1})
+    if repeated:
+        raise UserError(
+            f"{path}: expected a header that names each column once, found "
+            f"{', '.join(map(repr, repeated))} more often."
+        )
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
