@@ -2,7 +2,7 @@
 
 python main.py                                            # the embedded default
 python main.py --config=configs/flan_t5.py:base --workdir=runs/mine --config.data.task=...
-python main.py --mode=diagnose|eval|sample|score|verify|report|export|pretrain|experiment|plan ...
+python main.py --mode=check|diagnose|eval|sample|score|verify|report|export|pretrain|... ...
 
 Installed, `hir-jax` stands for `python main.py`. A config or model that is not found from the
 folder it is called in is looked for among those that come with hir_jax.
@@ -30,7 +30,7 @@ from hir_jax import shipped
 std_logging.getLogger("jax").setLevel(std_logging.WARNING)  # it tells of backends it cannot find
 
 MODES = (
-    *("train", "diagnose", "eval", "sample", "score", "verify"),
+    *("train", "check", "diagnose", "eval", "sample", "score", "verify"),
     *("report", "export", "pretrain", "experiment", "plan"),
 )
 NEEDED = {
@@ -43,6 +43,7 @@ NEEDED = {
     "experiment": ("workdir",),
 }
 OF_A_RUN = (
+    "check",
     "diagnose",
     "eval",
     "sample",
@@ -50,7 +51,15 @@ OF_A_RUN = (
     "verify",
     "export",
 )  # they begin with the config of the --workdir
-ALONE = ("verify", "report", "export", "pretrain", "experiment", "plan")  # modes of one process
+ALONE = (
+    "check",
+    "verify",
+    "report",
+    "export",
+    "pretrain",
+    "experiment",
+    "plan",
+)  # modes of one process
 DEFAULT_CONFIG = "configs/tiny.py"
 OF_A_WORKDIR = "configs/workdir.py"
 DEFAULT_WORKDIR = "runs/tiny"
@@ -67,7 +76,8 @@ flags.DEFINE_string("input", None, "sample, score, verify: a JSONL file to read.
 flags.DEFINE_string(
     "output",
     None,
-    "sample, score, verify: a JSONL file to write. diagnose: a JSON file, beside what it prints. "
+    "sample, score, verify: a JSONL file to write. check, diagnose: a JSON file, beside what is "
+    "printed. "
     "report: an HTML file (default: report.html in the workdir). export, pretrain: a folder.",
 )
 flags.DEFINE_bool(
@@ -147,6 +157,7 @@ def run(mode: str) -> str | None:
 
     from hir_jax import data
     from hir_jax.commands import experiment, pretrain
+    from hir_jax.commands.check import check
     from hir_jax.commands.diagnose import diagnose
     from hir_jax.commands.eval import evaluate_policy
     from hir_jax.commands.export import export_policy
@@ -170,9 +181,11 @@ def run(mode: str) -> str | None:
         return None
     if mode == "report":  # nor does this
         return report.run(config, FLAGS.workdir, FLAGS.output)
-    logging.info("devices: %s", jax.devices())
-    if mode in ("train", "diagnose", "eval"):
+    if mode in ("train", "check", "diagnose", "eval"):
         data.check_given(config.data, _given("config.data."))
+    if mode == "check":  # nor this
+        return check(config, FLAGS.output)
+    logging.info("devices: %s", jax.devices())
     if mode == "train":
         settings.check_given(config, _given("config."))
     match mode:

@@ -68,5 +68,5 @@ def _example(task: str, index: int, record: dict[str, Any]) -> Example:
         answers=(answer,),
         task=task,
         premise="",
-        where=f"{task}.json: example {index}",
+        where=f"{task}[{index}]",
     )

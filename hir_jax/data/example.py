@@ -15,7 +15,8 @@ class Example:
         answers: every accepted answer, at least one; for multiple choice, the right options' texts.
         task: the name of the task it belongs to.
         premise: examples that share one (a story asked several times) never part in a split.
-        where: the place that it was read from, such as "questions.jsonl:12"; '' if it has none. For
+        where: the place that it was read from, such as "questions.jsonl:12" (a line) or
+            "navigate[12]" (of a list, from 0); '' if it has none. For
             people: it is no part of what the example is.
     """
 

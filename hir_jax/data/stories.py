@@ -90,10 +90,10 @@ def _of_family(example: Example) -> Iterator[Hashable]:
 
 def _alike(stories: Sequence[str]) -> list[int]:
     """The number of each story's group; alike stories are in one group, if through others."""
-    likenesses = _likenesses(stories)
+    likeness_of = likenesses(stories)
     for bar in _BARS:
         pairs: list[list[Hashable]] = [[_in_any_order(story)] for story in stories]
-        for pair, likeness in likenesses.items():
+        for pair, likeness in likeness_of.items():
             if likeness >= bar:
                 for i in pair:
                     pairs[i].append(pair)
@@ -104,8 +104,8 @@ def _alike(stories: Sequence[str]) -> list[int]:
     return list(range(len(stories)))
 
 
-def _likenesses(stories: Sequence[str]) -> dict[tuple[int, int], float]:
-    """Pairs (i < j) of stories -> how alike they are, 0 to 1, where that reaches the lowest bar.
+def likenesses(stories: Sequence[str]) -> dict[tuple[int, int], float]:
+    """Pairs (i < j) of texts -> how alike they are, 0 to 1, where that reaches the lowest bar.
 
     The runs of words that two share, of all that either has; or the runs of their common beginning,
     of all that the longer has. A run weighs log(stories / stories that have it): what all share

@@ -153,8 +153,8 @@ def load_params(
     return params
 
 
-def load_tokenizer(folder: pathlib.Path, config: T5Config) -> Any:
-    """The folder's tokenizer; checked against the size of the model's vocabulary.
+def load_tokenizer(folder: pathlib.Path, config: T5Config | None = None) -> Any:
+    """The folder's tokenizer; checked against the size of the model's vocabulary, if one is given.
 
     Raises:
         UserError: there is none, it does not load or asks for code, or it belongs to a larger
@@ -177,7 +177,7 @@ def load_tokenizer(folder: pathlib.Path, config: T5Config) -> Any:
             f"{folder}: expected a tokenizer that transformers can load; loading it failed "
             f"({_first_line(e)}). A whole tokenizer.json always suffices."
         ) from e
-    if len(tokenizer) > config.vocab_size:
+    if config and len(tokenizer) > config.vocab_size:
         raise UserError(
             f"{folder}: the tokenizer has {len(tokenizer)} pieces, the model only "
             f"{config.vocab_size} embeddings; they belong to different models. Copy the tokenizer "

@@ -88,6 +88,21 @@ def load_model(config: ml_collections.ConfigDict) -> Model:
     return dataclasses.replace(model, params=read_params(config, model))
 
 
+def load_codec(config: ml_collections.ConfigDict) -> Codec:
+    """The tokenizer at `config.model.path` alone; weights, and a config.json, need not be there.
+
+    Raises:
+        UserError: there is none, or it is another model's than the config.json beside it.
+    """
+    folder = hf.find(config.model.path, ("*.json", "spiece.model"))
+    if not (folder / "config.json").is_file():
+        tokenizer = hf.load_tokenizer(folder)
+        return Codec(tokenizer, tokenizer.eos_token_id)
+    raw = hf.read_raw_config(folder)
+    model = hf.parse_config(raw, folder, config.model.dtype, has_head=True)
+    return Codec(hf.load_tokenizer(folder, model), model.eos_token_id)
+
+
 def for_training(config: ml_collections.ConfigDict, model: T5Config) -> T5Config:
     """The model's shape with what `config.train` says of it."""
     train = config.train

@@ -86,13 +86,7 @@ def check_sides(splits: Splits, prompts: dict[str, Tokens], protocol: str) -> No
     Raises:
         UserError: there are such prompts, and the protocol is another.
     """
-    first: dict[Tokens, tuple[str, Example]] = {}
-    leaks = []
-    for side, examples in splits._asdict().items():
-        for example in examples:
-            other_side, other = first.setdefault(prompts[example.id], (side, example))
-            if other_side != side:
-                leaks.append((other_side, other, side, example))
+    leaks = shared(splits, prompts)
     if not leaks:
         return
     shown = [
@@ -109,6 +103,18 @@ def check_sides(splits: Splits, prompts: dict[str, Tokens], protocol: str) -> No
             "give them the same premise, or take a model whose tokenizer can tell them apart."
         )
     logging.warning("%s\nThe score is not of unseen questions alone.", report)
+
+
+def shared(splits: Splits, prompts: dict[str, Tokens]) -> list[tuple[str, Example, str, Example]]:
+    """Two sides and an example of each, with the same prompt token by token."""
+    first: dict[Tokens, tuple[str, Example]] = {}
+    leaks = []
+    for side, examples in splits._asdict().items():
+        for example in examples:
+            other_side, other = first.setdefault(prompts[example.id], (side, example))
+            if other_side != side:
+                leaks.append((other_side, other, side, example))
+    return leaks
 
 
 def check_lengths(

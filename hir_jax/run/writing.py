@@ -31,14 +31,7 @@ def check_answers(
     Raises:
         UserError: there are such examples and `unwritable` is 'error', or no others.
     """
-    targets = [(example, target) for example in examples for target in example.targets]
-    written = codec.encode([target for _, target in targets])
-    lost = [
-        (example, target, codec.decode(tokens))
-        for (example, target), tokens in zip(targets, written, strict=True)
-        if not _is_right(verifier, codec.read(tokens), example)
-        and _is_right(verifier, target, example)
-    ]
+    lost = lost_answers(codec, examples, verifier)
     first = [each for each in lost if each[1] == each[0].targets[0]]
     if len(lost) > len(first):
         logging.warning(
@@ -60,6 +53,20 @@ def check_answers(
         )
     logging.warning("%s They are left out.", report)
     return {example.id for example, _, _ in first}
+
+
+def lost_answers(
+    codec: Codec, examples: Sequence[Example], verifier: Verifier
+) -> list[tuple[Example, str, str]]:
+    """Each answer that is right, but not any more as it comes back from the tokenizer; and that."""
+    targets = [(example, target) for example in examples for target in example.targets]
+    written = codec.encode([target for _, target in targets])
+    return [
+        (example, target, codec.decode(tokens))
+        for (example, target), tokens in zip(targets, written, strict=True)
+        if not _is_right(verifier, codec.read(tokens), example)
+        and _is_right(verifier, target, example)
+    ]
 
 
 def _is_right(verifier: Verifier, text: str | None, example: Example) -> bool:

@@ -159,7 +159,9 @@ def _as_published(task: str, record: Mapping[str, Any]) -> Example:
     right = [o for o, score in zip(options, record["scores"], strict=True) if score == 1]
     question = record["prefix"] + record["input"]
     answers = tuple(right or record["targets"])
-    return Example("", question, options, answers, task, premise="", where=_where(record))
+    return Example(
+        "", question, options, answers, task, premise="", where=f"{task}[{record['index']}]"
+    )
 
 
 def _as_paper(task: str, record: Mapping[str, Any]) -> Example:
@@ -172,8 +174,6 @@ def _as_paper(task: str, record: Mapping[str, Any]) -> Example:
         question = prefix + record["input"].replace("\n\n", "\n")
         # Where several spellings are accepted, the reference code takes the second.
         answer = record["targets"][min(1, len(record["targets"]) - 1)]
-    return Example("", question, options, (answer,), task, premise="", where=_where(record))
-
-
-def _where(record: Mapping[str, Any]) -> str:
-    return f"task.json: example {record['index']}"
+    return Example(
+        "", question, options, (answer,), task, premise="", where=f"{task}[{record['index']}]"
+    )
