@@ -5,7 +5,7 @@ import dataclasses
 import functools
 import itertools
 import math
-import operator
+import re
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -51,8 +51,8 @@ class Data:
 
     @functools.cached_property
     def all(self) -> list[Example]:
-        """The questions of all sides."""
-        return list(itertools.chain(*self.asked))
+        """The questions of all sides, in the order that they were read in."""
+        return sorted(itertools.chain(*self.asked), key=_place)
 
     @functools.cached_property
     def side(self) -> dict[str, str]:
@@ -86,6 +86,12 @@ class Finding:
         where = [[{"id": e.id, "where": e.where} for e in group] for group in self.groups]
         about = {"name": self.name, "says": self.says, "refused": self.refused}
         return about | {"count": len(self.groups), "where": where}
+
+
+def _place(example: Example) -> list[str | int]:
+    """To sort by: "a.jsonl:9" stands before "a.jsonl:10"."""
+    parts = re.split(r"(\d+)", example.where)
+    return [int(part) if part.isdecimal() else part for part in parts]
 
 
 def _shown(items: Sequence[str], between: str) -> str:
@@ -132,7 +138,7 @@ def _writing(data: Data) -> Iterator[Finding]:
         examples = [example for example, _, _ in first]
         unwritable = data.config.data.unwritable
         yield Finding("unwritable_answer", *_refused_or_left_out(says_first, unwritable, examples))
-    if further := [each for each in lost if each not in first]:
+    if further := [each for each in lost if each[1] != each[0].targets[0]]:
         examples = [example for example, _, _ in further]
         says = "further accepted " + says.format(*further[0][1:])
         yield Finding("unwritable_spelling", says, _each(examples))
@@ -156,16 +162,17 @@ def _repeats(data: Data) -> Iterator[Finding]:
     differing = [group for group in same if _differ(group)]
     says = "questions that are asked again, with other answers"
     yield Finding("contradiction", says, differing)
-    rest = [group for group in same if group not in differing]
-    yield Finding("duplicate", "questions that are asked again", rest)
+    agreeing = [group for group in same if not _differ(group)]
+    yield Finding("duplicate", "questions that are asked again", agreeing)
     texts = [canonical("\n".join((e.question, *sorted(e.options)))) for e in data.all]
     alike = sorted(likenesses(texts).items(), key=lambda item: -item[1])
     pairs = [(data.all[i], data.all[j]) for (i, j), likeness in alike if likeness >= ALIKE]
     apart = [pair for pair in pairs if len({e.premise for e in pair}) > 1]
     crossing = [pair for pair in apart if _crosses(data, pair)]
+    rest = [pair for pair in apart if not _crosses(data, pair)]
     says = "pairs of questions that are nearly the same"
     yield Finding("near_duplicate_on_two_sides", f"{says}, on two sides", crossing)
-    yield Finding("near_duplicate", f"{says}, on one side", [p for p in apart if p not in crossing])
+    yield Finding("near_duplicate", f"{says}, on one side", rest)
 
 
 def _stories(data: Data) -> Iterator[Finding]:
@@ -174,10 +181,8 @@ def _stories(data: Data) -> Iterator[Finding]:
     yield Finding("story", says, sorted(groups, key=len, reverse=True))
     if data.config.data.source != "jsonl":  # premises are by this rule, or a stricter one
         return
-    task = operator.attrgetter("task")
-    of_tasks = itertools.groupby(sorted(data.all, key=task), task)
-    told = {e.id: e.premise for _, of_task in of_tasks for e in with_premises(list(of_task))}
-    found = _grouped(data.all, lambda e: (e.task, told[e.id]))
+    told = {example.id: example.premise for example in with_premises(data.all)}
+    found = _grouped(data.all, lambda e: told[e.id])
     apart = [group for group in found if len({e.premise for e in group}) > 1]
     says = (
         "stories on two sides, as they are found in published files: questions that tell one "
@@ -187,7 +192,7 @@ def _stories(data: Data) -> Iterator[Finding]:
 
 
 def _options(data: Data) -> Iterator[Finding]:
-    given = [e for e in itertools.chain(*data.given) if e.options]
+    given = sorted((e for e in itertools.chain(*data.given) if e.options), key=_place)
     index, right, expected = option_bias(given)
     if right:
         shuffled = data.config.data.shuffle_options and data.config.data.protocol != "paper"
