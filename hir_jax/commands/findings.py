@@ -205,6 +205,12 @@ def _options(data: Data) -> Iterator[Finding]:
     kept = [e for e in given if movable(e.options) < len(e.options)]
     says = "questions whose options speak of letters or places: these are not shuffled"
     yield Finding("options_that_stay", says, _each(kept))
+    same = [e for e in given if len({*map(canonical, e.options)}) < len(e.options)]
+    yield Finding("option_twice", "questions with an option that stands there twice", _each(same))
+    without = [e for e in data.all if not e.options]
+    says = "questions without options, where most have some"
+    few = without if len(without) < len(given) else []
+    yield Finding("without_options", says, _each(few))
 
 
 _LOOKS: tuple[Callable[[Data], Iterable[Finding]], ...] = (

@@ -90,9 +90,13 @@ def test_option_position_and_options_that_stay(tmp_path):
     assert record["constant"]["accuracy"] == 1.0
     even = [ask(words(i), options[i][i % 3], options=options[i]) for i in range(29)]
     last = ask(words(99), "w1", options=["w1", "w2", "none of the above"])
-    found = look(tmp_path, *even, last)[2]
-    assert found["options_that_stay"]["where"] == lines([30])
-    assert "option_position" not in found
+    twice = ask(words(98), "w1", options=["w2", "w1", "w1 ."])
+    found = look(tmp_path, *even, last, twice, ask(words(97)))[2]
+    assert {name: finding["where"] for name, finding in found.items()} == {
+        "options_that_stay": lines([30]),
+        "option_twice": lines([31]),
+        "without_options": lines([32]),
+    }
 
 
 def test_repeats_and_repeats_that_contradict(tmp_path):
