@@ -10,6 +10,7 @@ folder it is called in is looked for among those that come with hir_jax.
 
 import functools
 import logging as std_logging
+import operator
 import os
 import pathlib
 import re
@@ -76,8 +77,8 @@ flags.DEFINE_string("input", None, "sample, score, verify: a JSONL file to read.
 flags.DEFINE_string(
     "output",
     None,
-    "sample, score, verify: a JSONL file to write. check, diagnose: a JSON file, beside what is "
-    "printed. "
+    "sample, score, verify: a JSONL file to write. check, diagnose, eval: a JSON file, beside what "
+    "is printed (eval: default: eval_SPLIT.json in the workdir, if one is given). "
     "report: an HTML file (default: report.html in the workdir). export, pretrain: a folder.",
 )
 flags.DEFINE_bool(
@@ -197,7 +198,8 @@ def run(mode: str) -> str | None:
         case "diagnose":
             return diagnose(config, FLAGS.workdir, FLAGS.output)
         case "eval":
-            return evaluate.table(evaluate_policy(config, FLAGS.workdir, FLAGS.transfer))
+            done = evaluate_policy(config, FLAGS.workdir, FLAGS.transfer, FLAGS.output)
+            return evaluate.table(done)
         case "sample":
             sample_file(config, FLAGS.workdir, FLAGS.input, FLAGS.output)
         case "score":
@@ -277,10 +279,12 @@ def _given(section: str) -> list[str]:
 def parse_flags(argv: Sequence[str]) -> list[str]:
     """absl's own parser; a faulty flag or config is a sentence and exit code 2, as in `main`."""
     names = [_name_of(argument) for argument in argv]
+    argv, reset = _without_none(argv)
     default = [] if "config" in names else [f"--config={_default_config(argv)}"]
     try:
         rest = FLAGS([argv[0], *map(_shipped_config, [*default, *argv[1:]])])
         CONFIG.value.keys()  # a file that cannot be read says so at the first access only
+        _reset(reset)
         return rest
     except (AttributeError, KeyError) as e:  # ml_collections: no such field
         field, *nearest = re.findall(r"""["'](\w+)\\?["']""", str(e))
@@ -295,6 +299,35 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
         message = sentence.strip() if is_own else str(e)
     print(f"error: {message}", file=sys.stderr)
     sys.exit(2)
+
+
+def _without_none(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The arguments but those for fields that are set to None at last; and these fields.
+
+    The parsers of numbers know no None, and that of texts would take it for a text.
+    """
+    last = {_name_of(argument): argument.partition("=")[2] for argument in argv}
+    reset = [name for name in last if name.startswith("config.") and last[name] == "None"]
+    rest = [a for a in argv if _name_of(a) not in reset and not _is_none(a)]
+    return rest, [name.removeprefix("config.") for name in reset]
+
+
+def _is_none(argument: str) -> bool:
+    name, _, value = argument.partition("=")
+    return _name_of(name).startswith("config.") and value == "None"
+
+
+def _reset(fields: Sequence[str]) -> None:
+    """Sets fields of the config to None, where that is the default or may stand for one."""
+    if not fields:
+        return
+    from configs import common
+
+    defaults = common.get_config()
+    for field in fields:
+        if operator.attrgetter(field)(defaults) is not None:
+            raise flags.Error(f"--config.{field}: expected a value, found None")
+        CONFIG.value.update_from_flattened_dict({field: None})
 
 
 def _default_config(argv: Sequence[str]) -> str:

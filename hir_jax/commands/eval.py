@@ -3,38 +3,42 @@
 import pathlib
 
 import ml_collections
+from absl import logging
 
+from hir_jax.commands.lines import check_output
 from hir_jax.commands.policy import load_policy
 from hir_jax.devices import processes
-from hir_jax.errors import UserError
 from hir_jax.run import choosing, evaluate, identity, metrics, models, workdirs
-from hir_jax.run.questions import load_questions
+from hir_jax.run.questions import expect, load_questions
 
 
 def evaluate_policy(
-    config: ml_collections.ConfigDict, workdir: str | None, transfer: bool = False
+    config: ml_collections.ConfigDict,
+    workdir: str | None,
+    transfer: bool = False,
+    output: str | None = None,
 ) -> dict[str, evaluate.Evaluation]:
-    """Scores the policy on `config.evaluate.split`; writes eval_<split>.json into the workdir.
+    """Scores the policy on `config.evaluate.split`, as JSON in `output`.
+
+    Without `output` that is eval_<split>.json in the workdir, if one is given. The questions of
+    other splits are looked at only where they must be those of the run.
 
     Raises:
-        UserError: the split is empty; or, without `transfer`, the run in the workdir was asked
-            other questions, by other instructions, or judged otherwise: its "test" questions could
-            then be among those that it was trained on.
+        UserError: the split is empty; `output` is there already; or, without `transfer`, the run in
+            the workdir was asked other questions, by other instructions, or judged otherwise: its
+            "test" questions could then be among those that it was trained on.
     """
+    if output:
+        check_output(output)
+    split = config.evaluate.split
+    of_the_run = workdir and not transfer
     model, name = load_policy(config, workdir)
-    questions = load_questions(config, model.codec)
-    if workdir and not transfer:
+    questions = load_questions(config, model.codec, only="" if of_the_run else split)
+    if of_the_run:
         ours = identity.of_questions(model.codec, questions, config)
         mend = "Leave out the flags that change it, or judge the run by it with --transfer."
         identity.check(pathlib.Path(workdir), ours, mend)
-    split = config.evaluate.split
-    examples = getattr(questions.splits, split)
-    if not examples:
-        sizes = {key: len(value) for key, value in questions.splits._asdict().items()}
-        raise UserError(
-            f"config.evaluate.split: expected a split with questions, found {split!r}; sizes are "
-            f"{sizes}."
-        )
+    examples = expect(questions.splits, split)
     sampler = models.make_sampler(config, model, questions.buckets.source)
     total = len(questions.instructions.asked) * len(examples)
     with metrics.progress(total, f"evaluating on {split}", "question") as bar:
@@ -50,8 +54,9 @@ def evaluate_policy(
     result = choosing.with_choices(
         result, config, sampler, model.params, examples, questions, model.codec
     )
-    folder = pathlib.Path(workdir or ".")
     record = {"model": name, "task": config.data.task, "split": split} | result.to_json()
-    if processes.is_first():
-        workdirs.write_json(folder / f"eval_{split}.json", record)
+    file = output or (workdir and pathlib.Path(workdir, f"eval_{split}.json"))
+    if file and processes.is_first():
+        workdirs.write_json(pathlib.Path(file), record)
+        logging.info("wrote %s", file)
     return {f"{name}: {split}": result}

@@ -11,6 +11,7 @@ from typing import Any, TextIO
 import ml_collections
 
 from hir_jax.data.files import raise_faults, read_text
+from hir_jax.data.rows import kind
 from hir_jax.devices import processes
 from hir_jax.errors import UserError
 from hir_jax.model import batching
@@ -44,7 +45,7 @@ def read_jsonl(
         texts = [field for field in (*all_of, *one_of) if isinstance(record.get(field), str)]
         if not set(all_of) <= set(texts) or (one_of and len(texts) != 1):
             wanted = " and ".join(all_of) or f"exactly one of {' or '.join(one_of)}"
-            faults.append(f"line {number}: expected {wanted}, as text; found {sorted(record)}")
+            faults.append(f"line {number}: expected {wanted}, as text; found {_kinds(record)}")
         records.append((number, record))
     raise_faults(pathlib.Path(path), faults)
     if not records:
@@ -64,6 +65,11 @@ def check_finite(logprobs: Sequence[float], where: str) -> None:
             f"{where}: expected finite log-probabilities, found {bad[0]}. Numbers overflow in this "
             "model: give --config.model.dtype=float32 (and sample.dtype), or look at its weights."
         )
+
+
+def _kinds(record: dict[str, Any]) -> str:
+    """What a record has, for an error: "output (a number), prompt (a text)"."""
+    return ", ".join(f"{name} ({kind(record[name])})" for name in sorted(record)) or "no field"
 
 
 def check_output(path: str) -> None:

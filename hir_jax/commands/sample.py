@@ -1,5 +1,6 @@
 """--mode=sample: outputs of a policy for given questions or prompts."""
 
+import pathlib
 from typing import Any
 
 import ml_collections
@@ -7,10 +8,11 @@ import ml_collections
 from hir_jax.commands import continued
 from hir_jax.commands.lines import check_finite, fit, read_jsonl
 from hir_jax.commands.policy import load_policy
+from hir_jax.data import jsonl
 from hir_jax.data.example import Example, format_prompt
+from hir_jax.data.files import raise_faults, read_text
 from hir_jax.decoding.prompt import Guide, Output, Prompt, uid
 from hir_jax.devices import keys
-from hir_jax.errors import UserError
 from hir_jax.model import batching
 from hir_jax.model.codec import Codec
 from hir_jax.run import choosing, metrics, models
@@ -43,6 +45,7 @@ def sample_file(
     sample = config.sample
     by_two = bool(sample.guidance or sample.rerank)
     records = read_jsonl(source, one_of=("question",) if by_two else ("question", "prompt"))
+    options = _options(source, [line for line, _ in records])
     model, _ = load_policy(config, workdir)
     instructions = instructions_of(config)
     goals = [instructions.wanted, instructions.wanted.against(0)]
@@ -50,7 +53,10 @@ def sample_file(
         [
             (*ids, model.codec.eos_id)
             for ids in model.codec.encode(
-                [_prompt_text(instructions.text(goal), *one, source) for one in records]
+                [
+                    _prompt_text(instructions.text(goal), record, options[line])
+                    for line, record in records
+                ]
             )
         ]
         for goal in goals[: 1 + by_two]
@@ -111,11 +117,16 @@ def _result(codec: Codec, drawn: list[Output], margins: list[float] | None) -> d
     return result if margins is None else result | {"margins": [margins[i] for i in order]}
 
 
-def _prompt_text(instruction: str, line: int, record: dict[str, Any], source: str) -> str:
+def _options(source: str, numbers: list[int]) -> dict[int, tuple[str, ...]]:
+    """The options of these lines, as training reads them."""
+    lines = read_text(pathlib.Path(source)).split("\n")
+    read = {n: jsonl.read_options(lines[n - 1]) for n in numbers}
+    found = [f"line {n}: {'; '.join(faults)}" for n, (_, faults) in read.items() if faults]
+    raise_faults(pathlib.Path(source), found)
+    return {n: options for n, (options, _) in read.items()}
+
+
+def _prompt_text(instruction: str, record: dict[str, Any], options: tuple[str, ...]) -> str:
     if "prompt" in record:
         return record["prompt"]
-    options = record.get("options", [])
-    if not isinstance(options, list) or not all(isinstance(o, str) for o in options):
-        raise UserError(f"{source}: line {line}: expected options as a list of texts.")
-    example = Example("", record["question"], tuple(options), (), "", "")
-    return format_prompt(instruction, example)
+    return format_prompt(instruction, Example("", record["question"], options, (), "", ""))

@@ -67,6 +67,14 @@ def read(path: Path, task: str, part: str = "", names: Names = AS_USUAL) -> list
     return with_ids(examples, part)
 
 
+def read_options(line: str) -> tuple[tuple[str, ...], list[str]]:
+    """The options of one line, () if it has none, and their faults; other fields are not read."""
+    record, fault = parse(line)
+    reader = Reader()
+    options = () if fault else reader.options(record)
+    return options, [fault] if fault else reader.faults
+
+
 def read_question(line: str, name: str, also: Sequence[str]) -> tuple[Example, list[str]]:
     """The question of one line, with this name for its id, and the line's faults.
 

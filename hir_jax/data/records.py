@@ -75,10 +75,7 @@ class Reader:
         for path in (names.options, names.labels, names.premise, names.id):
             if path and not any(each.split(".")[0] in record for each in (path, *_paths(path))):
                 self.faults.append(f'missing "{path}"')
-        options = self._list(record, names.options or "options")
-        repeated = sorted({o for o in options if o and options.count(o) > 1})
-        if repeated:
-            self.faults.append(f"option {', '.join(map(repr, repeated))} is given twice")
+        options = self.options(record)
         return Fields(
             question=self._joined(record, names.question or "question", needed=True),
             options=options,
@@ -86,6 +83,14 @@ class Reader:
             premise=self._joined(record, names.premise or "premise"),
             id=self._joined(record, names.id or "id"),
         )
+
+    def options(self, record: dict[str, Any]) -> tuple[str, ...]:
+        """The options of a record, each once."""
+        options = self._list(record, self.names.options or "options")
+        repeated = sorted({o for o in options if o and options.count(o) > 1})
+        if repeated:
+            self.faults.append(f"option {', '.join(map(repr, repeated))} is given twice")
+        return options
 
     def _joined(self, record: dict[str, Any], path: str, needed: bool = False) -> str:
         """The texts at a path, below one another; a question's are texts, others may be numbers."""

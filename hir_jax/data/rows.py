@@ -62,6 +62,8 @@ def kind(value: Any) -> str:
         dict: "an object",
         list: "a list",
         bool: "a boolean",
+        int: "a number",
+        float: "a number",
     }
     return kinds.get(type(value), "null")
 

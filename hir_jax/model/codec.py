@@ -25,7 +25,8 @@ class Codec:
         if not texts:
             return []
         plain = [self._special_name.sub(_apart, text) for text in texts]
-        encoded = self.tokenizer(plain, add_special_tokens=False)
+        # Not verbose: beyond 512 tokens it would warn of "indexing errors", which T5 has none of.
+        encoded = self.tokenizer(plain, add_special_tokens=False, verbose=False)
         return [tuple(ids) for ids in encoded["input_ids"]]
 
     def decode(self, tokens: Sequence[int]) -> str:

@@ -27,6 +27,7 @@ from hir_jax.model.raw_config import parse_config, read_raw_config
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+GENERATION = "generation_config.json"
 TOKENIZERS = ("tokenizer.json", "spiece.model")
 SHARD_BYTES = 5 * 2**30
 DTYPES = ("F64", "F32", "F16", "BF16")  # of weights that are read
@@ -173,6 +174,12 @@ def load_tokenizer(folder: pathlib.Path, config: T5Config | None = None) -> Any:
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except Exception as e:
+        if not (folder / TOKENIZERS[0]).is_file():  # transformers would send people to tiktoken
+            raise UserError(
+                f"{folder}: expected a {TOKENIZERS[0]}, found {TOKENIZERS[1]} alone, which could "
+                "not be read. Copy the model's tokenizer.json beside it, or, if it has none: pip "
+                "install sentencepiece protobuf."
+            ) from e
         raise UserError(
             f"{folder}: expected a tokenizer that transformers can load; loading it failed "
             f"({_first_line(e)}). A whole tokenizer.json always suffices."
@@ -194,7 +201,7 @@ def export(
     raw_config: dict[str, Any],
     shard_bytes: int = SHARD_BYTES,
 ) -> None:
-    """Writes a folder that `transformers` loads: config.json, safetensors (float32), tokenizer.
+    """Writes a folder that `transformers` loads: configs, safetensors (float32), tokenizer.
 
     It is whole, or not there.
 
@@ -252,6 +259,9 @@ def write(
     }
     raw.pop("dtype", None)
     (folder / "config.json").write_text(json.dumps(raw, indent=2) + "\n", encoding="utf-8")
+    ids = ("decoder_start_token_id", "eos_token_id", "pad_token_id")
+    generation = {"_from_model_config": True} | {name: getattr(config, name) for name in ids}
+    (folder / GENERATION).write_text(json.dumps(generation, indent=2) + "\n", encoding="utf-8")
     tokenizer.save_pretrained(folder)
     shards: list[list[str]] = [[]]
     sizes: dict[str, int] = {}
@@ -278,7 +288,7 @@ def write(
 
 def check_new(folder: pathlib.Path) -> None:
     """Raises UserError if the folder exists and is not empty."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if os.path.lexists(folder) and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(
             f"export: expected a new or empty folder, found {folder}, which is not. "
             "Give another folder, or move what is there away."

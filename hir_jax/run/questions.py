@@ -40,16 +40,18 @@ class Questions:
     verifier: verify.Verifier
 
 
-def load_questions(config: ml_collections.ConfigDict, codec: Codec) -> Questions:
-    """The questions of `config.data`, checked and encoded.
+def load_questions(config: ml_collections.ConfigDict, codec: Codec, only: str = "") -> Questions:
+    """The questions of `config.data`, checked and encoded; or those of one split only, by its name.
 
     Raises:
         UserError: the data is at fault, two sides have a prompt in common, a prompt or (for sft) an
-            answer is too long, or an answer cannot be written.
+            answer is too long, or an answer cannot be written; the split of `only` is empty.
     """
     reward = config.reward
     verifier = verify.resolve(config.verifier, reward.threshold, reward.weights, reward.seconds)
     splits = data.load(config.data)
+    if only:
+        splits = data.Splits((), (), ())._replace(**{only: expect(splits, only)})
     instructions = prompts.instructions_of(config)
     every = [example for split in splits for example in split]
     verify.check_suits(config.verifier, every)
@@ -61,7 +63,7 @@ def load_questions(config: ml_collections.ConfigDict, codec: Codec) -> Questions
     splits = data.Splits(*(tuple(e for e in split if e.id not in dropped) for split in splits))
     prompts.check_sides(splits, table.under(instructions.wanted), config.data.protocol)
     _check_answers(config, codec, splits.train)
-    _check_facts(config, verifier, splits.train)
+    _check_facts(config, verifier, every)
     buckets = batching.make_buckets(
         [length for name, length in lengths.items() if name not in dropped],
         config.sample.max_new_tokens,
@@ -71,6 +73,18 @@ def load_questions(config: ml_collections.ConfigDict, codec: Codec) -> Questions
     by_id = {example.id: example for example in every}
     _check_same(splits, table)
     return Questions(splits, by_id, instructions, table, buckets, verifier)
+
+
+def expect(splits: data.Splits, name: str) -> tuple[data.Example, ...]:
+    """The questions of a split. Raises UserError where there are none."""
+    examples = getattr(splits, name)
+    if not examples:
+        sizes = {key: len(value) for key, value in splits._asdict().items()}
+        raise UserError(
+            f"config.evaluate.split: expected a split with questions, found {name!r}; sizes are "
+            f"{sizes}."
+        )
+    return examples
 
 
 def _check_same(splits: data.Splits, table: PromptTable) -> None:

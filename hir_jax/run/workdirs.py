@@ -49,8 +49,14 @@ def checkpoint_folder(workdir: str) -> str:
 
 
 def check_local(paths: Mapping[str, str | None]) -> None:
-    """Raises UserError where a path, by its flag's name, can be none of a file system here."""
+    """Raises UserError where a path, by its flag's name, can be none of a file system here, or is
+    a link to nothing."""
     for name, path in paths.items():
+        if path and os.path.islink(path) and not os.path.exists(path):
+            raise UserError(
+                f"{name}: {path!r} is a link to {os.readlink(path)!r}, which is not there. Make it "
+                "first, or give another path."
+            )
         if path and ("\0" in path or (path[0] == "~" and os.path.expanduser(path) == path)):
             raise UserError(
                 f"{name}: expected a path, found {path!r}. There is no such user's home."

@@ -235,6 +235,40 @@ def test_faulty_values_are_all_listed_before_anything_is_written(refused, tmp_pa
     assert not (tmp_path / "run").exists()
 
 
+def test_none_by_flag_is_none(call, monkeypatch):
+    asked = []
+    monkeypatch.setattr(plan, "run", lambda config, *rest: asked.append(config))
+    flags = ("--config.sample.dtype=None", "--config.train.learning_rate=None")
+    before = ("--config.sample.dtype=bfloat16", "--config.sample.top_k=None")
+    call("--mode=plan", *before, *flags, "--config.sample.top_k=7")
+    assert (asked[0].sample.dtype, asked[0].train.learning_rate) == (None, None)
+    assert asked[0].sample.top_k == 7  # what is said last counts
+
+
+def test_none_where_a_value_is_needed(refused):
+    refused("--config.seed=None", says="--config.seed: expected a value, found None")
+    refused("--config.nonsense=None", says="the config has no field 'nonsense'")
+
+
+@pytest.mark.parametrize(
+    ("mode", "flag"),
+    [("train", "workdir"), ("export", "output"), ("train", "config.data.path")],
+)
+def test_links_to_nothing(refused, tmp_path, mode, flag):
+    link = tmp_path / "link"
+    link.symlink_to("nowhere")
+    says = f"--{flag}: '{link}' is a link to 'nowhere', which is not there"
+    refused(f"--mode={mode}", f"--{flag}={link}", says=says)
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_check_prints_its_page(call, tmp_path):
+    code, page, _ = call("--mode=check", f"--output={tmp_path / 'found.json'}")
+    assert code == 0
+    assert page.startswith("split ")
+    assert json.loads((tmp_path / "found.json").read_text())["splits"]["all"]["questions"] > 10
+
+
 @pytest.mark.parametrize("mode", ["sample", "score", "verify", "export"])
 def test_modes_name_the_flags_they_need(refused, mode):
     refused(f"--mode={mode}", says=f"--mode={mode} needs --")

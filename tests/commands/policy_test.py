@@ -10,6 +10,7 @@ import pytest
 
 from hir_jax import data
 from hir_jax.commands import continued
+from hir_jax.commands import sample as sampling
 from hir_jax.commands import score as commands_score
 from hir_jax.commands.eval import evaluate_policy
 from hir_jax.commands.export import export_policy
@@ -377,6 +378,43 @@ def test_eval_of_test_questions_alone(tmp_path, monkeypatch):
     assert pathlib.Path("eval_test.json").exists()
     with pytest.raises(UserError, match="found 'train'; sizes are"):
         evaluate_policy(tiny.config(**changes, **{"evaluate.split": "train"}), None)
+
+
+def test_eval_looks_at_its_own_questions_and_writes_where_it_is_told_to(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    long = " ".join(["True"] * 40)
+    changes = {
+        "data.source": "jsonl",
+        "data.task": "",
+        "data.path": write(tmp_path / "train.jsonl", [{"question": long, "answer": "True"}]),
+        "data.test_path": write(
+            tmp_path / "test.jsonl", [{"question": "not True is", "answer": "False"}]
+        ),
+        "data.dev_fraction": 0.0,
+        "data.max_source_tokens": 20,
+    }
+    before = sorted(tmp_path.iterdir())
+    (found,) = evaluate_policy(tiny.config(**changes), None).values()
+    assert len(found.stories) == 1
+    assert sorted(tmp_path.iterdir()) == before
+    evaluate_policy(tiny.config(**changes), None, output="own.json")
+    assert json.loads((tmp_path / "own.json").read_text())["split"] == "test"
+    with pytest.raises(UserError, match=r"'own\.json' is there already"):
+        evaluate_policy(tiny.config(**changes), None, output="own.json")
+    with pytest.raises(UserError, match="1 prompts are longer than"):
+        evaluate_policy(tiny.config(**changes, **{"evaluate.split": "train"}), None)
+
+
+def test_options_are_read_as_in_training(tmp_path):
+    record = {"question": "w1 is", "options": [1.50, True, "w2"]}
+    source = tmp_path / "questions.jsonl"
+    source.write_text('{"question": "w1 is", "options": [1.50, true, "w2"]}\n{"prompt": "w1"}\n')
+    sample_file(tiny.config(), None, str(source), str(tmp_path / "samples.jsonl"))
+    assert read(tmp_path / "samples.jsonl")[0]["options"] == record["options"]
+    assert sampling._options(str(source), [1, 2]) == {1: ("1.50", "true", "w2"), 2: ()}
+    for options, says in (("w1", "expected a list, found a text"), (["a", "a"], "given twice")):
+        with pytest.raises(UserError, match=f"line 1: .*{says}"):
+            sample(tmp_path, [{"question": "w1", "options": options}])
 
 
 def test_a_workdir_without_a_run_is_refused(tmp_path):

@@ -33,6 +33,12 @@ def test_encode_adds_no_eos(codec):
     assert codec.encode([]) == []
 
 
+def test_a_long_text_is_no_fault(codec):
+    codec.tokenizer.model_max_length = 2
+    assert len(codec.encode(["True and False or True"])[0]) == 5
+    assert not codec.tokenizer.deprecation_warnings  # where transformers notes what it has said
+
+
 def test_encode_ignores_truncation_and_padding_of_the_tokenizer_file():
     tokenizer = tiny.tokenizer()
     tokenizer.backend_tokenizer.enable_truncation(2)

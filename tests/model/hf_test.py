@@ -153,6 +153,9 @@ def test_export_comes_back_bit_identical(tmp_path, source, scaled, shard_bytes):
     assert config_again == config
     jax.tree.map(np.testing.assert_array_equal, again, params)
     assert hf.load_tokenizer(folder, config)("w5").input_ids == [5]
+    generation = transformers.GenerationConfig.from_pretrained(folder)
+    assert generation.decoder_start_token_id == config.decoder_start_token_id
+    assert generation.eos_token_id == config.eos_token_id
     files = sorted(folder.glob("*.safetensors"))
     assert (len(files) > 3) == (folder / hf.INDEX).exists() == (shard_bytes == 8_000)
     assert shard_bytes > 8_000 or all(file.stat().st_size < 12_000 for file in files)
@@ -339,6 +342,14 @@ def test_faulty_tokenizer(single):
     message = fault(hf.load_tokenizer, single, hf.read_config(single))
     assert f"{single}: expected a tokenizer that transformers can load" in message
     assert "A whole tokenizer.json" in message
+
+
+def test_a_spiece_model_alone_that_cannot_be_read(single):
+    (single / "spiece.model").write_text("no model")
+    message = fault(hf.load_tokenizer, single, hf.read_config(single))
+    assert f"{single}: expected a tokenizer.json, found spiece.model alone" in message
+    assert "pip install sentencepiece" in message
+    assert "tiktoken" not in message
 
 
 def test_tokenizer_larger_than_the_vocabulary(single):
