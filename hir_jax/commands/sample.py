@@ -45,7 +45,7 @@ def sample_file(
     sample = config.sample
     by_two = bool(sample.guidance or sample.rerank)
     records = read_jsonl(source, one_of=("question",) if by_two else ("question", "prompt"))
-    options = _options(source, [line for line, _ in records])
+    options = _options(source, [line for line, record in records if "question" in record])
     model, _ = load_policy(config, workdir)
     instructions = instructions_of(config)
     goals = [instructions.wanted, instructions.wanted.against(0)]
@@ -54,7 +54,7 @@ def sample_file(
             (*ids, model.codec.eos_id)
             for ids in model.codec.encode(
                 [
-                    _prompt_text(instructions.text(goal), record, options[line])
+                    _prompt_text(instructions.text(goal), record, options.get(line, ()))
                     for line, record in records
                 ]
             )

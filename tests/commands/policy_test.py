@@ -411,7 +411,7 @@ def test_options_are_read_as_in_training(tmp_path):
     source.write_text('{"question": "w1 is", "options": [1.50, true, "w2"]}\n{"prompt": "w1"}\n')
     sample_file(tiny.config(), None, str(source), str(tmp_path / "samples.jsonl"))
     assert read(tmp_path / "samples.jsonl")[0]["options"] == record["options"]
-    assert sampling._options(str(source), [1, 2]) == {1: ("1.50", "true", "w2"), 2: ()}
+    assert sampling._options(str(source), [1]) == {1: ("1.50", "true", "w2")}
     for options, says in (("w1", "expected a list, found a text"), (["a", "a"], "given twice")):
         with pytest.raises(UserError, match=f"line 1: .*{says}"):
             sample(tmp_path, [{"question": "w1", "options": options}])
