@@ -401,7 +401,7 @@ def test_eval_looks_at_its_own_questions_and_writes_where_it_is_told_to(tmp_path
     assert json.loads((tmp_path / "own.json").read_text())["split"] == "test"
     with pytest.raises(UserError, match=r"'own\.json' is there already"):
         evaluate_policy(tiny.config(**changes), None, output="own.json")
-    with pytest.raises(UserError, match="1 prompts are longer than"):
+    with pytest.raises(UserError, match="1 of 1 prompts are longer than"):
         evaluate_policy(tiny.config(**changes, **{"evaluate.split": "train"}), None)
 
 
@@ -414,7 +414,7 @@ def test_options_are_read_as_in_training(tmp_path):
     assert sampling._options(str(source), [1]) == {1: ("1.50", "true", "w2")}
     for options, says in (("w1", "expected a list, found a text"), (["a", "a"], "given twice")):
         with pytest.raises(UserError, match=f"line 1: .*{says}"):
-            sample(tmp_path, [{"question": "w1", "options": options}])
+            sample(tmp_path, [{"question": "w1", "options": options}], name="other.jsonl")
 
 
 def test_a_workdir_without_a_run_is_refused(tmp_path):
