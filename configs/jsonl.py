@@ -1,4 +1,4 @@
-"""Your own questions: a file with one {"question", "answer" | "answers", "options"?} a line, or CSV.
+"""Your own questions, a JSON object with "question", "answer" and "options" a line, or CSV.
 
 python main.py --config=configs/jsonl.py --config.data.path=questions.jsonl --workdir=runs/mine
 """
