@@ -94,6 +94,7 @@ def test_option_position_and_options_that_stay(tmp_path):
     found = look(tmp_path, *even, last, twice, ask(words(97)))[2]
     assert {name: finding["where"] for name, finding in found.items()} == {
         "options_that_stay": lines([30]),
+        "unknown_characters": lines([30]),
         "option_twice": lines([31]),
         "without_options": lines([32]),
     }
