@@ -170,6 +170,17 @@ class Comparison:
             parts.append(self.table(f"base right in {band.name}", cell, rows=rows))
         return "\n\n".join(parts)
 
+    def course(self) -> str:
+        """Accuracy and gap on the development questions at each evaluation, the start's first."""
+
+        def cell(variant: str, task: str) -> str:
+            curves = [result.curve for result in self.of(variant, task).values()]
+            shown = zip(*curves, strict=False)  # seeds of other lengths: as far as all go
+            means = [100 * np.mean(points, axis=0)[1:] for points in shown]
+            return ", ".join(f"{accuracy:.0f} ({gap:+.0f})" for accuracy, gap in means) or MISSING
+
+        return self.table("on dev: accuracy (gap)", cell)
+
     def choices(self) -> str:
         """Accuracy of each way of answering that the runs were asked for, beside greedy answers."""
         chosen = {
@@ -236,7 +247,7 @@ def tables(
         parts += [found.bands(passes), PASSES]
     if text := found.choices():
         parts += [text, CHOICES]
-    return "\n\n".join([*parts, found.costs(), COSTS])
+    return "\n\n".join([*parts, found.course(), COURSE, found.costs(), COSTS])
 
 
 DIFFERENCES = (
@@ -251,6 +262,7 @@ CHOICES = (
     "Accuracy of answers chosen among R samples: what most of them come to (majority), the one "
     "that the two instructions part most (reranked), a right one where there is any (any)."
 )
+COURSE = "Means over seeds on the development questions, at the start and after each iteration."
 COSTS = (
     "Means over seeds: samples drawn, optimizer steps, seconds of sampling and training on the "
     "machine at hand, compilation included."

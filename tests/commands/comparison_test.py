@@ -168,6 +168,15 @@ def test_figure(tmp_path, tasks):
     assert (tmp_path / "accuracy.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_the_course_of_runs_is_the_mean_of_their_curves():
+    tables, _ = cells(RESULTS)
+    # Of hir 60 and 80% at the end of two seeds.
+    assert tables["on dev: accuracy (gap)"] == {
+        "sft": "20 (+0), 80 (+50)",
+        "hir": "20 (+0), 70 (+50)",
+    }
+
+
 def test_ways_of_answering_are_of_variants_that_were_asked_for_them():
     def chosen(majority):
         found = {"greedy": (True,) * 10, "majority of 4": tuple(c == "1" for c in majority)}
