@@ -38,7 +38,9 @@ def counted(workdir: str) -> Iterator[None]:
 
 def _begin(file: pathlib.Path, saves: int) -> None:
     known = workdirs.read_json(file) if file.exists() else {}
-    failed = known.get("failed", 0) if known.get("saves") == saves else 0
+    failed = known.get("failed") if known.get("saves") == saves else 0
+    if not isinstance(failed, int):  # not as it was written: no one knows
+        failed = 0
     if failed >= MOST:
         raise UserError(
             f"This step has failed {failed} times: the last starts of the run in {file.parent} "

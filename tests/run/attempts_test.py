@@ -56,6 +56,13 @@ def test_an_end_in_words_is_no_failure(start, error):
         start(5, ZeroDivisionError())
 
 
+@pytest.mark.parametrize("content", ["{}", '{"saves": 5, "failed": "3"}'])
+def test_a_count_that_no_run_wrote_is_none(start, content):
+    start.file.write_text(content)
+    start(5, ZeroDivisionError())
+    assert json.loads(start.file.read_text()) == {"saves": 5, "failed": 1}
+
+
 def test_a_run_is_counted_while_it_is_at_work(start):
     start(5)
     assert not start.file.exists()
