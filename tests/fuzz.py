@@ -16,7 +16,7 @@ from hir_jax.errors import UserError
 from hir_jax.hindsight import limit
 
 CASES = int(os.environ.get("HIR_JAX_FUZZ_CASES", "0"))
-SECONDS = 60.0  # for a case; then it hangs
+SECONDS = 300.0  # for a case, also where the machine is busy; then it hangs
 
 
 def cases(short=200):
