@@ -197,7 +197,7 @@ def test_settings_lists_every_fault_at_once():
         "  config.loss.smoothing: expected 0 to 1; found nan",
         "  config.loss.contrastive_smoothing: expected 0 to 1; found 1.5",
         "  config.evaluate.samples: expected numbers of samples, each 1 or more; found (4, 0)",
-        "  config.evaluate.guidance: expected 0 or more; found (0.5, -1.0)",
+        "  config.evaluate.guidance: expected numbers, each 0 or more; found (0.5, -1.0)",
     ]
 
 

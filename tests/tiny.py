@@ -67,6 +67,7 @@ def get_config():
     config.sample.top_k = 5
     config.sample.max_new_tokens = 4
     config.sample.rows = 8
+    config.hir.share_right = 0.0  # of so few samples hardly one is right
     config.train.batch_size = 8
     config.train.epochs = 2
     config.train.log_every = 1

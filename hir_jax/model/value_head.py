@@ -58,7 +58,7 @@ def load(folder: str | pathlib.Path, config: T5Config) -> Params:
         return fresh
     try:
         stored = load_file(file)
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as e:
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError, AttributeError) as e:
         raise UserError(f"{file}: expected a value head, found a damaged file ({e}).") from e
     wanted = {name: leaf.shape for name, leaf in fresh.items()}
     found = {name: array.shape for name, array in stored.items()}

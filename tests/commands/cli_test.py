@@ -207,7 +207,7 @@ def test_faulty_flags(refused):
     refused("--config.nomodel.x=1", says="--config.nomodel.x: the config has no field 'nomodel'")
     refused("--config.seed=abc", says=["--config.seed=abc", "invalid literal for int()"])
     refused("--config.loss.smoothing=much", says=["--config.loss.smoothing=much", "float"])
-    refused("--mode=fly", says="--mode=fly: value should be one of <train|diagnose|")
+    refused("--mode=fly", says="--mode=fly: value should be one of <train|check|")
     refused("--mode=plan", "--topology=v9:4x4", says=["--topology: expected", "'v9:4x4'"])
     refused("--mode=plan", "--programs=tea", says=["--programs: expected", "'tea'"])
     refused("--workdri=x", says="Unknown command line flag 'workdri'")

@@ -369,13 +369,13 @@ def test_eval_scores_the_best_checkpoint_and_writes_the_split(workdir):
 
 
 def test_eval_of_test_questions_alone(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)  # without a workdir the record goes where one stands
+    monkeypatch.chdir(tmp_path)
     question = f"{' and '.join(['True'] * 6)} is"
     file = write(tmp_path / "test.jsonl", [{"question": question, "answer": "True"}])
     changes = {"data.source": "jsonl", "data.test_path": file, "data.task": ""}
     (found,) = evaluate_policy(tiny.config(**changes), None).values()
     assert found.asked_correct.n == 1
-    assert pathlib.Path("eval_test.json").exists()
+    assert not pathlib.Path("eval_test.json").exists()  # nobody asked for it
     with pytest.raises(UserError, match="found 'train'; sizes are"):
         evaluate_policy(tiny.config(**changes, **{"evaluate.split": "train"}), None)
 

@@ -1,6 +1,7 @@
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -66,7 +67,7 @@ def test_tying_without_weights(folder):
 def test_weights_decide_on_tying_where_there_are_any(tmp_path):
     raw = json.loads((tiny.folder() / "config.json").read_text()) | {"tie_word_embeddings": True}
     (tmp_path / "config.json").write_text(json.dumps(raw))
-    (tmp_path / "model.safetensors").symlink_to(tiny.folder() / "model.safetensors")
+    shutil.copy(tiny.folder() / "model.safetensors", tmp_path)
     assert not plan.model_shape(tiny.config(**{"model.path": str(tmp_path)})).tie_lm_head
 
 

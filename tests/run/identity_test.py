@@ -96,7 +96,7 @@ def test_one_changed_weight_is_another_model(copy, monkeypatch):
 
 
 def test_another_shape_is_another_model(copy):
-    raw = tiny.raw_config() | {"relative_attention_max_distance": 5}
+    raw = tiny.raw_config() | {"relative_attention_max_distance": 20}
     (copy / "model" / "config.json").write_text(json.dumps(raw))
     said = "read something else than what is here now:\n  model: the model's shape\n"
     refused(lambda: loop.run(config(copy, iterations=2), str(copy / "run")), said)
