@@ -1,6 +1,8 @@
 """The figure of a grid: what its variants learn from the samples that they draw."""
 
+import itertools
 import pathlib
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -25,8 +27,14 @@ def figure(results: Results, file: pathlib.Path) -> None:
     across = min(len(tasks), ACROSS)
     down = -(-len(tasks) // across)
     fig, axes = pyplot.subplots(
-        2 * down, across, figsize=(4.2 * across, 6 * down), sharey="row", squeeze=False
+        2 * down,
+        across,
+        figsize=(4.2 * across, 6 * down + 0.6),
+        sharey="row",
+        squeeze=False,
+        layout="constrained",
     )
+    colors = pyplot.get_cmap("tab10" if len(found.variants) <= 10 else "tab20").colors
     # Of each task the axes of accuracy and of the gap below it.
     places = axes.reshape(down, 2, across).swapaxes(1, 2).reshape(-1, 2)
     for unused in places[len(tasks) :].flat:
@@ -35,14 +43,14 @@ def figure(results: Results, file: pathlib.Path) -> None:
     for (upper, lower), task in zip(places, tasks, strict=True):
         upper.sharex(lower)
         upper.tick_params(labelbottom=False)
-        for color, variant in enumerate(found.variants):
+        for color, variant in zip(itertools.cycle(colors), found.variants, strict=False):
             curves = [result.curve for result in found.of(variant, task).values()]
             if not curves:
                 continue
             length = min(map(len, curves))
             drawn, *quantities = np.array([curve[:length] for curve in curves]).transpose(2, 0, 1)
             for axis, values in zip((upper, lower), quantities, strict=True):
-                _curve(axis, drawn[0], 100 * values, color=f"C{color}", label=variant)
+                _curve(axis, drawn[0], 100 * values, color=color, label=variant)
         upper.set(title=task, ylim=(0, 102))
         lower.set(xlabel="samples drawn")
     for upper, lower in places[::across]:
@@ -50,13 +58,17 @@ def figure(results: Results, file: pathlib.Path) -> None:
         lower.set_ylabel("gap, points")
     for axis in places.flat:
         axis.grid(alpha=0.3)
-    places[across - 1][0].legend(frameon=False)
-    fig.tight_layout()
+    drawn = {label: line for axis in places.flat for line, label in _legend(axis)}
+    fig.legend(drawn.values(), drawn, loc="outside lower center", ncols=6, frameon=False)
     fig.savefig(file, dpi=150)
     pyplot.close(fig)
 
 
-def _curve(axis: Any, drawn: np.ndarray, values: np.ndarray, color: str, label: str) -> None:
+def _legend(axis: Any) -> Iterator[tuple[Any, str]]:
+    return zip(*axis.get_legend_handles_labels(), strict=True)
+
+
+def _curve(axis: Any, drawn: np.ndarray, values: np.ndarray, color: Any, label: str) -> None:
     mean = values.mean(axis=0)
     if drawn[-1] == 0:
         axis.axhline(mean[-1], linestyle="--", color=color, label=label)
