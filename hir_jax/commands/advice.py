@@ -1,8 +1,8 @@
 """Which method to begin with and how many samples to draw, by what `--mode=diagnose` measures.
 
 The first row of `METHODS` that holds names the method, the first of `SAMPLES` gives R, and of
-`REMARKS` all that hold are said. A row's reason is told with the figures that were measured. The
-thresholds are conventions, not findings.
+`REMARKS` all that hold are said. A row's reason is told with the figures that were measured. Which
+method follows is what docs/results.md found, on one small model; the thresholds are conventions.
 """
 
 import dataclasses
@@ -94,10 +94,11 @@ class Rule:
 
 
 METHODS = (
-    Rule(  # no other method trains on the wrong-answer instruction
+    Rule(
         lambda m: m.both,
         "hir",
-        "Both instructions are to be followed, and hir alone trains on both.",
+        "Both instructions are to be followed, and hir alone trains on both: no other method parted "
+        "them in the study (docs/results.md).",
     ),
     Rule(
         lambda m: m.unparseable > HALF and m.answered,
@@ -124,16 +125,17 @@ METHODS = (
         "better than one and the same answer to all questions ({m.constant:.0%}): right samples "
         "may be guesses, and true answers are there.",
     ),
-    Rule(  # hir is level with it there and costs twice as much a step (README, Results)
+    Rule(  # level with all others in the study, in the fewest steps
         lambda m: m.enough is not None,
         "farl",
         "Most questions have a right sample among {m.drawn}: imitating those is enough.",
     ),
     Rule(
         lambda m: True,
-        "hir",
+        "topr",
         "{m.none:.0%} of the questions have no right sample among {m.drawn}, and methods that "
-        "imitate right ones learn nothing of them; hir learns from wrong ones as well.",
+        "imitate right ones learn nothing of them. topr learns from wrong ones as well, and was "
+        "behind no other method in the study (docs/results.md).",
     ),
 )
 

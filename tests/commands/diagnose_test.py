@@ -46,7 +46,7 @@ CASES = [  # in the order of the rules
     ({"found": {1: 0.0, 2: 0.0, 4: 0.04}}, "sft", None, "Of 4 samples one is right for 4% of"),
     ({"constant": 0.35, **EASY}, "sft", None, "(40%, at least 30%) are not shown to be better"),
     (EASY, "farl", 4, "Most questions have a right sample among 8"),
-    ({}, "hir", 8, "30% of the questions have no right sample among 8"),
+    ({}, "topr", 8, "30% of the questions have no right sample among 8"),
 ]
 
 
@@ -68,7 +68,7 @@ def test_every_rule_has_a_case_and_stands_where_the_case_finds_it():
 def test_without_true_answers_none_are_advised_to_train_on():
     for changes in ({"unparseable": 0.6}, {"found": {1: 0.0, 4: 0.0}}, {"constant": 0.35}):
         found = advise(dataclasses.replace(HARD, accepted=0.2, **changes))
-        assert found.algorithm == "hir"
+        assert found.algorithm == "topr"
         assert any("takes 20% of the true answers" in reason for reason in found.reasons)
         assert not any("sft" in reason for reason in found.reasons)
 
