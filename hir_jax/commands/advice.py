@@ -97,8 +97,8 @@ METHODS = (
     Rule(
         lambda m: m.both,
         "hir",
-        "Both instructions are to be followed, and hir alone trains on both: no other method parted "
-        "them in the study (docs/results.md).",
+        "Both instructions are to be followed, and hir alone trains on both: no other method "
+        "parted them in the study (docs/results.md).",
     ),
     Rule(
         lambda m: m.unparseable > HALF and m.answered,
