@@ -201,6 +201,10 @@ def get_config() -> ml_collections.ConfigDict:
     # In a page of each run: of the newest iterations so many that they have no more; 0 = all
     report.samples = 20_000
 
+    # Where figures are shown besides, with commas between: tensorboard (in the workdir) | trackio |
+    # wandb (sends them away); '' = nowhere; a resumed run goes on there (docs/running.md)
+    config.trackers = "tensorboard"
+
     config.checkpoint = checkpoint = ml_collections.ConfigDict()
     checkpoint.every_steps = 500  # optimizer steps between checkpoints inside an iteration
     checkpoint.keep = 2  # newest ones kept, beside the best

@@ -100,6 +100,7 @@ flags.DEFINE_bool(
     False,
     "eval: judge a run by other questions, instructions or another verifier than its own.",
 )
+flags.DEFINE_bool("quiet", False, "Tell only errors, alarms and the closing table.")
 flags.DEFINE_list("programs", ["training", "sampling"], "plan: what to compile.")
 flags.DEFINE_string(
     "compilation_cache",
@@ -152,9 +153,16 @@ def run(mode: str) -> str | None:
     join()
     import jax
 
+    from hir_jax.devices import compiling
+    from hir_jax.run import terminal
+
+    if FLAGS.quiet:
+        terminal.hush()
+
     if FLAGS.compilation_cache:
         cache = os.path.expanduser(FLAGS.compilation_cache)
         jax.config.update("jax_compilation_cache_dir", cache)
+        compiling.keep(cache)
 
     from hir_jax import data
     from hir_jax.commands import experiment, pretrain

@@ -7,12 +7,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from absl import logging
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from hir_jax.decoding import engine, records
-from hir_jax.devices import sharding
+from hir_jax.devices import compiling, sharding
 from hir_jax.model import t5
 from hir_jax.model.config import Params, T5Config
 
@@ -48,7 +47,8 @@ def programs(mesh: Mesh, config: T5Config, shape: records.Shape) -> Programs:
             return jax.tree.map(lambda x: x[None], made)
 
         # Only in tracing, that is once a compilation.
-        logging.info("sampling: compiling %s for sources of %d", shape, args[0].length)
+        what = f"sampling, {shape} for sources of {args[0].length}"
+        compiling.begin(what, "decode_pool", config)
         mapped = jax.shard_map(
             on_shard,
             mesh=mesh,

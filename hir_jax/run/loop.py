@@ -109,7 +109,7 @@ class Job:
         self.sampler = models.make_sampler(
             config, model, self.questions.buckets.source, self.progress.memory
         )
-        self.writer = metrics.writer(workdir, self.progress.metrics_bytes)
+        self.writer = metrics.writer(workdir, self.progress.metrics_bytes, config)
         self.alarms = Alarms(self.progress.alarms, functools.partial(self._write, "alarm"))
 
     # Phases ---------------------------------------------------------------------------------------
@@ -131,6 +131,7 @@ class Job:
                 folder, by_id = self.workdir, self.questions.by_id
                 instructions = self.questions.instructions
                 workdirs.write_samples(folder, progress.iteration, samples, by_id, instructions)
+            self.writer.samples(progress.steps, samples, self.questions.by_id)
             progress.buffer = replay.add(progress.buffer, samples, **method.replay)
             progress.drawn += len(samples)
             figures = method.figures(self._view()) | annotate.summary(samples)

@@ -1,65 +1,80 @@
-"""What a run says of itself: metrics.jsonl, timings.jsonl, TensorBoard, progress bars, tables."""
+"""What a run says of itself: metrics.jsonl, timings.jsonl, trackers, tables."""
 
-import contextlib
 import json
 import math
 import os
 import pathlib
-import re
-import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, BinaryIO
 
+import ml_collections
 import tabulate
-import tqdm
-from tensorboardX import event_file_writer, summary
-from tensorboardX.proto.event_pb2 import Event, SessionLog
 
+from hir_jax.data.example import Example
 from hir_jax.devices import processes
 from hir_jax.errors import UserError
-
-# Seconds between lines of a progress bar that is no terminal's.
-LINE_SECONDS = 60
+from hir_jax.hindsight.sample import Sample
+from hir_jax.run import terminal, trackers
+from hir_jax.run.terminal import progress as progress
 
 Value = float | int | str
 
 
 class MetricsWriter:
-    """Appends to a workdir's records, one JSON object a line, and mirrors them to TensorBoard.
+    """Appends to a workdir's records, one JSON object a line, and tells trackers and the view.
 
     `metrics.jsonl` holds only what a rerun repeats, so that a run that was killed and resumed
     leaves the same bytes as one never stopped. Wall-clock times go to `timings.jsonl`.
-    TensorBoard's tags are "<phase>/<name>" where the values have a "phase", else "<name>", with
-    "_" for what it has no tags with: "pass_2" for "pass@2".
     """
 
-    def __init__(self, workdir: str | os.PathLike[str], position: int | None = None) -> None:
+    def __init__(
+        self,
+        workdir: str | os.PathLike[str],
+        position: int | None = None,
+        config: ml_collections.ConfigDict | None = None,
+    ) -> None:
         """Opens the records of `workdir`, making it where it is absent.
 
         Args:
             workdir: the run's folder.
             position: bytes of metrics.jsonl to keep, as a checkpoint of the run has them; what was
                 written after is cut, from TensorBoard's curves too. None keeps everything.
+            config: of the run, which names the trackers; None: there are none, and no view.
 
         Raises:
-            UserError: metrics.jsonl does not reach to `position`, or has no line ending there.
+            UserError: metrics.jsonl does not reach to `position`, or has no line ending there; or a
+                tracker does not begin.
         """
         folder = pathlib.Path(workdir)
         folder.mkdir(parents=True, exist_ok=True)
         first_step = None if position is None else _cut(folder / "metrics.jsonl", position)
         self._metrics = _open(folder / "metrics.jsonl")
         self._timings = _open(folder / "timings.jsonl")
-        # Files are named by the second: one resumed within it must not overwrite the other.
-        self._curves = _Curves(folder / "tensorboard", first_step, f".{position or 0}")
+        self._trackers: list[trackers.Tracker] = []
+        if config is not None:
+            self._trackers = trackers.make(config, folder, first_step, position)
+            self._trackers += terminal.view_of(config, folder)
 
     def write(self, step: int, values: Mapping[str, Value]) -> None:
         """Adds a line to metrics.jsonl: reproducible values only, "nan" and "inf" as strings."""
-        self._add(self._metrics, step, values)
+        values = _add(self._metrics, step, values)
+        for tracker in self._trackers:
+            tracker.scalars(self._metrics.tell(), step, values)
 
     def timing(self, step: int, values: Mapping[str, Value]) -> None:
         """Adds a line to timings.jsonl: durations and rates, and the time, in Unix seconds."""
-        self._add(self._timings, step, values, time=time.time())
+        values = _add(self._timings, step, values, time=time.time())
+        for tracker in self._trackers:
+            tracker.timing(self._metrics.tell(), step, values)
+
+    def samples(
+        self, step: int, samples: Sequence[Sample], examples: Mapping[str, Example]
+    ) -> None:
+        """Tells the trackers of a few of these; `examples` by id."""
+        told = trackers.few(samples, examples)
+        for tracker in self._trackers:
+            tracker.samples(self._metrics.tell(), step, told)
 
     @property
     def position(self) -> int:
@@ -69,50 +84,8 @@ class MetricsWriter:
 
     def close(self) -> None:
         """Closes the files; nothing can be written after."""
-        for file in (self._metrics, self._timings, self._curves):
-            file.close()
-
-    def _add(
-        self, file: BinaryIO, step: int, values: Mapping[str, Value], **unmirrored: Value
-    ) -> None:
-        values = {name: _number(value) for name, value in values.items()}
-        line = {name: _json_value(value) for name, value in values.items()}
-        line |= {"step": step, **unmirrored}
-        _write(file, json.dumps(line, sort_keys=True, allow_nan=False).encode() + b"\n")
-        group = f"{values['phase']}/" if "phase" in values else ""
-        for name, value in values.items():
-            if not isinstance(value, str):
-                tag = re.sub(r"[^-/\w.]", "_", group + name)
-                self._curves.add(tag, value, step)
-        self._curves.flush()
-
-
-class _Curves:
-    """TensorBoard's file of events, written by this thread.
-
-    tensorboardX's own `SummaryWriter` writes on another, which ends at the first fault, a full disk
-    for one; then its queue fills, and the run waits for ever.
-    """
-
-    def __init__(self, folder: pathlib.Path, first_step: int | None, suffix: str) -> None:
-        """Opens a new file; of earlier ones, what is from `first_step` on shows no longer."""
-        folder.mkdir(exist_ok=True)
-        self._file = event_file_writer.EventsWriter(str(folder / "events"), suffix)
-        if first_step is not None:
-            self._write(first_step, session_log=SessionLog(status=SessionLog.START))
-
-    def add(self, tag: str, value: float, step: int) -> None:
-        self._write(step, summary=summary.scalar(tag, value))
-
-    def flush(self) -> None:
-        self._file.flush()
-
-    def close(self) -> None:
-        with contextlib.suppress(OSError):  # which the write before has raised
-            self._file.close()
-
-    def _write(self, step: int, **content: Any) -> None:
-        self._file.write_event(Event(wall_time=time.time(), step=step, **content))
+        for opened in (*self._trackers, self._metrics, self._timings):
+            opened.close()
 
 
 class NoWriter:
@@ -126,35 +99,22 @@ class NoWriter:
     def timing(self, step: int, values: Mapping[str, Value]) -> None:
         """Nothing."""
 
+    def samples(
+        self, step: int, samples: Sequence[Sample], examples: Mapping[str, Example]
+    ) -> None:
+        """Nothing."""
+
     def close(self) -> None:
         """Nothing."""
 
 
-def writer(workdir: str | os.PathLike[str], position: int | None) -> MetricsWriter | NoWriter:
+def writer(
+    workdir: str | os.PathLike[str],
+    position: int | None,
+    config: ml_collections.ConfigDict | None = None,
+) -> MetricsWriter | NoWriter:
     """The records of `workdir` on the process that writes; see `MetricsWriter`."""
-    return MetricsWriter(workdir, position) if processes.is_first() else NoWriter()
-
-
-def progress(work: Iterable[Any] | int, description: str, unit: str) -> tqdm.tqdm:
-    """A progress bar on stderr with rate and time left; where that is no terminal, a line a minute.
-
-    Args:
-        work: what to iterate over, or a total that is reached by calling `update(n)` on the bar.
-        description: what is being done.
-        unit: what is counted, in the singular.
-
-    Returns:
-        The bar: an iterable, and a context manager that closes it. It shows nothing on a process
-        that is not the first of many.
-    """
-    iterable, total = (None, work) if isinstance(work, int) else (work, None)
-    # A space parts number and unit: "12.3 samples/s" rather than "12.3samples/s".
-    look = {"desc": description, "unit": f" {unit}", "dynamic_ncols": True}
-    if not processes.is_first():
-        return tqdm.tqdm(iterable, total=total, disable=True)
-    if sys.stderr.isatty():
-        return tqdm.tqdm(iterable, total=total, **look)
-    return _Lines(iterable, total=total, mininterval=LINE_SECONDS, **look)
+    return MetricsWriter(workdir, position, config) if processes.is_first() else NoWriter()
 
 
 def format_table(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
@@ -171,23 +131,6 @@ def format_table(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
 def format_markdown(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     """The same table in Markdown."""
     return tabulate.tabulate([headers, *rows], headers="firstrow", tablefmt="github")
-
-
-class _Lines(tqdm.tqdm):
-    """Writes lines instead of redrawing one: in a log file, each redrawing would be another."""
-
-    def display(self, *unused_args: Any, **unused_kwargs: Any) -> None:
-        """Writes a line if there is anything to tell since the last."""
-        if self.n > getattr(self, "shown", 0):
-            self.fp.write(f"{self}\n")
-            self.fp.flush()
-            self.shown = self.n
-
-    def close(self) -> None:
-        """Writes the last line."""
-        if not self.disable:
-            self.disable = True  # tqdm's own close would write an empty line
-            self.display()
 
 
 def _cut(path: pathlib.Path, position: int) -> int:
@@ -217,6 +160,17 @@ def _cut(path: pathlib.Path, position: int) -> int:
 def _open(path: pathlib.Path) -> BinaryIO:
     # Unbuffered: a line is one system call, so a killed process leaves whole lines.
     return path.open("ab", buffering=0)
+
+
+def _add(
+    file: BinaryIO, step: int, values: Mapping[str, Value], **untold: Value
+) -> dict[str, Value]:
+    """Adds a line; gives its values as Python's own, without those that trackers are not told."""
+    values = {name: _number(value) for name, value in values.items()}
+    line = {name: _json_value(value) for name, value in values.items()}
+    line |= {"step": step, **untold}
+    _write(file, json.dumps(line, sort_keys=True, allow_nan=False).encode() + b"\n")
+    return values
 
 
 def _write(file: BinaryIO, line: bytes) -> None:

@@ -11,7 +11,7 @@ from hir_jax.errors import UserError
 from hir_jax.hindsight import relabel, replay, verify
 from hir_jax.methods import hir, ratios, reinforce, table
 from hir_jax.methods.method import GROUPS, Method
-from hir_jax.run import workdirs
+from hir_jax.run import trackers, workdirs
 from hir_jax.training import objective
 
 DTYPES = ("float32", "bfloat16")
@@ -191,6 +191,7 @@ def check(config: ml_collections.ConfigDict) -> None:
     numbers = all(isinstance(g, int | float) and g >= 0 for g in asked.guidance)
     expect("evaluate.guidance", asked.guidance, numbers, "numbers, each 0 or more")
     reward = config.reward
+    faults += trackers.faults(config)
     found = verify.faults(config.verifier, reward.threshold, reward.weights)
     faults += [f"config.{fault}" for fault in found]
     if not faults:  # a method is made of fields that are sound

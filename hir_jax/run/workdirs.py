@@ -21,7 +21,7 @@ from hir_jax.training.batch import Batch
 # These change nothing of what a run computes.
 SILENT = (
     *("evaluate.split", "checkpoint.", "diagnose.", "report.", "train.log_every"),
-    "reward.seconds",
+    *("reward.seconds", "trackers"),
 )
 # A run may be resumed with these changed. They do not change what it computes up to there: where
 # something lies is no matter, since `identity` holds what is read.

@@ -13,7 +13,7 @@ import optax
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from hir_jax.devices import sharding
+from hir_jax.devices import compiling, sharding
 from hir_jax.errors import UserError
 from hir_jax.model import t5
 from hir_jax.model.config import Params, T5Config
@@ -64,6 +64,10 @@ def make_step(
     def step(
         state: TrainState, batch: Batch, key: jax.Array, reference: Params | None
     ) -> tuple[TrainState, dict[str, jax.Array]]:
+        # Only in tracing, that is once a compilation.
+        shape = "x".join(map(str, batch.sources_BxPxS.shape))
+        what = f"training, sources of {shape} and targets of {batch.target_mask_BxT.shape[-1]}"
+        compiling.begin(what, "step", config, objective, accumulation)
         gathered = functools.partial(_gathered, config=config, shardings=shardings.params)
 
         def loss(params: Params, *args: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
