@@ -97,7 +97,7 @@ def _note_end(event: str, seconds: float, **named: object) -> None:
     """Of the compilation at work; JAX compiles small things of its own meanwhile."""
     global _at_work
     done = _at_work
-    if event != ENDED or done is None or done.function not in str(named.get("fun_name")):
+    if event != ENDED or done is None or named.get("fun_name") != f"jit({done.function})":
         return
     _at_work = None
     if not _from_cache:

@@ -1,12 +1,9 @@
-import io
 import json
 import math
-import struct
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tensorboardX.proto import event_pb2
 
 from hir_jax.errors import UserError
 from hir_jax.run import metrics
@@ -14,20 +11,6 @@ from hir_jax.run import metrics
 
 def lines(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
-
-
-def events(workdir):
-    """Every event in the TFRecord files: (8 bytes of length, 4, data, 4) each."""
-    for path in sorted(workdir.glob("tensorboard/*tfevents*")):
-        content = path.read_bytes()
-        while content:
-            (length,) = struct.unpack("<Q", content[:8])
-            yield event_pb2.Event.FromString(content[12 : 12 + length])
-            content = content[16 + length :]
-
-
-def scalars(workdir):
-    return [(v.tag, e.step, v.simple_value) for e in events(workdir) for v in e.summary.value]
 
 
 def write_steps(writer, steps):
@@ -62,7 +45,6 @@ def test_numbers_that_are_not_finite_are_strings(tmp_path):
     writer.close()
     (line,) = lines(tmp_path / "metrics.jsonl")
     assert line == {"a": "nan", "b": "inf", "c": "-inf", "d": "nan", "step": 0}
-    assert math.isnan(scalars(tmp_path)[0][2])
 
 
 def test_a_resumed_run_leaves_the_same_bytes(tmp_path):
@@ -111,42 +93,6 @@ def test_a_missing_file_has_no_bytes(tmp_path):
     metrics.MetricsWriter(tmp_path, 0).close()
 
 
-def test_tensorboard_mirrors_numbers_under_their_phase(tmp_path):
-    writer = metrics.MetricsWriter(tmp_path)
-    writer.write(3, {"phase": "evaluate", "accuracy": 0.5, "split": "dev"})
-    writer.write(4, {"loss": 2.0})
-    writer.timing(4, {"phase": "train", "rate": 8.0})
-    writer.close()
-    found = scalars(tmp_path)
-    assert ("evaluate/accuracy", 3, 0.5) in found
-    assert ("loss", 4, 2.0) in found
-    assert ("train/rate", 4, 8.0) in found
-    assert {tag for tag, *_ in found} == {"evaluate/accuracy", "loss", "train/rate"}
-
-
-def test_tensorboards_tags_are_of_letters_digits_and_few_others(tmp_path, caplog):
-    caplog.set_level("INFO")
-    writer = metrics.MetricsWriter(tmp_path)
-    writer.write(1, {"phase": "sample", "pass@2": 0.5, "reward_my.checks:near": 1.0})
-    writer.close()
-    found = {tag for tag, *_ in scalars(tmp_path)}
-    assert found == {"sample/pass_2", "sample/reward_my.checks_near"}
-    assert "pass@2" in lines(tmp_path / "metrics.jsonl")[0]
-    assert not caplog.records  # TensorBoard's writer would tell of each, each time
-
-
-def test_tensorboard_hides_what_was_cut(tmp_path):
-    writer = metrics.MetricsWriter(tmp_path, 0)
-    write_steps(writer, range(4))
-    position = writer.position
-    write_steps(writer, range(4, 7))
-    writer.close()
-    metrics.MetricsWriter(tmp_path, position).close()
-    starts = [e.step for e in events(tmp_path) if e.HasField("session_log")]
-    assert starts == [0, 4]
-    assert len(list((tmp_path / "tensorboard").iterdir())) == 2
-
-
 def test_timings_tell_the_time(tmp_path, monkeypatch):
     monkeypatch.setattr(metrics.time, "time", lambda: 12.5)
     writer = metrics.MetricsWriter(tmp_path)
@@ -154,45 +100,6 @@ def test_timings_tell_the_time(tmp_path, monkeypatch):
     writer.close()
     assert lines(tmp_path / "timings.jsonl") == [{"seconds": 0.25, "step": 3, "time": 12.5}]
     assert (tmp_path / "metrics.jsonl").read_bytes() == b""
-
-
-class Terminal(io.StringIO):
-    def isatty(self):
-        return True
-
-
-def test_progress_of_quick_work_is_one_line_where_there_is_no_terminal(monkeypatch):
-    stderr = io.StringIO()
-    monkeypatch.setattr("sys.stderr", stderr)
-    with metrics.progress(100, "sampling", "sample") as bar:
-        for _ in range(50):
-            bar.update(2)
-        assert stderr.getvalue() == ""
-    bar.close()
-    assert stderr.getvalue().startswith("sampling: 100%")
-    assert stderr.getvalue().count("100/100") == 1
-    assert " sample/s" in stderr.getvalue()
-    assert stderr.getvalue().count("\n") == 1
-    assert "\r" not in stderr.getvalue()
-
-
-def test_progress_of_slow_work_writes_a_line_now_and_then(monkeypatch):
-    stderr = io.StringIO()
-    monkeypatch.setattr("sys.stderr", stderr)
-    monkeypatch.setattr(metrics, "LINE_SECONDS", 0)
-    with metrics.progress(3, "training", "step") as bar:
-        for _ in range(3):
-            bar.update(1)
-    shares = [line.split("|")[0] for line in stderr.getvalue().splitlines()]
-    assert shares == ["training:  33%", "training:  67%", "training: 100%"]
-
-
-def test_progress_redraws_in_a_terminal(monkeypatch):
-    stderr = Terminal()
-    monkeypatch.setattr("sys.stderr", stderr)
-    assert list(metrics.progress(["a", "b"], "reading", "file")) == ["a", "b"]
-    assert "\rreading:   0%" in stderr.getvalue()
-    assert "\rreading: 100%" in stderr.getvalue()
 
 
 def test_format_table():
