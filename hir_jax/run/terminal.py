@@ -1,7 +1,7 @@
 """What one sees of long work: a live view where there is a terminal, lines elsewhere, or nothing.
 
-The view is drawn by a thread of rich's. Logs and whatever else goes to stderr print above it. A
-fault in it ends the view, is logged with its traceback, and lines go on in its place.
+The view is drawn by a thread. Logs and whatever else goes to stderr print above it. A fault in it
+ends the view, is logged with its traceback, and lines go on in its place.
 """
 
 import collections
@@ -13,10 +13,11 @@ import threading
 import time
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import IO, Any, Self
 
 import ml_collections
 import rich.console
+import rich.file_proxy
 import rich.live
 from absl import logging
 
@@ -60,28 +61,32 @@ class Screen:
         """Draws at once, and from then on `REDRAWS` times a second."""
         global _screen
         self._view, self._fault = view, None
-        self._lock = threading.RLock()  # of the view; never held while rich is called
+        # Of the view and of the terminal: rich's own does not keep two threads' lines apart.
+        self._lock = threading.RLock()
         self._live = rich.live.Live(
             console=rich.console.Console(file=sys.stderr),
-            get_renderable=self._draw,
-            refresh_per_second=REDRAWS,
+            auto_refresh=False,
+            redirect_stdout=False,
+            redirect_stderr=False,
             transient=True,
             vertical_overflow="crop",
         )
         self._handler = logging.get_absl_handler().python_handler
-        self._stream = self._handler.stream
-        self._open = True
+        self._streams = self._handler.stream, sys.stderr
+        self._closed = threading.Event()
         _screen = self
         try:
             self._live.start()
             self._live.console.show_cursor(True)  # it would stay hidden after a kill
-            self._handler.setStream(sys.stderr)  # which prints above the view now
+            sys.stderr = _Above(self._live.console, sys.stderr, self._lock)
+            self._handler.setStream(sys.stderr)
+            threading.Thread(target=self._draw, daemon=True).start()
         except Exception as e:
             self._end(e)
 
     def tell(self, method: str, *args: Any) -> None:
         """Calls a method of the view."""
-        if not self._open:
+        if self._closed.is_set():
             return
         try:
             if self._fault is not None:
@@ -95,27 +100,48 @@ class Screen:
         """Takes the view off the terminal."""
         self._end(self._fault)
 
-    def _draw(self) -> rich.console.RenderableType:
+    def draw(self) -> None:
+        """Draws the view as it is now."""
+        with self._lock:
+            if not self._closed.is_set():
+                self._live.update(self._view.draw(time.monotonic()), refresh=True)
+
+    def _draw(self) -> None:
         try:
-            with self._lock:
-                return self._view.draw(time.monotonic())
-        except Exception as e:  # on rich's thread, where nobody would see it
+            self.draw()
+            while not self._closed.wait(1 / REDRAWS):
+                self.draw()
+        except Exception as e:  # which this thread would keep to itself
             self._fault = e
-            return ""
 
     def _end(self, fault: Exception | None) -> None:
         global _screen, _broken
-        if not self._open:
+        if self._closed.is_set():
             return
-        self._open, _screen = False, None
-        self._handler.setStream(self._stream)
+        _screen = None
         try:
-            self._live.stop()
+            with self._lock:
+                self._closed.set()
+                self._live.stop()
         except Exception as e:
             fault = fault or e
+        logs, sys.stderr = self._streams
+        self._handler.setStream(logs)
         if fault is not None:
             _broken = True
             logging.error("the live view has failed; the run goes on with lines", exc_info=fault)
+
+
+class _Above(rich.file_proxy.FileProxy):
+    """Prints whole lines above the view."""
+
+    def __init__(self, console: rich.console.Console, file: IO[str], lock: threading.RLock) -> None:
+        super().__init__(console, file)
+        self._writing = lock
+
+    def write(self, text: str) -> int:
+        with self._writing:
+            return super().write(text)
 
 
 class Bar:
@@ -222,7 +248,7 @@ def view_of(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> list[Tr
     if not lively():
         return []
     history = workdirs.read_lines(workdir / "metrics.jsonl")
-    title = f"{workdir}: {config.algorithm}, {config.iterations} iterations"
+    title = f"{workdir}: {config.algorithm}"
     return [Watched(View(title, history))]
 
 

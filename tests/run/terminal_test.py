@@ -20,20 +20,29 @@ class Terminal(io.StringIO):
 
 @pytest.fixture
 def tty(monkeypatch):
-    """A terminal for stderr, of 80 columns."""
-    stderr = Terminal()
-    monkeypatch.setattr("sys.stderr", stderr)
-    monkeypatch.setattr(terminal, "_broken", False)
-    for name, value in {"TERM": "xterm", "COLUMNS": "80", "LINES": "24"}.items():
-        monkeypatch.setenv(name, value)
-    return stderr
+    """Makes stderr a terminal of 80 columns; in a test, since pytest sets it before each."""
+
+    def make():
+        stderr = Terminal()
+        monkeypatch.setattr("sys.stderr", stderr)
+        monkeypatch.setattr(terminal, "_broken", False)
+        for name, value in {"TERM": "xterm", "COLUMNS": "80", "LINES": "24"}.items():
+            monkeypatch.setenv(name, value)
+        return stderr
+
+    return make
 
 
 @pytest.fixture
 def pipe(monkeypatch):
-    stderr = io.StringIO()
-    monkeypatch.setattr("sys.stderr", stderr)
-    return stderr
+    """Makes stderr no terminal."""
+
+    def make():
+        stderr = io.StringIO()
+        monkeypatch.setattr("sys.stderr", stderr)
+        return stderr
+
+    return make
 
 
 def drawn(view, width=80):
@@ -47,21 +56,23 @@ def drawn(view, width=80):
 
 
 def test_quick_work_is_one_line_where_there_is_no_terminal(pipe):
+    stderr = pipe()
     with terminal.progress(100, "sampling", "sample") as bar:
         for _ in range(50):
             bar.update(2)
-        assert pipe.getvalue() == ""
-    assert pipe.getvalue().startswith("sampling: 100% 100/100, ")
-    assert pipe.getvalue().endswith(" samples/s, in 0:00:00\n")
-    assert pipe.getvalue().count("\n") == 1
+        assert stderr.getvalue() == ""
+    assert stderr.getvalue().startswith("sampling: 100% 100/100, ")
+    assert stderr.getvalue().endswith(" samples/s, in 0:00:00\n")
+    assert stderr.getvalue().count("\n") == 1
 
 
 def test_slow_work_writes_a_line_now_and_then(pipe, monkeypatch):
+    stderr = pipe()
     monkeypatch.setattr(terminal, "LINE_SECONDS", 0)
     with terminal.progress(3, "training", "step") as bar:
         bar.update(1)
         bar.update(1)
-    shares = [line.split(",")[0] for line in pipe.getvalue().splitlines()]
+    shares = [line.split(",")[0] for line in stderr.getvalue().splitlines()]
     assert shares == ["training: 33% 1/3", "training: 67% 2/3", "training: 67% 2/3"]
 
 
@@ -79,12 +90,14 @@ def test_a_rate_leaves_out_what_came_before_the_first_update(monkeypatch):
 
 
 def test_nothing_to_do_is_no_line(pipe):
+    stderr = pipe()
     with terminal.progress(0, "sampling", "sample"):
         pass
-    assert pipe.getvalue() == ""
+    assert stderr.getvalue() == ""
 
 
 def test_quiet_leaves_errors_and_alarms(pipe, monkeypatch):
+    stderr = pipe()
     handler = logging.get_absl_handler()
     monkeypatch.setattr(terminal, "_quiet", False)
     terminal.hush()
@@ -101,50 +114,58 @@ def test_quiet_leaves_errors_and_alarms(pipe, monkeypatch):
     finally:
         handler.removeFilter(terminal._matters)
     assert kept == ["ALARM: %s", "an error"]
-    assert pipe.getvalue() == ""
+    assert stderr.getvalue() == ""
 
 
 # The live view ------------------------------------------------------------------------------------
 
 
 def test_a_terminal_has_the_bar_and_then_its_line(tty):
+    stderr = tty()
     with terminal.progress(2, "reading", "file") as bar:
         bar.update(1)
-        bar._own._live.refresh()
+        bar._own.draw()
         bar.update(1)
-    assert "1/2, " in tty.getvalue()
-    assert tty.getvalue().endswith(" files/s, in 0:00:00\n")
-    assert sys.stderr is tty
+    assert "1/2, " in stderr.getvalue()
+    assert stderr.getvalue().endswith(" files/s, in 0:00:00\n")
+    assert sys.stderr is stderr
 
 
 @pytest.mark.parametrize("term", ["", "dumb"])
 def test_a_terminal_that_cannot_move_its_cursor_has_lines(tty, monkeypatch, term):
+    stderr = tty()
     monkeypatch.setenv("TERM", term)
     with terminal.progress(1, "reading", "file") as bar:
         bar.update(1)
-    assert "\x1b" not in tty.getvalue()
+    assert "\x1b" not in stderr.getvalue()
 
 
 def test_logs_stand_above_the_view(tty, monkeypatch):
+    stderr = tty()
     handler = logging.get_absl_handler().python_handler
-    monkeypatch.setattr(handler, "stream", tty)
+    monkeypatch.setattr(handler, "stream", stderr)
     with terminal.progress(2, "reading", "file") as bar:
+        bar._own.draw()
         handler.stream.write("a line of the log\n")
-        assert handler.stream is not tty
+        assert handler.stream is not stderr
         bar.update(2)
-    assert handler.stream is tty
-    before, after = tty.getvalue().split("a line of the log")
+    assert handler.stream is stderr
+    before, after = stderr.getvalue().split("a line of the log")
     assert before.endswith("\x1b[2K")  # the view's line was taken away first
     assert "reading" in after
 
 
 @pytest.mark.parametrize("method", ["draw", "scalars"])
 def test_a_fault_of_the_view_is_logged_and_lines_go_on(tty, monkeypatch, caplog, method):
+    stderr = tty()
+
     def fault(*unused):
         raise ZeroDivisionError("in the view")
 
     monkeypatch.setattr(View, method, fault)
     watched = terminal.Watched(View("run"))
+    if method == "draw":
+        watched._screen._draw()  # which ends by the fault
     watched.scalars(0, 0, {"phase": "evaluate", "accuracy": 0.5})
     watched.close()
     (record,) = [r for r in caplog.records if r.exc_info]
@@ -153,14 +174,15 @@ def test_a_fault_of_the_view_is_logged_and_lines_go_on(tty, monkeypatch, caplog,
     assert not terminal.lively()
     with terminal.progress(1, "training", "step") as bar:
         bar.update(1)
-    assert "training: 100% 1/1" in tty.getvalue()
+    assert "training: 100% 1/1" in stderr.getvalue()
 
 
 def test_an_error_of_the_run_passes_through_the_view(tty):
+    stderr = tty()
     with pytest.raises(KeyError), terminal.progress(2, "reading", "file"):
         raise KeyError
     assert terminal._screen is None
-    assert sys.stderr is tty
+    assert sys.stderr is stderr
 
 
 def test_the_view_shows_progress_accuracies_and_samples():
