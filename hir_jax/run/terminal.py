@@ -39,7 +39,7 @@ def hush() -> None:
     """Only errors and alarms are told from now on."""
     global _quiet
     _quiet = True
-    logging.get_absl_handler().addFilter(_matters)
+    logging.get_absl_handler().python_handler.addFilter(_matters)
 
 
 def _matters(record: std_logging.LogRecord) -> bool:

@@ -1,4 +1,5 @@
 import io
+import logging as std_logging
 import sys
 import time
 
@@ -98,23 +99,20 @@ def test_nothing_to_do_is_no_line(pipe):
 
 def test_quiet_leaves_errors_and_alarms(pipe, monkeypatch):
     stderr = pipe()
-    handler = logging.get_absl_handler()
     monkeypatch.setattr(terminal, "_quiet", False)
+    handler = logging.get_absl_handler()
+    monkeypatch.setattr(handler.python_handler, "stream", stderr)
     terminal.hush()
     try:
         with terminal.progress(1, "sampling", "sample") as bar:
             bar.update(1)
-        records = [("ALARM: %s", logging.WARNING), ("a warning", logging.WARNING)]
-        records += [("an error", logging.ERROR), ("said", logging.INFO)]
-        make = logging.get_absl_logger().makeRecord
-        levels = {logging.WARNING: 30, logging.ERROR: 40, logging.INFO: 20}
-        kept = [
-            m for m, n in records if handler.filter(make("absl", levels[n], "", 0, m, (), None))
-        ]
+        for level, text in ((30, "ALARM: %s"), (30, "a warning"), (40, "an error"), (20, "said")):
+            args = ("of a kind",) if "%" in text else ()
+            handler.handle(std_logging.LogRecord("absl", level, "f.py", 1, text, args, None))
     finally:
-        handler.removeFilter(terminal._matters)
-    assert kept == ["ALARM: %s", "an error"]
-    assert stderr.getvalue() == ""
+        handler.python_handler.removeFilter(terminal._matters)
+    said = [line.split("] ")[-1] for line in stderr.getvalue().splitlines()]
+    assert said == ["ALARM: of a kind", "an error"]
 
 
 # The live view ------------------------------------------------------------------------------------
