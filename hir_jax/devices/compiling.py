@@ -39,10 +39,10 @@ class Compilation(NamedTuple):
     started: float
     last: float | None
 
-    def told(self) -> str:
-        """What is compiled, with a forecast where there is one."""
-        last = "" if self.last is None else f" (took {self.last:.1f} s last time)"
-        return f"compiling {self.what}{last}"
+    def told(self, since: str = "") -> str:
+        """What is compiled, with a forecast where there is one; `since`: " for 12 s"."""
+        last = "" if self.last is None else f" ({self.last:.1f} s last time)"
+        return f"compiling{since}{last}: {self.what}"
 
 
 _file: pathlib.Path | None = None

@@ -60,8 +60,8 @@ class View(Tracker):
         if self._bar is not None:
             lines.append(_progress(self._bar, now))
         if (compilation := compiling.at_work()) is not None:
-            seconds = f", {now - compilation.started:.0f} s so far"
-            lines.append(_line((f"{compilation.told()}{seconds}", "yellow")))
+            since = f" for {now - compilation.started:.0f} s"
+            lines.append(_line((compilation.told(since), "yellow")))
         lines += self._accuracies()
         lines += [_sample(told) for told in self._told]
         return Group(*lines)

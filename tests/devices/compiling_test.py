@@ -31,15 +31,15 @@ def test_a_compilation_says_how_long_it_took_last_time(kept, caplog):
     seen = []
     compiled(1, seen)
     assert compiling.at_work() is None
-    assert seen[0].told() == "compiling number 1"  # nothing is known yet
+    assert seen[0].told() == "compiling: number 1"  # nothing is known yet
     ((key, seconds),) = json.loads(kept.read_text()).items()
     assert "number 1" in key
     kept.write_text(json.dumps({key: seconds + 41}))
     compiling.keep(str(kept.parent))
     compiled(1, seen)
     compiled(2, seen)
-    assert seen[1].told() == f"compiling number 1 (took {seconds + 41:.1f} s last time)"
-    assert seen[2].told() == "compiling number 2"
+    assert seen[1].told() == f"compiling ({seconds + 41:.1f} s last time): number 1"
+    assert seen[2].told() == "compiling: number 2"
     assert len(json.loads(kept.read_text())) == 2
 
 

@@ -221,4 +221,4 @@ def test_a_sparkline_goes_from_the_least_to_the_greatest():
 def test_a_compilation_is_shown_with_its_forecast(monkeypatch):
     at = compiling.Compilation("training", "step", "k", time.monotonic() - 7, 58.2)
     monkeypatch.setattr(compiling, "at_work", lambda: at)
-    assert "compiling training (took 58.2 s last time), 7 s so far" in drawn(View())
+    assert "compiling for 7 s (58.2 s last time): training" in drawn(View())
