@@ -88,10 +88,10 @@ def sparkline(values: Sequence[float]) -> str:
 
 def _progress(bar: "Bar", now: float) -> Table:
     row = Table.grid(padding=(0, 1), expand=True)
-    row.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
-    row.add_column(width=20, no_wrap=True)
-    row.add_column(no_wrap=True)
-    drawn = ProgressBar(total=max(bar.total, 1), completed=bar.done, width=20)
+    row.add_column(no_wrap=True, overflow="ellipsis")
+    row.add_column(ratio=1)  # what the others leave
+    row.add_column(no_wrap=True, overflow="ellipsis")
+    drawn = ProgressBar(total=max(bar.total, 1), completed=bar.done)
     row.add_row(Text(plain(bar.description)), drawn, Text(bar.pace(now)))
     return row
 
