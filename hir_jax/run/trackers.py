@@ -263,9 +263,11 @@ def make(
 
 
 def few(samples: Sequence[Sample], examples: Mapping[str, Example]) -> list[Told]:
-    """The first samples, right ones and others by turns as long as there are both."""
-    right = [sample for sample in samples if sample.correct][:FEW]
-    others = [sample for sample in samples if not sample.correct][:FEW]
+    """The first of each question, right ones and others by turns as long as there are both."""
+    first = {sample.example_id: sample for sample in reversed(samples)}
+    ones = list(reversed(first.values()))
+    right = [sample for sample in ones if sample.correct][:FEW]
+    others = [sample for sample in ones if not sample.correct][:FEW]
     ordered = [s for pair in zip(right, others, strict=False) for s in pair]
     ordered += max(right, others, key=len)[min(len(right), len(others)) :]
     return [

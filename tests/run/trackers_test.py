@@ -254,5 +254,10 @@ def test_few_samples_are_right_and_wrong_by_turns():
     assert trackers.few([], {}) == []
 
 
+def test_few_samples_are_of_as_many_questions():
+    each = [sample(i, text, text == "a") for i in range(3) for text in "ab"]
+    assert [told.output for told in trackers.few(each, EXAMPLES)] == ["a", "a", "a"]
+
+
 def test_plain_text_shows_what_is_not_seen():
     assert trackers.plain("a\x1b[2J\r\n\u202eb é 猫") == "a\\x1b[2J\\r\\n\\u202eb é 猫"
