@@ -111,7 +111,8 @@ def test_quiet_leaves_errors_and_alarms(pipe, monkeypatch):
             handler.handle(std_logging.LogRecord("absl", level, "f.py", 1, text, args, None))
     finally:
         handler.python_handler.removeFilter(terminal._matters)
-    said = [line.split("] ")[-1] for line in stderr.getvalue().splitlines()]
+    # Before flags are parsed absl writes a line of its own, without a "]".
+    said = [line.split("] ")[1] for line in stderr.getvalue().splitlines() if "] " in line]
     assert said == ["ALARM: of a kind", "an error"]
 
 
