@@ -76,7 +76,7 @@ def sample_file(
         metrics.progress(len(keep) * count, "sampling", "sample") as bar,
     ):
         for piece in lines.pieces(PROMPTS_A_WRITE):
-            bar.update(piece.start * count - bar.n)
+            bar.update(piece.start * count - bar.done)
             indices = [keep[i] for i in piece]
             asked = [Prompt(tokens[i], uid(str(records[i][0]))) for i in indices]
             guide = None

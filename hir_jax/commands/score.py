@@ -49,7 +49,7 @@ def score_file(
         metrics.progress(len(keep), "scoring", "output") as bar,
     ):
         for piece in lines.pieces(LINES_A_WRITE):
-            bar.update(piece.start - bar.n)
+            bar.update(piece.start - bar.done)
             found = {}
             for length in lengths:
                 own = [
