@@ -21,6 +21,7 @@ folder that all see; what is small is read by process 0 for all, which so take t
 import contextlib
 import dataclasses
 import gc
+import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
@@ -273,10 +274,21 @@ def _absolute(directory: str) -> epath.Path:
 
 
 def _steps(directory: epath.Path) -> list[int]:
-    """The steps of the finished checkpoints, newest first."""
-    return processes.on_first(
-        lambda: sorted(ocp.path.step.checkpoint_steps(directory), reverse=True)
-    )
+    """The steps of the finished checkpoints, newest first.
+
+    Raises UserError where one is a link to nothing: Orbax neither lists nor replaces that.
+    """
+
+    def look() -> list[int]:
+        for path in directory.glob("[0-9]*"):
+            if os.path.islink(path) and not path.exists():
+                raise UserError(
+                    f"{path}: expected a checkpoint, found a link to nothing. Mount what it leads "
+                    "to, or remove the link."
+                )
+        return sorted(ocp.path.step.checkpoint_steps(directory), reverse=True)
+
+    return processes.on_first(look)
 
 
 def _newest_whole(

@@ -242,6 +242,14 @@ def test_a_checkpoint_of_another_format_is_told_and_not_taken_for_damage(two_sav
         checkpoints.restore_latest(abstract(make_state()))
 
 
+def test_a_link_to_nothing_is_told_and_not_replaced(two_saved):
+    checkpoints, directory = two_saved
+    (directory / "6").rename(directory / "moved")
+    (directory / "6").symlink_to("moved_away")
+    with pytest.raises(UserError, match=r"/6: expected a checkpoint, found a link to nothing"):
+        checkpoints.restore_latest(abstract(make_state()))
+
+
 def test_another_version_of_the_same_format_is_read_and_told(two_saved, caplog):
     checkpoints, directory = two_saved
     change_json(directory / "6", hir_jax="9.9")
