@@ -1,0 +1,1 @@
+"""Faults that `benchmarks/chaos.py` brings about in runs."""
