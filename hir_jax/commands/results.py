@@ -1,5 +1,6 @@
 """What the cells of a grid came to: read from their workdirs, kept in results.json."""
 
+import json
 import pathlib
 from typing import NamedTuple
 
@@ -51,7 +52,7 @@ Known = dict[tuple[Cell, str], Result]
 
 
 def write_results(file: pathlib.Path, results: Known) -> None:
-    """results.json: a record a cell."""
+    """results.json: a line a cell."""
     records = [
         cell._asdict()
         | {"content": content}
@@ -59,7 +60,8 @@ def write_results(file: pathlib.Path, results: Known) -> None:
         | {name: getattr(result, name) for name in MEASURED}
         for (cell, content), result in results.items()
     ]
-    workdirs.write_json(file, {"cells": records})
+    lines = ",\n".join(json.dumps(record, allow_nan=False) for record in records)
+    workdirs.write_text(file, f'{{"cells": [\n{lines}\n]}}\n')
 
 
 def read_results(file: pathlib.Path) -> Known:
