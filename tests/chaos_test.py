@@ -25,7 +25,9 @@ def disturbed(tmp_path_factory):
 def test_killed_in_phases_by_name(disturbed):
     names = ["save", "sampling", "training"]
     found = modes.in_phases(disturbed, names, random.Random(0))
-    assert found == {"killed_in": names, "not_hit": [], "different": []}
+    assert not found["different"]
+    # So short a run may be through with one before it is looked at; not with all.
+    assert found["killed_in"] and {*found["killed_in"], *found["not_hit"]} == {*names}
 
 
 def test_killed_at_random_moments(disturbed):

@@ -13,7 +13,7 @@ from hir_jax.decoding import programs, records, sampler
 from hir_jax.decoding.prompt import Guide, Prompt
 from hir_jax.decoding.rows import default_rows, engine_memory, free_memory
 from hir_jax.decoding.sampler import Sampler
-from hir_jax.devices import sharding
+from hir_jax.devices import compiling, sharding
 from hir_jax.model import batching, t5
 from hir_jax.training import scoring
 from tests import tiny
@@ -154,16 +154,16 @@ def test_draws_change_with_the_iterations_key_and_the_prompts_uid(params, sample
 def test_one_compilation_a_length_bucket(params, monkeypatch):
     engine = dataclasses.replace(SAMPLER, max_new_tokens=3)  # a shape of this test's own
     logged = []
-    monkeypatch.setattr(programs.logging, "info", lambda *args: logged.append(args[-1]))
+    monkeypatch.setattr(compiling.logging, "info", lambda *args: logged.append(args[-1]))
     engine(params, PROMPTS, KEY, 1.0, samples=2)
     assert {len(p.tokens) <= 8 for p in PROMPTS} == {True, False}
-    assert logged == [8, 16]
+    assert [int(text.rsplit(" ", 1)[1]) for text in logged] == [8, 16]
     # Temperature, key, EOS and the number of prompts are arguments: nothing new is compiled.
     engine(params, PROMPTS[:5], jax.random.key(1), 0.0, samples=2)
     dataclasses.replace(engine, eos_id=7)(params, random_prompts(30), KEY, 0.3, samples=2)
     shape = engine.shape(len(PROMPTS), 2, 16)
     assert programs.programs(engine.mesh, CONFIG, shape).decode_pool._cache_size() == 2
-    assert logged == [8, 16]
+    assert [int(text.rsplit(" ", 1)[1]) for text in logged] == [8, 16]
 
 
 def test_logprobs_are_the_scores_of_the_outputs(params, sampled):
