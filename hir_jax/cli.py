@@ -301,6 +301,9 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
         message = f"--{name}: the config has no field {field!r}. {hint}"
     except OSError as e:
         message = f"--config: {e}"
+    except (TypeError, ValueError) as e:  # ml_collections: no place in any config
+        asked = ", ".join(f"--{name}" for name in names if name.startswith("config."))
+        message = f"{asked}: expected fields as in --config.data.seed, found one that is none ({e})"
     except flags.Error as e:
         # A ValueError of a config file comes as the text of a traceback.
         _, is_own, sentence = str(e).partition("\nValueError: ")

@@ -78,7 +78,7 @@ def read_results(file: pathlib.Path) -> Known:
             key = Cell(*(record[name] for name in Cell._fields)), record["content"]
             measured = {name: record[name] for name in MEASURED}
             curve = [tuple(map(float, point)) for point in measured["curve"]]
-            measured["curve"] = tuple((int(n), *rest) for n, *rest in curve)
+            measured["curve"] = tuple((int(n), accuracy, gap) for n, accuracy, gap in curve)
             measured["steps"], measured["seconds"] = int(record["steps"]), float(record["seconds"])
             results[key] = Result(Outcome.from_json(record), **measured)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as e:

@@ -15,6 +15,8 @@ import json
 import re
 from typing import Any
 
+from hir_jax.errors import UserError
+
 MARK = "<!-- written by hir_jax --mode=report -->"  # the beginning of the file tells it from others
 STYLES = ("uPlot.min.css", "page.css")
 # In the order in which they are run. Ours stand in one scope: see the head of data.js.
@@ -54,8 +56,17 @@ def compress(content: Any) -> str:
     """JSON, by gzip, in base64: letters, digits, +, / and = alone.
 
     Halves of surrogate pairs, which a model's output or a file may hold, stay as JSON's escapes.
+
+    Raises:
+        UserError: a number is beyond what a float holds; no run writes such.
     """
-    text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    try:
+        text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    except ValueError as e:
+        raise UserError(
+            "--mode=report: expected numbers as a run writes them in the workdir's files, found "
+            f"one beyond all bounds ({e}). Put the files back as they were."
+        ) from e
     # The same content gives the same bytes: no time of writing in the head.
     packed = gzip.compress(text.encode("utf-8", "backslashreplace"), compresslevel=6, mtime=0)
     return base64.b64encode(packed).decode()

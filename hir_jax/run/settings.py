@@ -188,7 +188,7 @@ def check(config: ml_collections.ConfigDict) -> None:
     asked = config.evaluate
     counts = all(isinstance(count, int) and count >= 1 for count in asked.samples)
     expect("evaluate.samples", asked.samples, counts, "numbers of samples, each 1 or more")
-    numbers = all(isinstance(g, int | float) and g >= 0 for g in asked.guidance)
+    numbers = all(isinstance(g, int | float) and 0 <= g < math.inf for g in asked.guidance)
     expect("evaluate.guidance", asked.guidance, numbers, "numbers, each 0 or more")
     reward = config.reward
     faults += trackers.faults(config)

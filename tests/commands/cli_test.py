@@ -208,6 +208,8 @@ def test_faulty_flags(refused):
     refused("--config.seed=abc", says=["--config.seed=abc", "invalid literal for int()"])
     refused("--config.loss.smoothing=much", says=["--config.loss.smoothing=much", "float"])
     refused("--mode=fly", says="--mode=fly: value should be one of <train|check|")
+    refused("--config.algorithm.x=1", says="--config.algorithm.x: expected fields as in")
+    refused("--config.=", says="--config.: expected fields as in")
     refused("--mode=plan", "--topology=v9:4x4", says=["--topology: expected", "'v9:4x4'"])
     refused("--mode=plan", "--programs=tea", says=["--programs: expected", "'tea'"])
     refused("--workdri=x", says="Unknown command line flag 'workdri'")
