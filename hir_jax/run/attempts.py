@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from hir_jax.devices import processes
 from hir_jax.devices.interrupts import Interrupted
 from hir_jax.errors import UserError
-from hir_jax.run import checkpoint, workdirs
+from hir_jax.run import checkpoint, disk, workdirs
 
 FILE = "attempts.json"
 MOST = 3  # starts that fail at one place
@@ -32,6 +32,10 @@ def counted(workdir: str) -> Iterator[None]:
         yield
     except (UserError, Interrupted, KeyboardInterrupt):
         _forget(file)
+        raise
+    except OSError as e:
+        if disk.fault(e, file.parent):  # which has its own sentence
+            _forget(file)
         raise
     _forget(file)
 

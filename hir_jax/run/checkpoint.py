@@ -22,7 +22,6 @@ import contextlib
 import dataclasses
 import gc
 import os
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -200,8 +199,7 @@ class Checkpoints:
             with contextlib.suppress(Exception):
                 self._opened.close()
         self._opened = None
-        for unfinished in self._directory.glob("*.orbax-checkpoint-tmp"):
-            shutil.rmtree(unfinished, ignore_errors=True)
+        disk.remove(self._directory, "*.orbax-checkpoint-tmp")
         gc.collect()
         raise fault
 

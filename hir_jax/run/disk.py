@@ -3,12 +3,15 @@
 import errno
 import pathlib
 import shutil
+import time
 
 from hir_jax.devices import processes
 from hir_jax.errors import UserError
 
 # What the system says, as an exception and in the texts of libraries that have no exceptions.
 _FULL = {errno.ENOSPC: "No space left on device", errno.EDQUOT: "Disk quota exceeded"}
+
+_TRIES = 50  # a tenth of a second apart
 
 
 def check(folder: pathlib.Path, needed: int, what: str) -> None:
@@ -43,6 +46,17 @@ def used(folder: pathlib.Path) -> int:
     """Bytes of all files in a folder; 0 where there is none."""
     files = pathlib.Path(folder).rglob("*")
     return sum(file.lstat().st_size for file in files if file.is_file())
+
+
+def remove(folder: pathlib.Path, pattern: str) -> None:
+    """Removes the folders in it that a pattern names, though threads may still write into them."""
+    for _ in range(_TRIES):
+        found = [*pathlib.Path(folder).glob(pattern)]
+        for each in found:
+            shutil.rmtree(each, ignore_errors=True)
+        if not found:
+            return
+        time.sleep(0.1)
 
 
 def _sentence(folder: pathlib.Path, wanted: str, found: str) -> str:

@@ -1,6 +1,7 @@
 """Starts that come to nothing are counted, and the fourth is refused."""
 
 import contextlib
+import errno
 import json
 
 import pytest
@@ -46,7 +47,9 @@ def test_a_run_that_moves_on_is_not_refused(start):
     assert len(start.began) == 9
 
 
-@pytest.mark.parametrize("error", [None, UserError("told"), Interrupted(15)])
+@pytest.mark.parametrize(
+    "error", [None, UserError("told"), Interrupted(15), OSError(errno.ENOSPC, "full")]
+)
 def test_an_end_in_words_is_no_failure(start, error):
     for _ in range(2):
         start(5, ZeroDivisionError())
