@@ -1,14 +1,13 @@
 """--mode=check: looks a data set over before a run; docs/own_task.md."""
 
 import collections
-import json
 from collections.abc import Sequence
 from typing import Any
 
 import ml_collections
 
 from hir_jax.commands.findings import Data, Finding, find
-from hir_jax.commands.lines import check_output, open_output
+from hir_jax.commands.lines import check_output, open_output, to_line
 from hir_jax.data import sources
 from hir_jax.data.example import Example
 from hir_jax.errors import UserError
@@ -41,7 +40,7 @@ def check(config: ml_collections.ConfigDict, output: str | None) -> str:
     if output:
         record = about | {"findings": [finding.to_json() for finding in found]}
         with open_output(output) as out:
-            out.write(json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+            out.write(to_line(record, indent=1))
     return _page(about, found)
 
 

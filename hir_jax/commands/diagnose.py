@@ -17,7 +17,7 @@ from hir_jax.decoding.sampler import Sampler
 from hir_jax.errors import UserError
 from hir_jax.hindsight.sample import Sample
 from hir_jax.methods.method import GROUPS
-from hir_jax.run import drawing, evaluate, judging, metrics, models, settings, trainers
+from hir_jax.run import drawing, evaluate, judging, models, settings, terminal, trainers
 from hir_jax.run.evaluate import Evaluation
 from hir_jax.run.models import Model
 from hir_jax.run.questions import Questions, load_questions
@@ -115,7 +115,7 @@ def _check(config: ml_collections.ConfigDict) -> None:
 def _answer(sampler: Sampler, model: Model, asked: Questions) -> Evaluation:
     examples = asked.splits.train
     total = len(asked.instructions.asked) * len(examples)
-    with metrics.progress(total, "greedy answers", "question") as bar:
+    with terminal.progress(total, "greedy answers", "question") as bar:
         return evaluate.evaluate(
             sampler,
             model.params,

@@ -8,7 +8,7 @@ from absl import logging
 from hir_jax.commands.lines import check_output
 from hir_jax.commands.policy import load_policy
 from hir_jax.devices import processes
-from hir_jax.run import choosing, evaluate, identity, metrics, models, workdirs
+from hir_jax.run import choosing, evaluate, identity, models, terminal, workdirs
 from hir_jax.run.questions import expect, load_questions
 
 
@@ -41,7 +41,7 @@ def evaluate_policy(
     examples = expect(questions.splits, split)
     sampler = models.make_sampler(config, model, questions.buckets.source)
     total = len(questions.instructions.asked) * len(examples)
-    with metrics.progress(total, f"evaluating on {split}", "question") as bar:
+    with terminal.progress(total, f"evaluating on {split}", "question") as bar:
         result = evaluate.evaluate(
             sampler,
             model.params,

@@ -23,7 +23,7 @@ from hir_jax.errors import UserError
 from hir_jax.methods.sft import Sft
 from hir_jax.model import batching, hf, t5
 from hir_jax.model.codec import Codec
-from hir_jax.run import finite, metrics
+from hir_jax.run import finite, terminal
 from hir_jax.training.batch import Batch, TrainingExample, make_batch, plan_batches
 from hir_jax.training.optimizer import make_optimizer
 from hir_jax.training.state import init_state, state_shardings
@@ -63,7 +63,7 @@ def pretrain(config: ml_collections.ConfigDict, output: str) -> None:
     state = init_state(params, optimizer, mesh)
     batches = training_batches(pools, codec, config)
     key = keys.make(0)  # unread: no dropout
-    with metrics.progress(settings.steps, "pretraining", "step") as bar:
+    with terminal.progress(settings.steps, "pretraining", "step") as bar:
         for i, batch in zip(range(settings.steps), batches, strict=False):
             batch = jax.device_put(batch, sharding.batch_sharding(mesh))
             state, values = step(state, batch, key, None)

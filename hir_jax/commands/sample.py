@@ -15,7 +15,7 @@ from hir_jax.decoding.prompt import Guide, Output, Prompt, uid
 from hir_jax.devices import keys
 from hir_jax.model import batching
 from hir_jax.model.codec import Codec
-from hir_jax.run import choosing, metrics, models
+from hir_jax.run import choosing, models, terminal
 from hir_jax.run.prompts import instructions_of
 
 # Prompts between two writes of the output file. Rows stand idle at the end of each piece, so not
@@ -73,7 +73,7 @@ def sample_file(
     given_back = ("samples", "logprobs", *(["margins"] if sample.rerank else []))
     with (
         continued.lines(output, made_of, given, given_back) as lines,
-        metrics.progress(len(keep) * count, "sampling", "sample") as bar,
+        terminal.progress(len(keep) * count, "sampling", "sample") as bar,
     ):
         for piece in lines.pieces(PROMPTS_A_WRITE):
             bar.update(piece.start * count - bar.done)

@@ -8,7 +8,7 @@ from hir_jax.commands import continued
 from hir_jax.commands.lines import check_finite, fit, read_jsonl
 from hir_jax.commands.policy import load_policy
 from hir_jax.model import batching
-from hir_jax.run import metrics, models
+from hir_jax.run import models, terminal
 from hir_jax.training import scoring
 
 # Lines between two writes of the output file.
@@ -46,7 +46,7 @@ def score_file(
     lengths = target_lengths(max(len(targets[i]) for i in keep), config.buckets.target)
     with (
         continued.lines(output, made_of, given, ("logprob", "tokens")) as lines,
-        metrics.progress(len(keep), "scoring", "output") as bar,
+        terminal.progress(len(keep), "scoring", "output") as bar,
     ):
         for piece in lines.pieces(LINES_A_WRITE):
             bar.update(piece.start - bar.done)

@@ -25,7 +25,7 @@ from hir_jax.hindsight.verify import Verdict
 from hir_jax.model.batching import Buckets
 from hir_jax.model.codec import Codec
 from hir_jax.model.config import Params
-from hir_jax.run import metrics, statistics
+from hir_jax.run import statistics, terminal
 from hir_jax.run.choices import GREEDY, Choices
 from hir_jax.run.evaluate import Evaluation
 from hir_jax.run.judging import judge
@@ -50,7 +50,7 @@ def with_choices(
     ways = len(config.evaluate.guidance) + max(config.evaluate.samples, default=0)
     if not ways:
         return evaluation
-    with metrics.progress(ways * len(examples), "other ways of answering", "output") as bar:
+    with terminal.progress(ways * len(examples), "other ways of answering", "output") as bar:
         found = choices(
             config,
             sampler,

@@ -11,7 +11,7 @@ from hir_jax.devices import keys
 from hir_jax.hindsight.sample import Sample
 from hir_jax.model.codec import Codec
 from hir_jax.model.config import Params
-from hir_jax.run import choosing, judging, metrics
+from hir_jax.run import choosing, judging, terminal
 from hir_jax.run.models import Model
 from hir_jax.run.questions import Questions
 
@@ -55,7 +55,7 @@ def draw_from(
     title: str,
 ) -> list[Sample]:
     """`draw` outside of a run: of a model, by the config's seed, with a progress bar."""
-    with metrics.progress(len(examples) * samples, title, "sample") as bar:
+    with terminal.progress(len(examples) * samples, title, "sample") as bar:
         return draw(
             config,
             sampler,

@@ -70,10 +70,6 @@ class Evaluation:
     choices: Choices | None = dataclasses.field(default=None, hash=False)
 
     @property
-    def _shared(self) -> bool:
-        return len(set(self.stories)) < len(self.stories)
-
-    @property
     def gap(self) -> float:
         """Accuracy under p_correct minus accuracy under p_wrong."""
         return self.asked_correct.accuracy - self.asked_wrong.accuracy
@@ -106,16 +102,17 @@ class Evaluation:
             }
 
         facts = {name: each.to_json(self.stories) for name, each in self.facts.items()}
+        n, n_stories = self.asked_correct.n, len(set(self.stories))
         return {
-            "n": self.asked_correct.n,
-            "n_stories": len(set(self.stories)),
+            "n": n,
+            "n_stories": n_stories,
             "asked_correct": fields(self.asked_correct, "asked_correct"),
             "asked_wrong": fields(self.asked_wrong, "asked_wrong"),
             "gap": self.gap,
             "gap_interval": estimates["gap"].interval,
             "best_constant": dataclasses.asdict(self.constant),
             # Nothing is said where each question is a story of its own.
-            "stories": " ".join(map(str, self.stories)) if self._shared else "",
+            "stories": " ".join(map(str, self.stories)) if n_stories < n else "",
             "questions": self.digest,
             **({"facts": facts} if facts else {}),
             **({"choices": self.choices.to_json()} if self.choices else {}),

@@ -39,6 +39,7 @@ from hir_jax.run import (
     pairs,
     settings,
     start,
+    terminal,
     trainers,
     workdirs,
 )
@@ -170,7 +171,7 @@ class Job:
             self.alarms.step(values, first=as_drawn)
 
         steps = finite.StepMetrics(config.train.log_every, write, self._stop, on_policy)
-        with metrics.progress(total, f"iteration {progress.iteration}: training", "step") as bar:
+        with terminal.progress(total, f"iteration {progress.iteration}: training", "step") as bar:
             bar.update(first)
             for batch in itertools.islice(self._batches(epochs), first, None):
                 values = self._step(batch)
@@ -250,7 +251,7 @@ class Job:
         count = config.sample.samples
         started = time.monotonic()
         total = len(examples) * count
-        with metrics.progress(total, f"iteration {iteration}: sampling", "sample") as bar:
+        with terminal.progress(total, f"iteration {iteration}: sampling", "sample") as bar:
             samples = drawing.draw(
                 config,
                 self.sampler,
@@ -333,7 +334,7 @@ class Job:
         when = "at the end" if final else f"iteration {self.progress.iteration}"
         title = f"{when}: evaluating on {split}"
         total = len(self.questions.instructions.asked) * len(examples)
-        with metrics.progress(total, title, "question") as bar:
+        with terminal.progress(total, title, "question") as bar:
             return evaluate.evaluate(
                 self.sampler,
                 params,

@@ -16,7 +16,6 @@ from hir_jax.devices import processes
 from hir_jax.errors import UserError
 from hir_jax.hindsight.sample import Sample
 from hir_jax.run import terminal, trackers
-from hir_jax.run.terminal import progress as progress
 
 Value = float | int | str
 

@@ -24,7 +24,7 @@ from hir_jax.devices import leaving, processes, sharding
 from hir_jax.devices.interrupts import Interrupted, Interrupts
 from hir_jax.errors import UserError
 from hir_jax.hindsight import verify
-from hir_jax.run import lock, loop, metrics, workdirs
+from hir_jax.run import lock, loop, metrics, terminal, workdirs
 from hir_jax.run.judging import judge
 from tests import tiny
 
@@ -467,7 +467,7 @@ def test_processes_whose_steps_are_slow_ask_each_other_at_each(second_of_three, 
 
 
 def test_only_the_first_shows_progress_and_writes(second_of_three, tmp_path, capsys):
-    with metrics.progress(3, "work", "thing") as bar:
+    with terminal.progress(3, "work", "thing") as bar:
         bar.update(3)
     writer = metrics.writer(tmp_path / "run", 0)
     writer.write(1, {"loss": 1.0})
