@@ -76,6 +76,8 @@ def get_config() -> ml_collections.ConfigDict:
     sample.top_p = 1.0  # probability kept
     # Log how far samples are from the starting model, of which a copy is kept then
     sample.kl_to_start = False
+    # Log what the policy finds of each sample under the wrong-answer instruction as well
+    sample.opposite = False
     # γ: draw away from the wrong-answer instruction, in the online phase and in --mode=sample, at
     # twice the work; 0 = not at all
     sample.guidance = 0.0

@@ -177,6 +177,7 @@ def get_config(grid: str = "methods") -> ml_collections.ConfigDict:
     config = tiny.get_config()
     config.sample.max_new_tokens = 24
     config.sample.kl_to_start = False
+    config.sample.opposite = False
     config.train.learning_rate = None  # the method's own, where it is not tuned
     config.data.size = 2500
     config.data.max_train = 600

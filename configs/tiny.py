@@ -17,6 +17,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.iterations = 3
     config.sample.max_new_tokens = 16
     config.sample.kl_to_start = True
+    config.sample.opposite = True
     config.replay.keep_iterations = 1
     # 640 pieces leave little room for junk, and the smoothing of the paper, made for 32,128, would
     # fill it.

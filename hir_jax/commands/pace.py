@@ -15,7 +15,6 @@ import ml_collections
 from hir_jax.devices import keys, processes, sharding
 from hir_jax.hindsight import replay
 from hir_jax.hindsight.sample import Sample
-from hir_jax.methods.method import VALUES
 from hir_jax.run import annotate, pairs, settings, trainers
 from hir_jax.run.models import Model
 from hir_jax.run.questions import Questions
@@ -142,12 +141,11 @@ def _score(
     samples: Sequence[Sample],
 ) -> tuple[Sequence[Sample], Timed]:
     """The samples as a run annotates them."""
-    policy = model.params if VALUES in training.method.needs else None
-    start = model.params if trainers.scores_by_start(config) else None
-    if not samples or (policy is None and start is None):
+    passes, params = annotate.passes(config, training.method), model.params
+    if not samples or not passes:
         return samples, Timed()
-    parts = (model.config, model.mesh, policy, start, config.train.batch_size)
-    return timed(lambda: annotate.annotate(samples, questions, *parts), len(samples))
+    parts = (questions, model.config, model.mesh, params, params, config.train.batch_size)
+    return timed(lambda: annotate.annotate(samples, passes, *parts), len(samples))
 
 
 def _train(

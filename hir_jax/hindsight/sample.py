@@ -23,6 +23,7 @@ _PER_TOKEN = ("logprobs", "values", "reference")
 _OPTIONAL: dict[str, tuple[type, ...]] = {
     "read": (str,),
     "reward": _NUMBER,
+    "opposite": _NUMBER,
     "facts": (dict,),
     "rewards": (dict,),
     **dict.fromkeys(_PER_TOKEN, (list,)),
@@ -49,6 +50,8 @@ class Sample:
         facts: what else the verifier says holds of the output or does not; one that is not here
             does not.
         rewards: where several verifiers judged, each one's own; one that is not here gave 0.
+        opposite: log-probability of the tokens under the wrong-answer instruction, summed, in nats;
+            None where nothing asks for it.
         logprobs: log-probability of each token under the policy that drew it, in nats; () where
             nothing asks for it, as in the next two.
         values: expected reward before each token, by the value head.
@@ -67,6 +70,7 @@ class Sample:
     reward: float | None = None
     facts: dict[str, bool] = dataclasses.field(default_factory=dict, hash=False)
     rewards: dict[str, float] = dataclasses.field(default_factory=dict, hash=False)
+    opposite: float | None = None
     logprobs: tuple[float, ...] = ()
     values: tuple[float, ...] = ()
     reference: tuple[float, ...] = ()
@@ -76,8 +80,10 @@ class Sample:
             object.__setattr__(self, "reward", 1.0 if self.correct else 0.0)
 
     def to_json(self) -> dict[str, Any]:
-        """The record that `from_json` reads back equal; without those lists that are empty."""
+        """The record that `from_json` reads back equal; without what is empty."""
         empty = {name for name in ("facts", "rewards", *_PER_TOKEN) if not getattr(self, name)}
+        if self.opposite is None:
+            empty.add("opposite")
         return {
             name: list(value) if isinstance(value, tuple) else value
             for name, value in vars(self).items()
@@ -99,7 +105,7 @@ class Sample:
         if faults:
             raise UserError(f"{where}: not a sample as hir_jax writes it: {'; '.join(faults)}.")
         lists = {name: tuple(map(float, record.get(name, ()))) for name in _PER_TOKEN}
-        numbers = {k: float(record[k]) for k in ("logprob", "reward") if k in record}
+        numbers = {k: float(record[k]) for k in ("logprob", "reward", "opposite") if k in record}
         return cls(**record | lists | numbers | {"tokens": tuple(record["tokens"])})
 
 

@@ -31,6 +31,7 @@ SAMPLING = (
     "sample.temperature",
     "sample.top_",
     "sample.kl_to_start",
+    "sample.opposite",
     "sample.guid",
 )
 

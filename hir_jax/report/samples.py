@@ -117,7 +117,8 @@ def scores(record: Record) -> dict[str, float | None]:
     """The numbers that samples can be ordered by, as far as the record has them.
 
     Of each token's values by the value head the first is kept, the expected reward of the whole; of
-    log-probabilities under the starting model the sum.
+    log-probabilities under the starting model the sum. The margin is log π(o | p_correct) -
+    log π(o | p_wrong): above 0 the policy takes an output for right.
     """
     found = {
         name: rounded(value)
@@ -128,6 +129,8 @@ def scores(record: Record) -> dict[str, float | None]:
         found["value"] = rounded(values[0])
     if reference := record.get("reference"):
         found["logprob_start"] = rounded(sum(reference))
+    if "opposite" in record:
+        found["margin"] = rounded(record["logprob"] - record["opposite"])
     return found
 
 

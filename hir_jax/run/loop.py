@@ -22,7 +22,7 @@ from hir_jax.errors import UserError
 from hir_jax.hindsight import replay
 from hir_jax.hindsight.relabel import Pair
 from hir_jax.hindsight.sample import Sample
-from hir_jax.methods.method import VALUES, View
+from hir_jax.methods.method import View
 from hir_jax.run import (
     annotate,
     attempts,
@@ -128,13 +128,18 @@ class Job:
         if method.draws_samples:
             samples = self._annotate(self._draw_samples())
             progress.method = method.after_sampling(samples, progress.method)
-            if processes.is_first():
-                folder, by_id = self.workdir, self.questions.by_id
-                instructions = self.questions.instructions
-                workdirs.write_samples(folder, progress.iteration, samples, by_id, instructions)
-            self.writer.samples(progress.steps, samples, self.questions.by_id)
             progress.buffer = replay.add(progress.buffer, samples, **method.replay)
             progress.drawn += len(samples)
+            if processes.is_first():
+                workdirs.write_samples(
+                    self.workdir,
+                    progress.iteration,
+                    samples,
+                    self.questions.by_id,
+                    self.questions.instructions,
+                    pairs.advantages(method, self._view()),
+                )
+            self.writer.samples(progress.steps, samples, self.questions.by_id)
             figures = method.figures(self._view()) | annotate.summary(samples)
             figures |= replay.summary(samples) | {"buffer": len(progress.buffer)}
             self._write("sample", figures)
@@ -270,18 +275,18 @@ class Job:
 
     def _annotate(self, samples: list[Sample]) -> list[Sample]:
         """The samples with what other passes over them say, as far as anything needs it."""
-        policy = self.state.params if VALUES in self.training.method.needs else None
-        start = self.reference if trainers.scores_by_start(self.config) else None
-        if policy is None and start is None:
+        passes = annotate.passes(self.config, self.training.method)
+        if not passes:
             return samples
         started = time.monotonic()
         samples = annotate.annotate(
             samples,
+            passes,
             self.questions,
             self.shape,
             self.mesh,
-            policy,
-            start,
+            self.state.params,
+            self.reference,
             self.config.train.batch_size,
         )
         self._time("annotate", started, {"samples": len(samples)})

@@ -6,7 +6,7 @@ import ml_collections
 import numpy as np
 
 from hir_jax.hindsight.relabel import Pair
-from hir_jax.hindsight.sample import Sample
+from hir_jax.hindsight.sample import Sample, Tokens
 from hir_jax.methods.method import Method, View
 from hir_jax.model.codec import Codec
 from hir_jax.run.questions import Questions
@@ -39,6 +39,19 @@ def view(
 def epochs(config: ml_collections.ConfigDict, method: Method) -> int:
     """Passes over an iteration's rows; some methods learn from each once."""
     return 1 if method.one_pass else config.train.epochs
+
+
+def advantages(method: Method, view: View) -> dict[tuple[str, Tokens], float]:
+    """By question and output, what a method that weighs outputs by an advantage gives each.
+
+    Of tokens' advantages the mean. Nothing of a method without.
+    """
+    if "advantage" not in (*method.of_rows, *method.of_tokens):
+        return {}
+    return {
+        (pair.example_id, pair.target): float(np.mean(pair.scalars["advantage"]))
+        for pair in method.pairs(view)
+    }
 
 
 def batches(

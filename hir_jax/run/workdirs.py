@@ -14,7 +14,7 @@ from hir_jax.data.example import Example
 from hir_jax.devices import processes
 from hir_jax.errors import UserError
 from hir_jax.hindsight.relabel import Instructions, achieved
-from hir_jax.hindsight.sample import Sample
+from hir_jax.hindsight.sample import Sample, Tokens
 from hir_jax.model.codec import Codec
 from hir_jax.training.batch import Batch
 
@@ -174,8 +174,12 @@ def write_samples(
     samples: Iterable[Sample],
     examples: Mapping[str, Example],
     instructions: Instructions,
+    advantages: Mapping[tuple[str, Tokens], float],
 ) -> None:
-    """samples/iter_NNNN.jsonl: each output with its question, verdict and new instruction."""
+    """samples/iter_NNNN.jsonl: each output with its question, verdict and new instruction.
+
+    `advantages` has those of outputs by question and tokens, where the method knows any.
+    """
     lines = []
     for sample in samples:
         example = examples[sample.example_id]
@@ -186,6 +190,9 @@ def write_samples(
             "targets": example.targets,
             "relabeled_instruction": relabeled,
         }
+        advantage = advantages.get((sample.example_id, sample.tokens))
+        if advantage is not None:
+            record["advantage"] = advantage
         lines.append(_json(record, f"a sample of iteration {iteration}", ensure_ascii=False) + "\n")
     folder = workdir / "samples"
     folder.mkdir(exist_ok=True)

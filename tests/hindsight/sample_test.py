@@ -21,6 +21,7 @@ WHOLE = Sample(
     reward=0.1 + 0.2,
     facts={"short": True, "whole": False},
     rewards={"exact": 0.0, "my_checks:near": 1 / 3},
+    opposite=-2.5,
     logprobs=(-0.1, -1e-17),
     values=(0.0, 1.0),
     reference=(-12.5, float("-inf")),
@@ -51,7 +52,7 @@ def test_what_is_empty_is_left_out():
         "reward": 1.0,
     }
     assert PLAIN.to_json() == expected
-    also = {"facts", "rewards", "logprobs", "values", "reference"}
+    also = {"facts", "rewards", "opposite", "logprobs", "values", "reference"}
     assert WHOLE.to_json().keys() == expected.keys() | also
 
 

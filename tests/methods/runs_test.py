@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from hir_jax.methods import table
+from hir_jax.report.samples import read_samples
 from hir_jax.run import loop
 from tests import tiny
 from tests.run import loop_test
@@ -58,6 +59,7 @@ def config(method, questions):
             "sample.max_new_tokens": 2,
             "sample.rows": 32,
             "sample.kl_to_start": method in ("hir", "ppo"),
+            "sample.opposite": method == "hir",
             "ppo.kl_coefficient": 0.01,
             "ppo.kl_target": 1.0,
             "train.batch_size": 32,
@@ -123,6 +125,16 @@ def test_what_is_logged(config, method, straight):
     if config.sample.kl_to_start:
         distances = [line["kl_to_start"] for line in sample]
         assert abs(distances[0]) < 1e-5 and distances[-1] > 0.1
+    if config.sample.opposite:
+        told = [line["told_apart"] for line in sample]
+        assert told[0] < 0.7 and told[-1] > 0.9
+    drawn = read_samples(straight[0] / "samples" / "iter_0001.jsonl")
+    advantages = {(line["text"], line["correct"]): line.get("advantage") for line in drawn}
+    with_advantages = any(known is not None for known in advantages.values())
+    assert with_advantages == (method not in ("hir", "farl", "topr", "nft"))
+    if method == "reinforce":  # r - mean
+        mean = np.mean([line["reward"] for line in drawn])
+        assert all(a == pytest.approx(right - mean) for (_, right), a in advantages.items())
     if method == "ppo":
         assert {"explained_variance", "kl_coefficient", "kl"} <= sample[-1].keys()
         assert len({line["kl_coefficient"] for line in sample}) > 1  # it adapts

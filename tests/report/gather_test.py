@@ -116,6 +116,7 @@ def test_the_newest_iterations_stay_where_not_all_fit(tmp_path):
 def test_any_other_number_of_a_sample_is_a_score():
     record = {"advantage": 0.123456, "logprob": float("-inf"), "note": "x", "values": [0.5, 0.7]}
     assert samples.scores(record) == {"advantage": 0.1235, "logprob": None, "value": 0.5}
+    assert samples.scores({"logprob": -1.0, "opposite": -3.5})["margin"] == 2.5
     shared = samples.Shared()
     columns = samples.Columns(shared)
     record |= {"text": "", "correct": True}

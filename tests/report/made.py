@@ -82,4 +82,4 @@ def write_samples(folder, iteration, outputs, made):
         for i, (question, text, right) in enumerate(outputs)
     ]  # fmt: skip
     instructions = Instructions(made.instruction.correct, made.instruction.wrong)
-    workdirs.write_samples(folder, iteration, samples, examples, instructions)
+    workdirs.write_samples(folder, iteration, samples, examples, instructions, {})

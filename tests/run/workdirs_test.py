@@ -146,7 +146,10 @@ def test_samples_are_written_with_question_and_relabeled_instruction(tmp_path):
         Sample("t/1", 0, (5, 1), "(B)", True, True, -0.5, 3, "(B) no"),
         Sample("t/1", 1, (6, 1), "café", False, False, -1.5, 3),
     ]
-    write_samples(tmp_path, 3, samples, {"t/1": example}, Instructions("right", "wrong"))
+    advantages = {("t/1", (6, 1)): -0.5}
+    write_samples(
+        tmp_path, 3, samples, {"t/1": example}, Instructions("right", "wrong"), advantages
+    )
     text = (tmp_path / "samples" / "iter_0003.jsonl").read_text(encoding="utf-8")
     assert "café" in text  # not escaped: people read it
     records = [json.loads(line) for line in text.splitlines()]
@@ -158,6 +161,7 @@ def test_samples_are_written_with_question_and_relabeled_instruction(tmp_path):
         "targets": ["(B)"],
         "relabeled_instruction": "",
     }
+    assert records[1]["advantage"] == -0.5
 
 
 def test_numbers_that_are_not_finite_are_not_written(tmp_path):
@@ -168,4 +172,4 @@ def test_numbers_that_are_not_finite_are_not_written(tmp_path):
     sample = Sample("q", 0, (5, 1), "w2", False, True, float("-inf"), 3)
     examples = {"q": Example("q", "w", (), ("w1",), "t", "w")}
     with pytest.raises(UserError, match="a sample of iteration 3: expected finite"):
-        write_samples(tmp_path, 3, [sample], examples, Instructions("c", "w"))
+        write_samples(tmp_path, 3, [sample], examples, Instructions("c", "w"), {})

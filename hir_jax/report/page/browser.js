@@ -191,7 +191,12 @@ function orders(columns) {
 }
 
 const scoreName = (name) =>
-  ({ logprob: "log-probability", logprob_start: "log-probability at the start" })[name] ||
+  ({
+    logprob: "log-probability",
+    logprob_start: "log-probability at the start",
+    opposite: "log-probability asked for wrong",
+    margin: "margin, nats",
+  })[name] ||
   name.replaceAll("_", " ");
 
 // The column that the address orders by, if it is one of samples.

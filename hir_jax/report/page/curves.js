@@ -52,6 +52,12 @@ const GROUPS = [
         note: "mean, and the longest",
         names: ["tokens_mean", "tokens_max"],
       },
+      {
+        title: "told apart",
+        note: "share of samples likelier under what they achieved",
+        names: ["told_apart"],
+        ...SHARES,
+      },
       { title: "distance from the start", note: "KL, nats an output", names: ["kl_to_start"] },
     ],
   },
