@@ -198,6 +198,7 @@ class WeightsAndBiases(Module):
             id=self._known["id"],
             resume="allow",
             config=config.to_dict(),
+            dir=str(workdir),  # not the folder that the run was started in
             settings={"console": "off"},  # else it takes the terminal over
         )
         self._module.define_metric("*", step_metric="step")

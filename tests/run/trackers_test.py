@@ -209,6 +209,7 @@ def test_what_modules_are_told(module, tmp_path):
     assert [named for method, _, named in trackio.calls if method == "log"] == [{"step": 7}] * 2
     assert not (tmp_path / "tensorboard").exists()  # nobody asked for it
     begun = next(named for method, _, named in wandb.calls if method == "init")
+    assert begun["dir"] == str(tmp_path)
     assert begun["config"]["loss"]["smoothing"] == CONFIG.loss.smoothing
 
 
