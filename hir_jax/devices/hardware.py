@@ -35,17 +35,20 @@ class Kind:
 
 # A chip: memory in GB, bfloat16 TFLOP/s, memory GB/s, GHz. Data sheets' GB are 2^30 bytes for TPUs;
 # taken as 10^9 they leave 7% to the runtime. A clock is the peak divided by the operations that the
-# matrix units do in a cycle: 131,072 on v5e, twice as many on v4 and v5p; of v6e it is not known.
+# matrix units do in a cycle: 131,072 on v5e, twice as many on v4 and v5p; of v6e and v7x it is not
+# known. A chip of v7x is two devices.
 _CHIPS = {
     "v4": (32, 275, 1228, 1.05),
     "v5e": (16, 197, 819, 1.5),
     "v5p": (95, 459, 2765, 1.75),
     "v6e": (32, 918, 1640, 0),
+    "v7x": (192, 2307, 7380, 0),
     "H100": (80, 989, 3350, 0),
     "H200": (141, 989, 4800, 0),
 }
 # First match decides: `device_kind` as JAX gives it -> a key of the table.
 _NAMES = (
+    (r"TPU7x|v7x", "v7x"),
     (r"v6 lite|v6e", "v6e"),
     (r"v5 lite|v5e", "v5e"),
     (r"v5", "v5p"),
@@ -53,6 +56,11 @@ _NAMES = (
     (r"H200", "H200"),
     (r"H100", "H100"),
 )
+
+# The compiler's own names, and what it must be told to compile as a run does: for v4, that both
+# cores of a chip are one device.
+_COMPILERS_NAMES = {"v7x": "tpu7x"}
+_AS_RUN = {"v4": {"chip_config_name": "megacore"}}
 
 
 def kind_of(device: jax.Device, cores: int = 1) -> Kind:
@@ -86,15 +94,19 @@ def kind_of(device: jax.Device, cores: int = 1) -> Kind:
 def topology(name: str) -> tuple[Sequence[jax.Device], Kind]:
     """The devices of a TPU slice such as "v5e:4x4", to compile for, and what one can do.
 
+    "v5e:4x4*2" are two of them, which a network links.
+
     Raises:
         UserError: no TPU compiler is installed, or it knows no such slice.
     """
-    found = re.fullmatch(r"(v4|v5e|v5p|v6e):(\d+(?:x\d+)+)", name)
+    found = re.fullmatch(r"(v4|v5e|v5p|v6e|v7x):(\d+(?:x\d+)+)(?:\*([1-9]\d*))?", name)
     if not found:
         raise UserError(
-            "--topology: expected a kind of TPU (v4, v5e, v5p, v6e) and a shape, such as v5e:4x4 "
-            f"or v5p:2x2x2; found {name!r}."
+            "--topology: expected a kind of TPU (v4, v5e, v5p, v6e, v7x) and a shape, such as "
+            "v5e:4x4, v5p:2x2x2, or v5e:4x4*2 for two such slices; "
+            f"found {name!r}."
         )
+    version, shape, slices = found[1], found[2], int(found[3] or 1)
     if importlib.util.find_spec("libtpu") is None:
         raise UserError(
             f"--topology={name}: expected the TPU compiler, found none. Install it with "
@@ -105,7 +117,12 @@ def topology(name: str) -> tuple[Sequence[jax.Device], Kind]:
     from jax.experimental import topologies
 
     try:
-        devices = topologies.get_topology_desc(platform="tpu", topology_name=name).devices
+        devices = topologies.get_topology_desc(
+            platform="tpu",
+            topology_name=f"{_COMPILERS_NAMES.get(version, version)}:{shape}",
+            **_AS_RUN.get(version, {}),
+            **({"num_slices": slices} if slices > 1 else {}),
+        ).devices
     except Exception as e:
         reason = str(e).splitlines()[0]
         mend = "Give the shape of a slice that is offered, such as v5e:4x4."
@@ -114,7 +131,7 @@ def topology(name: str) -> tuple[Sequence[jax.Device], Kind]:
                 "Another process uses libtpu; wait for its end, or set ALLOW_MULTIPLE_LIBTPU_LOAD=1"
             )
         raise UserError(f"--topology={name}: the TPU compiler refuses it ({reason}). {mend}") from e
-    chips = math.prod(int(n) for n in found[2].split("x"))
+    chips = slices * math.prod(int(n) for n in shape.split("x"))
     return devices, kind_of(devices[0], len(devices) // chips)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -29,7 +30,8 @@ def make_mesh(shape: Mapping[str, int], devices: Sequence[jax.Device] | None = N
     """A mesh over all devices, or those given; one axis may be -1 and takes what the others leave.
 
     Raises:
-        UserError: the shape does not multiply to the number of devices.
+        UserError: the shape does not multiply to the number of devices, or they cannot be laid out
+            in it.
     """
     sizes = [shape[axis] for axis in AXES]
     devices = jax.devices() if devices is None else devices
@@ -44,7 +46,38 @@ def make_mesh(shape: Mapping[str, int], devices: Sequence[jax.Device] | None = N
             f"may be -1); found {asked}."
         )
     axis_types = (AxisType.Auto,) * len(AXES)
-    return jax.make_mesh(tuple(sizes), AXES, axis_types=axis_types, devices=devices)
+    return Mesh(laid_out(sizes, devices), AXES, axis_types=axis_types)
+
+
+def laid_out(sizes: Sequence[int], devices: Sequence[jax.Device]) -> np.ndarray:
+    """The devices as an array of these sizes; neighbours in it are linked as far as they can be.
+
+    Between slices the network is slow, so that one axis alone crosses it: `data`, or else `fsdp`.
+
+    Raises:
+        UserError: they cannot be laid out so.
+    """
+    slices = len({getattr(device, "slice_index", 0) for device in devices})
+    across = next((i for i, size in enumerate(sizes[:2]) if size % slices == 0), None)
+    if across is None:
+        raise UserError(
+            f"config.mesh: expected data or fsdp to be a multiple of {slices}, the number of "
+            f"slices, between which alone that axis can go; found {tuple(sizes)}."
+        )
+    between = [slices if i == across else 1 for i in range(len(sizes))]
+    within = [size // outer for size, outer in zip(sizes, between, strict=True)]
+    try:
+        if slices == 1:
+            return mesh_utils.create_device_mesh(within, devices, allow_split_physical_axes=True)
+        return mesh_utils.create_hybrid_device_mesh(
+            within, between, devices, allow_split_physical_axes=True
+        )
+    except (AssertionError, NotImplementedError, ValueError) as e:
+        raise UserError(
+            f"config.mesh: {len(devices)} x {devices[0].device_kind} cannot be laid out as "
+            f"{tuple(sizes)}: {e} Try other sizes; a TPU v4 must run as one device a chip, as it "
+            "does unless LIBTPU_INIT_ARGS says otherwise."
+        ) from e
 
 
 def mesh_name(mesh: Mesh) -> str:

@@ -58,7 +58,10 @@ def run(
         return "\n\n".join([head, plan_mesh(config, shape, mesh, kind, programs, True).text])
     parts = [head]
     for sizes in candidates(len(devices), shape):
-        mesh = sharding.make_mesh(sizes, devices)
+        try:
+            mesh = sharding.make_mesh(sizes, devices)
+        except UserError:  # not between slices
+            continue
         parts.append(table.mesh_name(mesh))
         reason = cannot_be(config, shape, mesh, kind)
         if reason:

@@ -1,3 +1,5 @@
+import dataclasses
+import itertools
 import re
 
 import jax
@@ -162,6 +164,52 @@ def test_make_mesh_refuses_other_sizes(shape):
     message = str(caught.value)
     assert "config.mesh" in message and "number of devices, 8" in message
     assert f"data={data} x fsdp={fsdp} x tensor={tensor}" in message
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+    """A TPU as `mesh_utils` sees it."""
+
+    device_kind: str
+    coords: tuple[int, int, int]
+    slice_index: int = 0
+    core_on_chip: int = 0
+    platform: str = "tpu"
+    process_index: int = 0
+
+
+def chips(kind, *bounds, slices=1):
+    coords = list(itertools.product(*map(range, bounds)))
+    return [Chip(kind, at, i) for i in range(slices) for at in coords]
+
+
+@pytest.mark.parametrize(
+    "kind, bounds", [("TPU v6 lite", (4, 4, 1)), ("TPU v5", (4, 4, 4)), ("TPU v4", (2, 2, 4))]
+)
+def test_every_mesh_can_be_laid_out(kind, bounds):
+    made = chips(kind, *bounds)
+    powers = [2**i for i in range(8)]
+    for data, fsdp in itertools.product(powers, powers):
+        if len(made) % (data * fsdp) == 0:
+            sizes = (data, fsdp, len(made) // data // fsdp)
+            found = sharding.laid_out(sizes, made)
+            assert found.shape == sizes and set(found.flat) == set(made)
+
+
+def test_one_axis_alone_crosses_the_network_between_slices():
+    made = chips("TPU v5 lite", 2, 4, 1, slices=2)
+    for sizes, across in (((2, 8, 1), 0), ((4, 2, 2), 0), ((1, 8, 2), 1)):
+        found = np.vectorize(lambda chip: chip.slice_index)(sharding.laid_out(sizes, made))
+        first, second = np.split(found, 2, axis=across)
+        assert (first == 0).all() and (second == 1).all()
+    with pytest.raises(UserError, match="data or fsdp to be a multiple of 2, the number of slices"):
+        sharding.laid_out((1, 1, 16), made)
+
+
+def test_devices_that_cannot_be_laid_out_are_refused():
+    halves = [dataclasses.replace(chip, core_on_chip=1) for chip in chips("TPU v4", 2, 2, 1)]
+    with pytest.raises(UserError, match=r"4 x TPU v4 cannot be laid out as .* one device a chip"):
+        sharding.laid_out((4, 1, 1), halves)
 
 
 @pytest.mark.parametrize("shape, rows", [((8, 1, 1), 1), ((2, 2, 2), 2), ((1, 1, 8), 8)])
