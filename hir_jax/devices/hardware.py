@@ -6,12 +6,15 @@ import math
 import os
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 
+from hir_jax.devices import gpus
 from hir_jax.errors import UserError
 
 GB = 10**9
+JAX_TAKES = 0.75  # of a GPU's memory, unless XLA_PYTHON_CLIENT_MEM_FRACTION says otherwise
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +48,8 @@ _CHIPS = {
     "v7x": (192, 2307, 7380, 0),
     "H100": (80, 989, 3350, 0),
     "H200": (141, 989, 4800, 0),
+    "A100": (80, 312, 2039, 0),
+    "L4": (24, 121, 300, 0),
 }
 # First match decides: `device_kind` as JAX gives it -> a key of the table.
 _NAMES = (
@@ -55,8 +60,11 @@ _NAMES = (
     (r"v4", "v4"),
     (r"H200", "H200"),
     (r"H100", "H100"),
+    (r"A100.*80GB", "A100"),
+    (r"\bL4\b", "L4"),
 )
 
+TPUS = ("v4", "v5e", "v5p", "v6e", "v7x")
 # The compiler's own names, and what it must be told to compile as a run does: for v4, that both
 # cores of a chip are one device.
 _COMPILERS_NAMES = {"v7x": "tpu7x"}
@@ -92,47 +100,78 @@ def kind_of(device: jax.Device, cores: int = 1) -> Kind:
 
 
 def topology(name: str) -> tuple[Sequence[jax.Device], Kind]:
-    """The devices of a TPU slice such as "v5e:4x4", to compile for, and what one can do.
+    """Devices that are not here, to compile for, and what one can do.
 
-    "v5e:4x4*2" are two of them, which a network links.
+    Args:
+        name: a TPU slice such as "v5e:4x4"; "v5e:4x4*2", two of them, which a network links; or
+            GPUs of one host, such as "h100:8".
 
     Raises:
-        UserError: no TPU compiler is installed, or it knows no such slice.
+        UserError: no compiler for such devices is installed, or it knows no such slice.
     """
-    found = re.fullmatch(r"(v4|v5e|v5p|v6e|v7x):(\d+(?:x\d+)+)(?:\*([1-9]\d*))?", name)
-    if not found:
-        raise UserError(
-            "--topology: expected a kind of TPU (v4, v5e, v5p, v6e, v7x) and a shape, such as "
-            "v5e:4x4, v5p:2x2x2, or v5e:4x4*2 for two such slices; "
-            f"found {name!r}."
-        )
-    version, shape, slices = found[1], found[2], int(found[3] or 1)
-    if importlib.util.find_spec("libtpu") is None:
-        raise UserError(
-            f"--topology={name}: expected the TPU compiler, found none. Install it with "
-            "`pip install libtpu`, and set JAX_PLATFORMS=cpu where there is no TPU."
-        )
+    if found := re.fullmatch(rf"({'|'.join(TPUS)}):(\d+(?:x\d+)+)(?:\*([1-9]\d*))?", name):
+        return _slices(name, found[1], found[2], int(found[3] or 1))
+    if found := re.fullmatch(rf"({'|'.join(gpus.GPUS)}):([1-9]\d*)", name):
+        return _gpus(name, gpus.GPUS[found[1]], int(found[2]))
+    raise UserError(
+        f"--topology: expected a kind of TPU ({', '.join(TPUS)}) and a shape, such as v5e:4x4, "
+        "v5p:2x2x2, or v5e:4x4*2 for two such slices; or a kind of GPU "
+        f"({', '.join(gpus.GPUS)}) and a number, such as h100:8; found {name!r}."
+    )
+
+
+def _slices(name: str, version: str, shape: str, slices: int) -> tuple[Sequence[jax.Device], Kind]:
+    _expect(name, "TPU", ("libtpu",), "pip install libtpu")
     # Asked of a cloud's metadata server otherwise, which is not there.
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+    several = {"num_slices": slices} if slices > 1 else {}
+    devices = _described(
+        name,
+        "Give the shape of a slice that is offered, such as v5e:4x4.",
+        platform="tpu",
+        topology_name=f"{_COMPILERS_NAMES.get(version, version)}:{shape}",
+        **_AS_RUN.get(version, {}),
+        **several,
+    )
+    chips = slices * math.prod(int(n) for n in shape.split("x"))
+    return devices, kind_of(devices[0], len(devices) // chips)
+
+
+def _gpus(name: str, gpu: gpus.Gpu, count: int) -> tuple[Sequence[jax.Device], Kind]:
+    _expect(name, "GPU", ("jax_cuda12_plugin", "jax_cuda13_plugin"), 'pip install "hir_jax[cuda]"')
+    devices = _described(
+        name,
+        "Give another number of devices.",
+        platform="cuda",
+        topology_name=name,
+        target_config=gpus.target(gpu),
+        topology=f"1x1x{count}",
+    )
+    kind = kind_of(devices[0])
+    share = float(os.environ.get("XLA_PYTHON_CLIENT_MEM_FRACTION", JAX_TAKES))
+    return devices, dataclasses.replace(kind, memory=share * kind.memory)
+
+
+def _expect(name: str, what: str, packages: Sequence[str], install: str) -> None:
+    if not any(map(importlib.util.find_spec, packages)):
+        raise UserError(
+            f"--topology={name}: expected the {what} compiler, found none. Install it with "
+            f"`{install}`, and set JAX_PLATFORMS=cpu where there is no {what}."
+        )
+
+
+def _described(name: str, mend: str, **description: Any) -> Sequence[jax.Device]:
     from jax.experimental import topologies
 
     try:
-        devices = topologies.get_topology_desc(
-            platform="tpu",
-            topology_name=f"{_COMPILERS_NAMES.get(version, version)}:{shape}",
-            **_AS_RUN.get(version, {}),
-            **({"num_slices": slices} if slices > 1 else {}),
-        ).devices
+        return topologies.get_topology_desc(**description).devices
     except Exception as e:
         reason = str(e).splitlines()[0]
-        mend = "Give the shape of a slice that is offered, such as v5e:4x4."
         if "lockfile" in reason:
             mend = (
                 "Another process uses libtpu; wait for its end, or set ALLOW_MULTIPLE_LIBTPU_LOAD=1"
             )
-        raise UserError(f"--topology={name}: the TPU compiler refuses it ({reason}). {mend}") from e
-    chips = slices * math.prod(int(n) for n in shape.split("x"))
-    return devices, kind_of(devices[0], len(devices) // chips)
+        raise UserError(f"--topology={name}: the compiler refuses it ({reason}). {mend}") from e
 
 
 def _own_memory(device: jax.Device) -> float:

@@ -21,6 +21,9 @@ COLLECTIVES = (
     "collective-broadcast",
     "ragged-all-to-all",
 )
+# What a device is not given to run: names of values, and what holds other instructions.
+WITHOUT_A_KERNEL = {"after-all", "bitcast", "call", "conditional", "constant", "get-tuple-element"}
+WITHOUT_A_KERNEL |= {"parameter", "partition-id", "tuple", "while"}
 START = 'custom_call_target="AsyncCollectiveStart"'
 # A TPU's reduce-scatter: a fusion of this name, in which all is reduced and a part is taken.
 SCATTER = "all-reduce-scatter"
@@ -60,11 +63,14 @@ class Cost:
         flops: of matrix products and convolutions, a multiplication and an addition being two.
         cycles: that the compiler expects its kernels to take, without collectives; 0 where it says
             nothing (only TPU compilers do).
+        kernels: that it is given to run, copies and calls of libraries among them; of a conditional
+            those of all branches.
         collectives: by kind.
     """
 
     flops: int
     cycles: int
+    kernels: int
     collectives: tuple[Collective, ...]
 
 
@@ -216,7 +222,8 @@ def _constant(instruction: _Instruction | None) -> int | None:
 
 
 def _cost(times: collections.Counter, computations: dict[str, _Computation]) -> Cost:
-    flops = cycles = 0
+    flops = cycles = kernels = 0
+    inner = _inside_kernels(computations)
     count: collections.Counter[str] = collections.Counter()
     size: collections.Counter[str] = collections.Counter()
     # A TPU's collective that runs beside kernels is written out in each of its phases.
@@ -240,6 +247,8 @@ def _cost(times: collections.Counter, computations: dict[str, _Computation]) -> 
             )
             if estimate := re.search(r'"estimated_cycles":"(\d+)"', instruction.rest):
                 cycles += turns * int(estimate[1])
+            if name not in inner and _is_run(instruction):
+                kernels += turns
             kind = instruction.opcode.removesuffix("-start")
             if kind in COLLECTIVES:
                 if starts[name] != (_channel(instruction) in started):
@@ -249,7 +258,23 @@ def _cost(times: collections.Counter, computations: dict[str, _Computation]) -> 
                 count[kind] += turns
                 size[kind] += turns * _moved(instruction, inside)
     collectives = tuple(Collective(kind, count[kind], size[kind]) for kind in sorted(count))
-    return Cost(flops, cycles, collectives)
+    return Cost(flops, cycles, kernels, collectives)
+
+
+def _inside_kernels(computations: dict[str, _Computation]) -> set[str]:
+    """The computations that are part of one instruction: of a fusion, a reduction, a sort."""
+    return {
+        callee
+        for computation in computations.values()
+        for instruction in computation.values()
+        if instruction.opcode not in ("call", "async-start")
+        for callee in re.findall(r"(?:calls|to_apply)=%([\w.\-]+)", instruction.rest)
+    }
+
+
+def _is_run(instruction: _Instruction) -> bool:
+    opcode = instruction.opcode
+    return opcode not in WITHOUT_A_KERNEL and not opcode.endswith(("-done", "-update"))
 
 
 def _channel(instruction: _Instruction) -> tuple[str, str]:

@@ -5,7 +5,7 @@ import ml_collections
 import tabulate
 from jax.sharding import Mesh
 
-from hir_jax.devices import sharding
+from hir_jax.devices import hardware, sharding
 from hir_jax.devices.hardware import GB, Kind
 from hir_jax.model import t5
 from hir_jax.model.config import T5Config
@@ -61,7 +61,7 @@ def mesh(
             parts[-1] = f"{name}{what}: {compiled.fault} (after {compiled.seconds:.0f} s)"
     if columns:
         parts.append(work_table(columns, _rooflines(config, model, kind, made), kind))
-        parts.append("\n".join(_notes(made, kind)))
+        parts.append("\n".join(_notes(model.mesh, made, kind)))
     return "\n\n".join(parts)
 
 
@@ -79,6 +79,7 @@ def work_table(columns: dict[str, hlo.Cost], rooflines: dict[str, float], kind: 
     """FLOPs, collectives and time of one device."""
     kinds = sorted({c.kind for cost in columns.values() for c in cost.collectives})
     rows = [["GFLOP", *(f"{cost.flops / 1e9:,.1f}" for cost in columns.values())]]
+    rows.append(["kernels", *(f"{cost.kernels:,}" for cost in columns.values())])
     for name in kinds:
         rows.append([f"{name}, GB (count)", *(_moved(c, name) for c in columns.values())])
     if kind.clock:
@@ -128,7 +129,7 @@ def _rooflines(
     return limits
 
 
-def _notes(made: dict[str, aot.Compiled], kind: Kind) -> list[str]:
+def _notes(mesh: Mesh, made: dict[str, aot.Compiled], kind: Kind) -> list[str]:
     notes = [
         "Collectives: what goes in or comes out on one device, whichever is more. FLOPs: of matrix "
         "products. A loop counts as often as it turns. In sampling that depends on the outputs, so "
@@ -147,8 +148,14 @@ def _notes(made: dict[str, aot.Compiled], kind: Kind) -> list[str]:
         )
     else:
         notes.append(f"No estimate of time: the peak of {kind.name!r} is not known.")
+    if mesh.devices.flat[0].platform == "gpu":
+        notes.append(
+            "Memory and kernels are what the compiler made without a GPU at hand: with one it "
+            "tries several kernels for each product. Of a GPU's memory JAX takes "
+            f"{hardware.JAX_TAKES:.0%}, or as much as XLA_PYTHON_CLIENT_MEM_FRACTION says."
+        )
     for name, compiled in made.items():
-        if compiled.program:
+        if compiled.program and compiled.accessed:
             notes.append(
                 f"Bytes accessed in {name}, by the compiler's own analysis, which counts each loop "
                 f"once: {compiled.accessed / GB:,.1f} GB."

@@ -1,10 +1,11 @@
 import importlib.util
+import re
 import types
 
 import jax
 import pytest
 
-from hir_jax.devices import hardware
+from hir_jax.devices import gpus, hardware
 from hir_jax.devices.hardware import GB
 from hir_jax.errors import UserError
 
@@ -105,7 +106,7 @@ def refusing(monkeypatch):
 
 def test_a_slice_that_is_not_offered(refusing):
     said = refusing("INVALID_ARGUMENT: not divisible by 2x2x1\nmore")
-    assert said.startswith("--topology=v5e:3x5: the TPU compiler refuses it (INVALID_ARGUMENT: not")
+    assert said.startswith("--topology=v5e:3x5: the compiler refuses it (INVALID_ARGUMENT: not")
     assert said.endswith("Give the shape of a slice that is offered, such as v5e:4x4.")
     assert "more" not in said
 
@@ -131,3 +132,30 @@ def test_slices_of_tpus(name, count, kind, monkeypatch):
     chips = 2 if kind == "TPU7x" else 1
     assert len(devices) == count and found == hardware.kind_of(device(kind), chips)
     assert found.name == name.partition(":")[0]
+
+
+def test_gpus_that_are_not_here(monkeypatch):
+    if not any(map(importlib.util.find_spec, ("jax_cuda12_plugin", "jax_cuda13_plugin"))):
+        pytest.skip("the GPU compiler is an optional extra")
+    monkeypatch.delenv("XLA_PYTHON_CLIENT_MEM_FRACTION", raising=False)
+    devices, kind = hardware.topology("l4:2")
+    assert len(devices) == 2 and devices[0].device_kind == "NVIDIA L4"
+    assert (kind.name, kind.memory) == ("L4", 18 * hardware.GB)
+    monkeypatch.setenv("XLA_PYTHON_CLIENT_MEM_FRACTION", ".95")
+    assert hardware.topology("h100:1")[1].memory == 76 * hardware.GB
+
+
+def test_every_gpu_that_can_be_planned_for_is_known():
+    for key, gpu in gpus.GPUS.items():
+        kind = hardware.kind_of(device(gpu.name))
+        assert kind.name == key.upper() and kind.flops
+        assert (kind.memory, kind.bandwidth) == (gpu.memory * 10**9, gpu.bandwidth * 10**9)
+
+
+def test_a_gpu_as_the_compiler_wants_it_described():
+    text = gpus.target(gpus.GPUS["a100"])
+    fields = dict(re.findall(r"(\w+): ([\d.]+)\n", text))
+    assert "cuda_compute_capability { major: 8 minor: 0 }" in text
+    assert (fields["core_count"], fields["fpus_per_core"]) == ("108", "64")
+    assert fields["shared_memory_per_block_optin"] == str(163 * 1024)
+    assert fields["memory_bandwidth"] == "2039000000000"

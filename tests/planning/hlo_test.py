@@ -139,6 +139,7 @@ def test_the_text_of_a_tpu_program():
     assert program.loops == ()
     assert program.cost.flops == 2 * 8 * 16 * 24
     assert program.cost.cycles == 1000 + 6 * 50
+    assert program.cost.kernels == 6 + 6 * 4  # nothing of what a fusion calls
     assert program.cost.collectives == (
         Collective("all-gather", 1, 32 * 16 * 2),
         Collective("collective-permute", 6, 6 * 4 * 16 * 2),

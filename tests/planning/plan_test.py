@@ -189,7 +189,7 @@ def test_what_cannot_be_planned(changes, arguments, says):
 
 
 def program(flops, *loops, cycles=0, collectives=()):
-    cost = hlo.Cost(flops, cycles, collectives)
+    cost = hlo.Cost(flops, cycles, 0, collectives)
     return hlo.Program(cost, tuple(hlo.Loop(scope, turn) for scope, turn in loops))
 
 
@@ -208,8 +208,8 @@ def test_the_tables():
     )
     kind = hardware.Kind("v5e", 16 * GB, 200e12, 800e9, 1.5e9)
     gathers = (hlo.Collective("all-gather", 3, 2 * GB),)
-    step = hlo.Cost(4 * 10**12, 15_000_000, gathers)
-    turn = hlo.Cost(7 * 10**9, 0, ())
+    step = hlo.Cost(4 * 10**12, 15_000_000, 1234, gathers)
+    turn = hlo.Cost(7 * 10**9, 0, 5, ())
     made = {
         "training": aot.Compiled(
             {"parameters": 2 * GB, "optimizer state": 4 * GB, "temporaries": 3 * GB},
@@ -235,6 +235,7 @@ def test_the_tables():
         "rest of a pool",
     ]
     assert rows["GFLOP"] == ["1,000.0", "7.0", "4,000.0", "1.0"]
+    assert rows["kernels"] == ["0", "5", "1,234", "0"]
     assert rows["all-gather, GB (count)"] == ["2.000 (3)", "", "2.000 (3)", ""]
     assert rows["compiler's estimate, ms"] == ["20.00", "0.00", "10.00", "0.00"]
     # 6 GB read and written at 800 GB/s; 4 TFLOP at 200 TFLOP/s (reading 15 GB takes 18.75 ms).
