@@ -10,7 +10,7 @@ import yaml
 from hir_jax import cli
 
 ROOT = pathlib.Path(__file__).parents[1]
-SCRIPTS = sorted((ROOT / "scripts").iterdir())
+SCRIPTS = sorted(p for p in (ROOT / "scripts").iterdir() if p.suffix in (".sh", ".yaml"))
 
 
 def kubernetes():

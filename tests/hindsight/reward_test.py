@@ -314,8 +314,8 @@ def test_ours_are_asked_whether_they_suit_the_questions_the_users_are_not():
 
 
 def test_the_example_of_the_docs():
-    docs = pathlib.Path(__file__).parents[2] / "docs" / "data.md"
-    (code,) = re.findall(r"```python\n# my_checks.py\n(.*?)```", docs.read_text(), re.DOTALL)
+    docs = pathlib.Path(__file__).parents[2] / "docs" / "verifiers.md"
+    (code,) = re.findall(r"```python\n# my_rewards.py\n(.*?)```", docs.read_text(), re.DOTALL)
     module = sys.modules["my_rewards"] = type(sys)("my_rewards")
     exec(code, vars(module))
     found = {
