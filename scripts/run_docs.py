@@ -12,8 +12,9 @@ a block says what is otherwise:
     <!-- file: NAME -->                        JSON lines that commands read
     <!-- made: NAME -->                        JSON lines that a command above has written
 
-Python whose first line is a comment with its name is a module, and written there; other Python is
-run. What installs, and the tests, are .ci/run's.
+Python whose first line is a comment with its name is a module, and written there; the other Python
+of a page is one session, run where its last block stands. What installs, and the tests, are
+.ci/run's.
 """
 
 import argparse
@@ -51,6 +52,11 @@ class Block(NamedTuple):
         """The file that it is, by its first line."""
         found = re.match(r"# (\w+\.py)\n", self.text) if self.language == "python" else None
         return found[1] if found else ""
+
+    @property
+    def is_session(self) -> bool:
+        """Whether it is Python that is run as it stands."""
+        return self.language == "python" and not (self.module or self.kind == "not run")
 
     @property
     def commands(self) -> list[str]:
@@ -104,6 +110,16 @@ class Runner:
         path = f"{pathlib.Path(sys.executable).parent}:{os.environ['PATH']}"
         self.environment = os.environ | {"PATH": path}
 
+    def run_page(self, page: pathlib.Path) -> None:
+        """Runs the blocks of a page, its Python as one session."""
+        found = [*blocks(page)]
+        session = [block for block in found if block.is_session]
+        for block in found:
+            if block not in session:
+                self.run(block)
+            elif block is session[-1]:
+                self.run(block._replace(text="\n".join(block.text for block in session)))
+
     def run(self, block: Block) -> None:
         """Runs one block, or says why not."""
         if block.kind == "not run":
@@ -117,7 +133,7 @@ class Runner:
         elif block.language == "bash":
             for command in block.commands:
                 self.call(block, command, ["bash", "-c", shortened(block, command)])
-        elif block.language == "python" and not block.module:
+        elif block.is_session:
             self.call(block, block.text.partition("\n")[0], [sys.executable, "-c", block.text])
 
     def call(self, block: Block, command: str, argv: Sequence[str]) -> None:
@@ -156,8 +172,7 @@ def main() -> int:
         furnish(folder)
         runner = Runner(folder)
         for page in [page.resolve() for page in given.pages] or PAGES:
-            for block in blocks(page):
-                runner.run(block)
+            runner.run_page(page)
     return min(runner.faults, 1)
 
 

@@ -165,7 +165,7 @@ def test_verdicts_are_as_shown(folder, monkeypatch):
 
 def test_the_checks_of_the_pages_have_nothing_against_their_files(folder, monkeypatch):
     for block in PYTHON:
-        if not block.module and block.kind != "not run" and "reversing" in block.text:
+        if block.is_session and "reversing" in block.text:
             exec(block.text, {})
     for block in (block for block in BASH if block.kind != "not run"):
         for command in block.commands:
@@ -187,13 +187,13 @@ def test_blocks_are_run_shortened_and_compared(monkeypatch, tmp_path, capsys):
     page.write_text(
         "<!-- short: --few -->\n```bash\npip install x && echo main.py \\\n    one  # why\n```\n"
         "<!-- output of: echo main.py one -->\n```\nmain.py one --few\n```\n"
-        "<!-- not run: far away -->\n```bash\nfalse\n```\n```python\nprint(1 / 0)\n```\n"
+        "```python\none = 1\n```\n<!-- not run: far away -->\n```bash\nfalse\n```\n"
+        "```python\nprint(one / 0)\n```\n"
         "<!-- output of: echo main.py one -->\n```\nmain.py two\n```\n"
     )
     monkeypatch.setattr(run_docs, "ROOT", tmp_path)
     runner = run_docs.Runner(tmp_path)
-    for block in run_docs.blocks(page):
-        runner.run(block)
+    runner.run_page(page)
     told = capsys.readouterr().out
     assert re.findall(r"^page.md:\d+ +(.*?)  ", told, re.M)[1:] == [
         "as shown", "not run", "FAILED (1)", "DIFFERS",

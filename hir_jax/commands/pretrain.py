@@ -39,11 +39,17 @@ def pretrain(config: ml_collections.ConfigDict, output: str) -> None:
     """Trains tokenizer and model from scratch by `config.pretrain`; writes a Hugging Face folder.
 
     Raises:
-        UserError: unknown tasks or difficulties, or the folder is not empty.
+        UserError: unknown tasks or difficulties, no more steps than those of the warm-up, or the
+            folder is not empty.
     """
     folder = pathlib.Path(output)
     hf.check_new(folder)
     settings = config.pretrain
+    if not 0 <= settings.warmup_steps < settings.steps:
+        raise UserError(
+            f"config.pretrain.warmup_steps: expected 0 or more, and fewer than the "
+            f"{settings.steps} of config.pretrain.steps; found {settings.warmup_steps}."
+        )
     pools = question_pools(settings)
     codec = Codec(train_tokenizer(pools, config), eos_id=SPECIAL.index("</s>"))
     raw_config = _raw_config(settings, len(codec.tokenizer))

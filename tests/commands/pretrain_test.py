@@ -135,3 +135,10 @@ def test_a_folder_in_use_is_refused_before_any_work(tmp_path):
     with pytest.raises(UserError, match="new or empty folder"):
         pretrain.pretrain(quick(), str(tmp_path))
     assert (tmp_path / "model.safetensors").read_text() == "precious"
+
+
+def test_a_warm_up_of_all_steps_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"fewer than the 3 of config\.pretrain\.steps; found 3"):
+        pretrain.pretrain(
+            config(**{"pretrain.steps": 3, "pretrain.warmup_steps": 3}), tmp_path / "a"
+        )
