@@ -25,6 +25,8 @@ def get_config() -> ml_collections.ConfigDict:
 
     config.model = model = ml_collections.ConfigDict()
     model.path = ""  # Hugging Face folder, or hub name such as google/flan-t5-base
+    # Of a hub name: a commit, tag or branch; '' = main. A run keeps the commit that it began with
+    model.revision = ""
     model.dtype = "float32"  # of activations and products: float32 | bfloat16; weights stay float32
 
     config.instruction = instruction = ml_collections.ConfigDict()

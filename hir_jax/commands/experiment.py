@@ -28,6 +28,7 @@ from hir_jax.run.questions import load_questions
 
 # Fields of `config.data` that may name a file.
 FILES = ("path", "dev_path", "test_path")
+OF_MODELS = (".json", ".safetensors", ".bin")  # what the names of a model's files end with
 
 
 class Planned(NamedTuple):
@@ -170,7 +171,7 @@ def content(config: ml_collections.ConfigDict) -> str:
 
 def _files(config: ml_collections.ConfigDict) -> Iterator[pathlib.Path]:
     if folder := hf.local(config.model.path):
-        yield from sorted(f for f in folder.iterdir() if f.suffix in (".json", ".safetensors"))
+        yield from sorted(f for f in folder.iterdir() if f.suffix in OF_MODELS)
     yield from (pathlib.Path(config.data[name]) for name in FILES if config.data[name])
     method, colon, _ = config.algorithm.partition(":")
     own = [method if colon else "", *map(verify.module_of, verify.names(config.verifier))]

@@ -25,7 +25,7 @@ def load_policy(config: ml_collections.ConfigDict, workdir: str | None) -> tuple
         model = models.load_model(config)
         checks.check_weights(model.params, config.model.path)
         return model, config.model.path
-    model = models.abstract_model(config)
+    model = models.abstract_model(models.pinned(config, workdir))
     folder = workdirs.checkpoint_folder(workdir)
     best = checkpoint.Checkpoints(folder).restore_best(model.params)
     if best is None:

@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import pathlib
+import re
 import secrets
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -15,22 +16,19 @@ from typing import Any
 
 import jax
 import numpy as np
-import safetensors
 import safetensors.numpy
 
 from hir_jax import shipped
 from hir_jax.errors import UserError
-from hir_jax.model import t5
+from hir_jax.model import t5, value_head, weight_files
 from hir_jax.model.config import Params, T5Config
-from hir_jax.model.folder import check_code, check_links, is_plain, read_json
+from hir_jax.model.folder import check_code, check_links, read_json
 from hir_jax.model.raw_config import parse_config, read_raw_config
+from hir_jax.model.weight_files import DTYPES, INDEX, WEIGHTS
 
-WEIGHTS = "model.safetensors"
-INDEX = "model.safetensors.index.json"
 GENERATION = "generation_config.json"
 TOKENIZERS = ("tokenizer.json", "spiece.model")
 SHARD_BYTES = 5 * 2**30
-DTYPES = ("F64", "F32", "F16", "BF16")  # of weights that are read
 
 # Names some checkpoints carry for what is already under another name, or for what T5 never uses.
 ALIASES = frozenset(
@@ -38,6 +36,7 @@ ALIASES = frozenset(
         "encoder.embed_tokens.weight",
         "decoder.embed_tokens.weight",
         "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight",
+        "lm_head.weight",  # of a tied model; of others it is in the table
     }
 )
 
@@ -45,18 +44,27 @@ Path = tuple[str, ...]
 
 
 def find(
-    name: str, patterns: Sequence[str] = ("*.json", "*.safetensors", "spiece.model")
+    name: str,
+    revision: str = "",
+    patterns: Sequence[str] = ("*.json", *weight_files.PATTERNS, value_head.FILE, "spiece.model"),
 ) -> pathlib.Path:
     """The local folder of a model: a path as it is, a hub name downloaded (and cached).
 
     Args:
         name: the path or hub name.
+        revision: a commit, tag or branch on the hub; "" is main.
         patterns: files to download.
 
     Raises:
-        UserError: there is no such folder and no such model on the hub, or links lead out of it.
+        UserError: there is no such folder and no such model on the hub, or links lead out of it; or
+            it has no such revision.
     """
     if folder := local(name):
+        if revision:
+            raise UserError(
+                f"config.model.revision: expected none for a folder, which has but one; found "
+                f"{revision!r} with config.model.path={name}. Leave it out, or give a hub name."
+            )
         check_links(folder)
         return folder
     exists = pathlib.Path(shipped.find(name)).expanduser().exists()
@@ -66,15 +74,36 @@ def find(
             f"model.path: expected a folder with config.json and {WEIGHTS}, or a hub name such as "
             f"google/flan-t5-small; found no folder {name!r}."
         )
+    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)*|", revision) or ".." in revision:
+        raise UserError(
+            f"config.model.revision: expected a commit, tag or branch of {name}, found "
+            f"{revision!r}."
+        )
     import huggingface_hub  # here, since it is slow to import and local folders need none of it
 
+    def download(revision: str, patterns: Sequence[str]) -> pathlib.Path:
+        found = huggingface_hub.snapshot_download(
+            name, revision=revision or None, allow_patterns=[*patterns]
+        )
+        return pathlib.Path(found)
+
     try:
-        return pathlib.Path(huggingface_hub.snapshot_download(name, allow_patterns=[*patterns]))
+        folder = download(revision, patterns)
+        wants_weights = {*weight_files.PATTERNS} <= {*patterns}
+        if wants_weights and not any(any(folder.glob(p)) for p in weight_files.PATTERNS):
+            download(commit(folder), weight_files.PICKLE_PATTERNS)
+        return folder
     except Exception as e:
+        asked = f"of that name and revision {revision!r}" if revision else "of that name"
         raise UserError(
-            f"model.path: no local folder {name!r}, and the hub did not give a model of that name "
+            f"model.path: no local folder {name!r}, and the hub did not give a model {asked} "
             f"({_first_line(e)}). Give a local folder, or check the name and the network."
         ) from e
+
+
+def commit(folder: pathlib.Path) -> str:
+    """The commit that a folder of the hub's cache is of; "" for another folder."""
+    return folder.name if folder.parent.name == "snapshots" else ""
 
 
 def local(name: str) -> pathlib.Path | None:
@@ -85,8 +114,9 @@ def local(name: str) -> pathlib.Path | None:
 
 def read_config(folder: pathlib.Path, dtype: str = "float32") -> T5Config:
     """The model's shape, from config.json and the names of the weights."""
-    names = _index(folder)
-    config = parse_config(read_raw_config(folder), folder, dtype, "lm_head.weight" in names)
+    names = weight_files.find(folder)
+    has_head = weight_files.have_head(names)
+    config = parse_config(read_raw_config(folder), folder, dtype, has_head)
     if (layers := config.num_layers + config.num_decoder_layers) > len(names):
         raise UserError(
             f"{folder}: config.json speaks of {layers} layers, the weights are only {len(names)}. "
@@ -95,17 +125,12 @@ def read_config(folder: pathlib.Path, dtype: str = "float32") -> T5Config:
     return config
 
 
-def has_weights(folder: pathlib.Path) -> bool:
-    """Whether the folder holds weights that `load_params` could read."""
-    return any((folder / name).is_file() for name in (WEIGHTS, INDEX))
-
-
 def load_params(
     folder: pathlib.Path,
     config: T5Config,
     place: Callable[[Path, np.ndarray], Any] = lambda path, array: array,
 ) -> Params:
-    """Parameters from safetensors, one file or a sharded index, as float32.
+    """Parameters from safetensors or pickles, in one file or several with an index, as float32.
 
     Args:
         folder: the model's folder.
@@ -114,17 +139,18 @@ def load_params(
             its devices before the next is read.
 
     Raises:
-        UserError: no safetensors, a damaged file, or weights that do not fit `config`; every
+        UserError: no weights, a damaged file, or weights that do not fit `config`; every
             missing, misshapen and unknown weight is listed.
     """
-    files = _index(folder)
+    files = weight_files.find(folder)
+    weight_files.warn_of_others(folder, files)
     table = name_table(config)
     shapes = jax.eval_shape(lambda: t5.init_params(config, jax.random.key(0)))
     faults: list[str] = []
     found: set[str] = set()
     params: Params = {}
     for file in sorted(set(files.values())):
-        with _open(file) as weights:
+        with weight_files.opened(file) as weights:
             for name in weights.keys():  # noqa: SIM118 (not a dict)
                 found.add(name)
                 if name not in table:
@@ -145,6 +171,7 @@ def load_params(
                 _set(params, path, place(path, array.T if transpose else array))
     faults += [f"missing: {name}" for name in table if name not in found]
     faults += [f"unknown: {name}" for name in sorted(found - table.keys() - ALIASES)]
+    faults += [f"another embedding: {name}" for name in weight_files.second_embeddings(files)]
     if faults:
         raise UserError(
             f"{folder}: the weights do not fit its config.json; {len(faults)} faults:\n  "
@@ -321,55 +348,6 @@ def _kernels(config: T5Config, sub_layer: str) -> list[tuple[str, str]]:
     if sub_layer != "feed_forward":
         return [("q", "query"), ("k", "key"), ("v", "value"), ("o", "out")]
     return [(n, n) for n in (("wi_0", "wi_1", "wo") if config.gated else ("wi", "wo"))]
-
-
-def _index(folder: pathlib.Path) -> dict[str, pathlib.Path]:
-    """Weight name -> the file that holds it."""
-    if (folder / INDEX).is_file():
-        names = read_json(folder / INDEX).get("weight_map")
-        if not isinstance(names, dict):
-            raise UserError(
-                f"{folder / INDEX}: expected JSON with a weight_map, found {names!r}. Download it "
-                "again."
-            )
-        if out := [file for file in names.values() if not is_plain(file)]:
-            raise UserError(
-                f"{folder / INDEX}: expected names of files beside it, found {out[0]!r}. Download "
-                "the model again, from whom you trust."
-            )
-        absent = sorted({file for file in names.values() if not (folder / file).is_file()})
-        if absent:
-            raise UserError(
-                f"{folder / INDEX} names files that are not there: {', '.join(absent)}. "
-                "Copy or download them too."
-            )
-        return {name: folder / file for name, file in names.items()}
-    if (folder / WEIGHTS).is_file():
-        with _open(folder / WEIGHTS) as weights:
-            return dict.fromkeys(weights.keys(), folder / WEIGHTS)
-    if (folder / "pytorch_model.bin").exists() or (
-        folder / "pytorch_model.bin.index.json"
-    ).exists():
-        raise UserError(
-            f"{folder}: expected {WEIGHTS}, found only pytorch_model.bin, a pickle, which is never "
-            'loaded. Convert it once, where torch is installed: python -c "from transformers '
-            f"import T5ForConditionalGeneration as M; M.from_pretrained({os.fspath(folder)!r})"
-            ".save_pretrained('converted')\", copy the tokenizer files beside it, and give that "
-            "folder."
-        )
-    raise UserError(f"{folder}: expected {WEIGHTS} or {INDEX}, found neither.")
-
-
-@contextlib.contextmanager
-def _open(file: pathlib.Path) -> Iterator[Any]:
-    try:
-        with safetensors.safe_open(file, framework="numpy") as weights:
-            yield weights
-    except safetensors.SafetensorError as e:
-        raise UserError(
-            f"{file}: expected a whole safetensors file, found a damaged one ({e}). "
-            "Copy or download it again."
-        ) from e
 
 
 def _first_line(e: Exception) -> str:

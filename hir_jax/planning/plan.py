@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 from hir_jax.devices import hardware, sharding
 from hir_jax.devices.hardware import Kind
 from hir_jax.errors import UserError
-from hir_jax.model import hf, shapes
+from hir_jax.model import hf, shapes, weight_files
 from hir_jax.model.config import T5Config
 from hir_jax.planning import aot, table
 from hir_jax.run import models, settings, trainers
@@ -166,9 +166,9 @@ def model_shape(config: ml_collections.ConfigDict) -> T5Config:
     if not folder.is_dir() and name.startswith(shapes.HUB_PREFIX) and size in shapes.FLAN_T5:
         raw = shapes.flan_t5(size)
     else:
-        folder = hf.find(name, patterns=("config.json",))
+        folder = hf.find(name, config.model.revision, patterns=("config.json",))
         raw = hf.read_raw_config(folder)
-        if hf.has_weights(folder):
+        if weight_files.are_there(folder):
             return hf.read_config(folder, dtype)
     gated = str(raw.get("feed_forward_proj", "relu")).startswith("gated-")
     tied = raw.get("tie_word_embeddings", not gated)

@@ -91,6 +91,7 @@ class Job:
         allow_save: Callable[[], None],
     ) -> None:
         """Loads the questions, takes up the newest whole checkpoint; compiles no step."""
+        config = models.pinned(config, workdir)
         workdirs.claim(workdir, config)
         self.config = config
         self.workdir = pathlib.Path(workdir)

@@ -1,12 +1,15 @@
 """The model that a config asks for, on its devices, and what samples from it."""
 
 import dataclasses
+import pathlib
+import re
 import zlib
 from typing import Any
 
 import jax
 import ml_collections
 import numpy as np
+from absl import logging
 from jax.sharding import Mesh
 
 from hir_jax.decoding.sampler import Sampler
@@ -15,8 +18,9 @@ from hir_jax.methods.method import LOGPROBS, VALUES
 from hir_jax.model import hf, t5, value_head
 from hir_jax.model.codec import Codec
 from hir_jax.model.config import Params, T5Config
-from hir_jax.run import settings
+from hir_jax.run import settings, workdirs
 
+_COMMIT = re.compile("[0-9a-f]{40}")
 DEFAULT_TOP_K = 50  # the smoothing of the loss puts mass on junk that this cuts off
 
 
@@ -39,6 +43,31 @@ class Model:
     mesh: Mesh
 
 
+def pinned(config: ml_collections.ConfigDict, workdir: str) -> ml_collections.ConfigDict:
+    """The config with the commit of a model on the hub as its revision; of a folder, as it is.
+
+    A run that goes on keeps the commit that it began with, wherever a branch or tag is by now.
+
+    Raises:
+        UserError: there is no such model or revision.
+    """
+    path, asked = config.model.path, config.model.revision
+
+    def resolve() -> str:
+        if hf.local(path) or _COMMIT.fullmatch(asked):
+            return asked
+        began = workdirs.model_of(pathlib.Path(workdir))
+        kept = str(began.get("revision"))
+        if began.get("path") != path or not _COMMIT.fullmatch(kept):
+            return hf.commit(hf.find(path, asked, ("config.json",)))
+        logging.info("%s: the run goes on with the commit that it began with, %s", path, kept)
+        return kept
+
+    config = config.copy_and_resolve_references()
+    config.model.revision = processes.on_first(resolve)
+    return config
+
+
 def abstract_model(config: ml_collections.ConfigDict) -> Model:
     """The model at `config.model.path` without its weights, for where a checkpoint has others.
 
@@ -48,7 +77,7 @@ def abstract_model(config: ml_collections.ConfigDict) -> Model:
         UserError: there is none, it is faulty, or processes have others of the same name.
     """
     mesh = sharding.make_mesh(config.mesh)
-    folder = hf.find(config.model.path)
+    folder = hf.find(config.model.path, config.model.revision)
     model = for_training(config, hf.read_config(folder, config.model.dtype))
     params = jax.eval_shape(lambda: t5.init_params(model, jax.random.key(0)))
     if VALUES in settings.method_of(config).needs:
@@ -64,7 +93,7 @@ def read_params(config: ml_collections.ConfigDict, model: Model) -> Params:
     Raises:
         UserError: they are faulty, or processes have others of the same name.
     """
-    folder = hf.find(config.model.path)
+    folder = hf.find(config.model.path, config.model.revision)
     digests: dict[hf.Path, int] = {}
 
     def place(path: hf.Path, array: np.ndarray) -> jax.Array:
@@ -94,7 +123,7 @@ def load_codec(config: ml_collections.ConfigDict) -> Codec:
     Raises:
         UserError: there is none, or it is another model's than the config.json beside it.
     """
-    folder = hf.find(config.model.path, ("*.json", "spiece.model"))
+    folder = hf.find(config.model.path, config.model.revision, ("*.json", "spiece.model"))
     if not (folder / "config.json").is_file():
         tokenizer = hf.load_tokenizer(folder)
         return Codec(tokenizer, tokenizer.eos_token_id)

@@ -29,6 +29,7 @@ FREE = (
     *SILENT,
     "iterations",
     "model.path",
+    "model.revision",
     "data.path",
     "data.dev_path",
     "data.test_path",
@@ -103,6 +104,18 @@ def record(workdir: str, config: ml_collections.ConfigDict) -> None:
 def is_begun(workdir: pathlib.Path) -> bool:
     """Whether a run has saved anything there."""
     return (workdir / "checkpoints").exists()
+
+
+def model_of(folder: pathlib.Path) -> dict[str, Any]:
+    """What the config of a run that has begun says of its model; nothing where there is none.
+
+    Raises:
+        UserError: it is no config.
+    """
+    if not is_begun(folder) or not (folder / "config.json").exists():
+        return {}
+    model = read_json(folder / "config.json").get("model")
+    return model if isinstance(model, dict) else {}
 
 
 def _check_same(folder: pathlib.Path, ours: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ Run from the repository's root, where torch and transformers 5 are installed:
 Each folder beside this file then holds a model in Hugging Face layout and `expected.npz`.
 """
 
+import json
 import pathlib
 
 import numpy as np
@@ -28,11 +29,14 @@ BASE = {
 }
 V1_0 = BASE | {"feed_forward_proj": "relu"}
 V1_1 = BASE | {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}
+TINY = {"vocab_size": 12, "d_model": 8, "d_kv": 2, "d_ff": 8, "num_layers": 1, "num_heads": 2}
 VARIANTS = {
     "v1_0": V1_0,
     "v1_1": V1_1,
     "deep_decoder": V1_1 | {"num_decoder_layers": 3},
     "wide_heads": V1_0 | {"d_kv": 6},  # num_heads * d_kv != d_model
+    "tiny_v1_0": V1_0 | TINY,
+    "tiny_v1_1": V1_1 | TINY,
 }
 # Folder -> variant, the type its weights are stored in, the largest file.
 RECORDED = {
@@ -42,6 +46,12 @@ RECORDED = {
     "v1_1_bfloat16": ("v1_1", torch.bfloat16, "1GB"),
     "deep_decoder_sharded": ("deep_decoder", torch.float32, "30KB"),
     "wide_heads": ("wide_heads", torch.float32, "1GB"),
+}
+# Models of files that torch pickles: folder -> variant, type, since torch 1.6 or before, files.
+PICKLED = {
+    "pickle_zip": ("tiny_v1_0", torch.float32, True, 1),
+    "pickle_legacy": ("tiny_v1_1", torch.bfloat16, False, 1),
+    "pickle_sharded": ("tiny_v1_1", torch.float16, True, 2),
 }
 SEED = 0
 SOURCE_LENGTHS = (144, 40, 7, 1)  # the first is beyond relative_attention_max_distance
@@ -102,6 +112,25 @@ def reference(model: transformers.T5ForConditionalGeneration, seed: int) -> dict
     }
 
 
+def pickle(model: transformers.T5ForConditionalGeneration, folder: pathlib.Path, *how: int) -> None:
+    """Writes a model as transformers did before safetensors; `how`: see `PICKLED`."""
+    new, count = how
+    model.config.save_pretrained(folder)
+    state = model.state_dict()
+    torch.save(state, folder / "pytorch_model.bin", _use_new_zipfile_serialization=bool(new))
+    if count == 1:
+        return
+    (folder / "pytorch_model.bin").unlink()
+    names, weight_map = list(state), {}
+    for i in range(count):
+        file = f"pytorch_model-{i + 1:05}-of-{count:05}.bin"
+        part = {name: state[name] for name in names[i::count]}
+        torch.save(part, folder / file, _use_new_zipfile_serialization=bool(new))
+        weight_map |= dict.fromkeys(part, file)
+    index = {"metadata": {}, "weight_map": weight_map}
+    (folder / "pytorch_model.bin.index.json").write_text(json.dumps(index, indent=2) + "\n")
+
+
 def torch_buckets(bidirectional: bool) -> np.ndarray:
     """Buckets of the distances -300..300, with the usual 32 buckets up to 128."""
     distances = torch.arange(-300, 301)
@@ -153,6 +182,12 @@ def main() -> None:
         (folder / "generation_config.json").unlink()
         model = transformers.T5ForConditionalGeneration.from_pretrained(folder, dtype="float32")
         np.savez_compressed(folder / "expected.npz", **reference(model.eval(), SEED))
+    for name, (variant, dtype, *how) in PICKLED.items():
+        model = build(variant, SEED).to(dtype)
+        pickle(model, FOLDER / name, *how)
+        # As safetensors have it: each matrix once.
+        model.save_pretrained(FOLDER / name / "expected")
+        (FOLDER / name / "expected" / "generation_config.json").unlink()
     np.savez_compressed(
         FOLDER / "relative_buckets.npz",
         both_ways=torch_buckets(True).astype(np.int8),
