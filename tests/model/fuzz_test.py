@@ -1,16 +1,20 @@
 """Model folders with anything in them: a model, or a sentence."""
 
 import json
+import pickletools
 import shutil
 import struct
+import tracemalloc
 
 import hypothesis
+import jax
 import numpy as np
 import pytest
 from hypothesis import strategies as st
 
 from hir_jax.model import hf, value_head
 from tests import fuzz, tiny
+from tests.model import pickles
 
 WHOLE = ("config.json", "tokenizer_config.json")
 
@@ -100,3 +104,100 @@ def test_value_heads(folder, dtype):
     }
     text = json.dumps(header).encode()
     tried(folder, value_head.FILE, struct.pack("<Q", len(text)) + text + bytes(ends[-1]))
+
+
+# Pickles -------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def pickled(tmp_path_factory):
+    """A model that torch pickled, in a folder where a hostile one would make a file `ran`."""
+    return shutil.copytree(pickles.ZIP, tmp_path_factory.mktemp("pickled") / "model")
+
+
+def read_pickled(folder):
+    """As a run does, but for the tokenizer."""
+    found = hf.find(str(folder))
+    params = hf.load_params(found, hf.read_config(found))
+    assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {np.dtype(np.float32)}
+    return params
+
+
+def tried_pickled(folder, content):
+    """Reads the folder with this in place of its weights; nothing of it may run, or take much."""
+    (folder / pickles.FILE).write_bytes(content)
+    tracemalloc.start()
+    try:
+        return fuzz.outcome(read_pickled, folder)
+    finally:
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 2**25 + 32 * len(content)
+        assert not (folder.parent / "ran").exists()
+
+
+@fuzz.cases(100)
+@hypothesis.given(data=st.data(), recorded=st.sampled_from([pickles.ZIP, pickles.LEGACY]))
+def test_damaged_pickles(pickled, data, recorded):
+    whole = (recorded / pickles.FILE).read_bytes()
+    shutil.copy(recorded / "config.json", pickled)
+    tried_pickled(pickled, data.draw(fuzz.damaged(whole)))
+
+
+@fuzz.cases(200)
+@hypothesis.given(data=st.data())
+def test_other_steps_in_a_pickle(pickled, data):
+    shutil.copy(pickles.ZIP / "config.json", pickled)
+    whole = pickles.entries()["data.pkl"]
+    places = [place for _, _, place in pickletools.genops(whole)]
+    for _ in range(data.draw(st.integers(1, 4))):
+        start = data.draw(st.integers(0, len(places) - 1))
+        end = min(start + data.draw(st.integers(0, 3)), len(places) - 1)
+        put = b"".join(data.draw(st.lists(steps(pickled.parent / "ran"), max_size=5)))
+        whole = whole[: places[start]] + put + whole[places[end] :]
+        removed = places[end] - places[start]
+        places = places[:start] + [place + len(put) - removed for place in places[end:]]
+    tried_pickled(pickled, pickles.with_pickle(whole))
+
+
+def steps(ran):
+    """Steps of a pickle, hostile, odd or usual."""
+    call = pickles.text(f"touch {ran}") + b"\x85R"
+    return st.one_of(
+        st.sampled_from(
+            [
+                b"cposix\nsystem\n" + call,
+                pickles.text("posix") + pickles.text("system") + b"\x93" + call,
+                b"(" + pickles.text(f"touch {ran}") + b"iposix\nsystem\n",
+                *(b"ccollections\nOrderedDict\n)R", b"ctorch\nFloatStorage\n"),
+                *(pickles.tensor(), pickles.storage(), pickles.storage("1", 2**40)),
+                *(pickles.tensor(shape=(2**30, 2**30), strides=(0, 0)), pickles.text("storage")),
+                *(
+                    b"(",
+                    b")",
+                    b"}",
+                    b"]",
+                    b"R",
+                    b"b",
+                    b"Q",
+                    b"t",
+                    b"s",
+                    b"u",
+                    b"a",
+                    b"e",
+                    b"0",
+                    b"2",
+                ),
+                *(b"\x85", b"\x86", b"\x87", b"\x81", b"o", b".", b"N", b"\x88", b"\x82\1"),
+                *(b"q\0h\0\x86" * 100, b"h\0", b"q\0", b"j" + b"\xff" * 4, b"r" + b"\xff" * 4),
+                *(
+                    b"X" + b"\xff" * 4,
+                    b"\x8b" + b"\xff" * 3 + b"\x7f",
+                    b"\x8d" + b"\xff" * 7 + b"\0",
+                ),
+                *(b"\x8a\xff" + b"\x7f" * 255, b"L" + b"9" * 5000 + b"L\n"),
+            ]
+        ),
+        st.integers(-(2**64), 2**64).map(pickles.number),
+        st.binary(max_size=3),
+    )
