@@ -15,6 +15,8 @@ class T5Config:
         activation: a key of `layers.ACTIVATIONS`.
         gated: v1.1's feed-forward, act(x W0) * (x W1), instead of v1.0's act(x W).
         tie_lm_head: logits use the embedding matrix instead of an `lm_head` of their own.
+        layer_biases: each layer has a table of relative positions of its own (UMT5), instead of one
+            for a stack.
         scale_decoder_outputs: multiply the decoder's output by d_model ** -0.5 before the head.
         dtype: of activations and matrix products; norms, softmax and logits are float32 always.
         remat: keep of a block's activations only its input, and compute the rest again for the
@@ -35,6 +37,7 @@ class T5Config:
     layer_norm_epsilon: float = 1e-6
     activation: str = "gelu_new"
     gated: bool = True
+    layer_biases: bool = False
     tie_lm_head: bool = False
     scale_decoder_outputs: bool = False
     pad_token_id: int = 0

@@ -1,7 +1,7 @@
 """Hugging Face folders in and out: config.json, safetensors, tokenizer; no torch needed.
 
-One name table serves both directions. Known trap: Transformers 5 reports every T5 as tied, so tying
-is read off the weights (is there an `lm_head.weight`?) and scaling off the raw config.json.
+Known trap: Transformers 5 reports every T5 as tied, so tying is read off the weights (is there an
+`lm_head.weight`?) and scaling off the raw config.json.
 """
 
 import contextlib
@@ -23,7 +23,8 @@ from hir_jax.errors import UserError
 from hir_jax.model import t5
 from hir_jax.model.config import Params, T5Config
 from hir_jax.model.folder import check_code, check_links, is_plain, read_json
-from hir_jax.model.raw_config import parse_config, read_raw_config
+from hir_jax.model.names import ALIASES, Path, embedding_name, name_table
+from hir_jax.model.raw_config import CLASSES, parse_config, read_raw_config
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -31,17 +32,6 @@ GENERATION = "generation_config.json"
 TOKENIZERS = ("tokenizer.json", "spiece.model")
 SHARD_BYTES = 5 * 2**30
 DTYPES = ("F64", "F32", "F16", "BF16")  # of weights that are read
-
-# Names some checkpoints carry for what is already under another name, or for what T5 never uses.
-ALIASES = frozenset(
-    {
-        "encoder.embed_tokens.weight",
-        "decoder.embed_tokens.weight",
-        "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight",
-    }
-)
-
-Path = tuple[str, ...]
 
 
 def find(
@@ -118,7 +108,7 @@ def load_params(
             missing, misshapen and unknown weight is listed.
     """
     files = _index(folder)
-    table = name_table(config)
+    table = name_table(config, embedding_name(files))
     shapes = jax.eval_shape(lambda: t5.init_params(config, jax.random.key(0)))
     faults: list[str] = []
     found: set[str] = set()
@@ -252,7 +242,7 @@ def write(
 ) -> None:
     """Writes the files of `export` into a folder that is there."""
     raw = raw_config | {
-        "architectures": ["T5ForConditionalGeneration"],
+        "architectures": [CLASSES[raw_config.get("model_type", "t5")]],
         "torch_dtype": "float32",
         "tie_word_embeddings": config.tie_lm_head,
         "scale_decoder_outputs": config.scale_decoder_outputs,
@@ -293,34 +283,6 @@ def check_new(folder: pathlib.Path) -> None:
             f"export: expected a new or empty folder, found {folder}, which is not. "
             "Give another folder, or move what is there away."
         )
-
-
-def name_table(config: T5Config) -> dict[str, tuple[Path, bool]]:
-    """Hugging Face name -> (path in the parameter tree, whether the matrix is transposed)."""
-    table: dict[str, tuple[Path, bool]] = {"shared.weight": (("shared",), False)}
-    for stack, layers in (("encoder", config.num_layers), ("decoder", config.num_decoder_layers)):
-        sub_layers = [("SelfAttention", "self_attention"), ("DenseReluDense", "feed_forward")]
-        if stack == "decoder":
-            sub_layers.insert(1, ("EncDecAttention", "cross_attention"))
-        first = f"{stack}.block.0.layer.0.SelfAttention.relative_attention_bias.weight"
-        table[first] = ((stack, "relative_bias"), False)
-        for i in range(layers):
-            for j, (theirs, ours) in enumerate(sub_layers):
-                prefix, path = f"{stack}.block.{i}.layer.{j}", (stack, f"block_{i}")
-                for their_name, our_name in _kernels(config, ours):
-                    key = f"{prefix}.{theirs}.{their_name}.weight"
-                    table[key] = ((*path, ours, our_name, "kernel"), True)
-                table[f"{prefix}.layer_norm.weight"] = ((*path, f"{ours}_norm", "scale"), False)
-        table[f"{stack}.final_layer_norm.weight"] = ((stack, "final_norm", "scale"), False)
-    if not config.tie_lm_head:
-        table["lm_head.weight"] = (("lm_head",), True)
-    return table
-
-
-def _kernels(config: T5Config, sub_layer: str) -> list[tuple[str, str]]:
-    if sub_layer != "feed_forward":
-        return [("q", "query"), ("k", "key"), ("v", "value"), ("o", "out")]
-    return [(n, n) for n in (("wi_0", "wi_1", "wo") if config.gated else ("wi", "wo"))]
 
 
 def _index(folder: pathlib.Path) -> dict[str, pathlib.Path]:

@@ -8,6 +8,12 @@ from hir_jax.model.config import T5Config
 from hir_jax.model.folder import check_code, read_json
 from hir_jax.model.layers import ACTIVATIONS
 
+# Kinds of models that are read, and what transformers calls their classes.
+CLASSES = {
+    "t5": "T5ForConditionalGeneration",
+    "mt5": "MT5ForConditionalGeneration",
+    "umt5": "UMT5ForConditionalGeneration",  # Pile-T5 too
+}
 _MOST = 2**24  # of any size: far beyond every T5, and still of shapes that can be written down
 _SIZES = {
     **dict.fromkeys(("vocab_size", "d_model", "d_kv", "d_ff", "num_heads"), _MOST),
@@ -25,10 +31,10 @@ def read_raw_config(folder: pathlib.Path) -> dict[str, Any]:
     if not file.is_file():
         raise UserError(f"{folder}: expected a config.json (Hugging Face layout), found none.")
     raw = read_json(file)
-    if raw.get("model_type") != "t5":
+    if raw.get("model_type") not in [*CLASSES]:
         raise UserError(
-            f"{file}: expected model_type 't5', found {raw.get('model_type')!r}. Give a T5 or "
-            "FLAN-T5 model."
+            f"{file}: expected model_type {', '.join(map(repr, CLASSES))}, found "
+            f"{raw.get('model_type')!r}. Give a model of the T5 family (docs/models.md)."
         )
     check_code(file, raw)
     return raw
@@ -75,15 +81,24 @@ def parse_config(raw: dict[str, Any], folder: pathlib.Path, dtype: str, has_head
         **{name: number(name, 0, sizes["vocab_size"] - 1, default[name], int) for name in ids},
     }
     decoder = number("num_decoder_layers", 1, 1000, sizes["num_layers"], int)
-    scaled = flag("scale_decoder_outputs", flag("tie_word_embeddings", True))
-    kind = str(fields.get("feed_forward_proj", "relu"))
-    gated, _, activation = kind.rpartition("-")
-    activation = "gelu_new" if kind == "gated-gelu" else activation
-    if gated not in ("", "gated") or activation not in ACTIVATIONS:
+    # As transformers has it: an mT5 never scales, though it may call itself tied.
+    family, tied = fields.get("model_type", "t5"), flag("tie_word_embeddings", True)
+    scaled = flag("scale_decoder_outputs", tied and family != "mt5")
+    kind = str(fields.get("feed_forward_proj", "relu" if family == "t5" else "gated-gelu"))
+    gate, _, name = kind.rpartition("-")
+    name = "gelu_new" if kind == "gated-gelu" else name
+    known = ", ".join(ACTIVATIONS)
+    if gate not in ("", "gated") or name not in ACTIVATIONS:
         faults.append(
-            "feed_forward_proj: expected '{act}' or 'gated-{act}' with act one of "
-            f"{', '.join(ACTIVATIONS)}; found {kind!r}"
+            f"feed_forward_proj: expected '{{act}}' or 'gated-{{act}}' with act one of {known}; "
+            f"found {kind!r}"
         )
+    # These say the same again where files have them, and what they say counts.
+    gated = flag("is_gated_act", gate == "gated")
+    activation = fields.get("dense_act_fn", name)
+    activation = "gelu_new" if activation == "gelu_pytorch_tanh" else activation
+    if activation not in [*ACTIVATIONS, name]:
+        faults.append(f"dense_act_fn: expected one of {known}; found {activation!r}")
     if faults:
         listed = "\n  ".join(faults)
         raise UserError(f"{folder}/config.json: no T5 has such a shape:\n  {listed}")
@@ -91,7 +106,8 @@ def parse_config(raw: dict[str, Any], folder: pathlib.Path, dtype: str, has_head
         **sizes,
         num_decoder_layers=decoder,
         activation=activation,
-        gated=gated == "gated",
+        gated=gated,
+        layer_biases=family == "umt5",
         tie_lm_head=not has_head,
         scale_decoder_outputs=scaled,
         dtype=dtype,

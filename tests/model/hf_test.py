@@ -64,8 +64,10 @@ def sharded(tmp_path) -> pathlib.Path:
 @pytest.mark.parametrize("gated", [False, True])
 @pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize("layers", [(2, 2), (2, 3), (3, 1)])
-def test_names_cover_exactly_the_parameters(gated, tied, layers):
-    config = T5Config(96, 16, 4, 32, *layers, num_heads=4, gated=gated, tie_lm_head=tied)
+@pytest.mark.parametrize("every", [False, True])
+def test_names_cover_exactly_the_parameters(gated, tied, layers, every):
+    kind = {"gated": gated, "tie_lm_head": tied, "layer_biases": every}
+    config = T5Config(96, 16, 4, 32, *layers, num_heads=4, **kind)
     shapes = jax.eval_shape(lambda: t5.init_params(config, jax.random.key(0)))
     leaves = [tuple(k.key for k in path) for path, _ in jax.tree_util.tree_leaves_with_path(shapes)]
     assert sorted(path for path, _ in hf.name_table(config).values()) == sorted(leaves)
@@ -112,9 +114,31 @@ def test_scaling_is_read_off_config_and_tying_off_the_weights(
     ],
 )
 def test_activation_is_read(single, kind, activation, gated):
-    edit_json(single / "config.json", feed_forward_proj=kind)
+    file = single / "config.json"
+    edit_json(file, feed_forward_proj=kind, dense_act_fn=None, is_gated_act=None)
     config = hf.read_config(single)
     assert (config.activation, config.gated) == (activation, gated)
+    # Transformers goes by these, where they are there.
+    edit_json(file, dense_act_fn="gelu_pytorch_tanh", is_gated_act=not gated)
+    config = hf.read_config(single)
+    assert (config.activation, config.gated) == ("gelu_new", not gated)
+    edit_json(file, dense_act_fn="tanh")
+    assert "dense_act_fn: expected one of relu, gelu, gelu_new, silu; found 'tanh'" in fault(
+        hf.read_config, single
+    )
+
+
+@pytest.mark.parametrize("tied", [None, True, False])
+def test_an_mt5_is_gated_and_never_scaled(single, tied):
+    changes = dict.fromkeys(("feed_forward_proj", "dense_act_fn", "is_gated_act"))
+    changes |= {"model_type": "mt5", "tie_word_embeddings": tied, "scale_decoder_outputs": None}
+    edit_json(single / "config.json", **changes)
+    config = hf.read_config(single)
+    assert (config.scale_decoder_outputs, config.activation, config.gated) == (
+        False,
+        "gelu_new",
+        True,
+    )
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
@@ -237,7 +261,11 @@ def test_config_of_no_t5(single, text):
     (single / "config.json").write_text(text)
     message = fault(hf.read_config, single)
     assert f"{single / 'config.json'}: expected " in message
-    assert "JSON" in message if text in "{[]" else "expected model_type 't5', found" in message
+    assert (
+        "JSON" in message
+        if text in "{[]"
+        else "expected model_type 't5', 'mt5', 'umt5', found" in message
+    )
 
 
 def test_config_with_faulty_numbers(single):
