@@ -18,6 +18,9 @@ class T5Config:
         layer_biases: each layer has a table of relative positions of its own (UMT5), instead of one
             for a stack.
         scale_decoder_outputs: multiply the decoder's output by d_model ** -0.5 before the head.
+        eos_token_id: closes sources and targets, and ends an output.
+        other_eos_ids: end an output, too.
+        forced_bos_token_id: begins every output, whatever the model would say first.
         dtype: of activations and matrix products; norms, softmax and logits are float32 always.
         remat: keep of a block's activations only its input, and compute the rest again for the
             gradient; a third more work for a fraction of the memory. (The training step gathers
@@ -43,5 +46,7 @@ class T5Config:
     pad_token_id: int = 0
     eos_token_id: int = 1
     decoder_start_token_id: int = 0
+    other_eos_ids: tuple[int, ...] = ()
+    forced_bos_token_id: int | None = None
     dtype: str = "float32"
     remat: bool = False

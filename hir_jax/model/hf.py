@@ -17,6 +17,7 @@ import jax
 import numpy as np
 import safetensors
 import safetensors.numpy
+from tokenizers.models import Unigram
 
 from hir_jax import shipped
 from hir_jax.errors import UserError
@@ -24,19 +25,18 @@ from hir_jax.model import t5
 from hir_jax.model.config import Params, T5Config
 from hir_jax.model.folder import check_code, check_links, is_plain, read_json
 from hir_jax.model.names import ALIASES, Path, embedding_name, name_table
-from hir_jax.model.raw_config import CLASSES, parse_config, read_raw_config
+from hir_jax.model.raw_config import CLASSES, GENERATION, parse_config, read_raw_config
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
-GENERATION = "generation_config.json"
-TOKENIZERS = ("tokenizer.json", "spiece.model")
+# Files of tokenizers, and those of which one must be there; a ByT5 has none.
+TOKENIZER_FILES = ("*.json", "*.model", "merges.txt")
+TOKENIZERS = ("tokenizer.json", "spiece.model", "tokenizer.model", "merges.txt")
 SHARD_BYTES = 5 * 2**30
 DTYPES = ("F64", "F32", "F16", "BF16")  # of weights that are read
 
 
-def find(
-    name: str, patterns: Sequence[str] = ("*.json", "*.safetensors", "spiece.model")
-) -> pathlib.Path:
+def find(name: str, patterns: Sequence[str] = (*TOKENIZER_FILES, "*.safetensors")) -> pathlib.Path:
     """The local folder of a model: a path as it is, a hub name downloaded (and cached).
 
     Args:
@@ -151,24 +151,30 @@ def load_tokenizer(folder: pathlib.Path, config: T5Config | None = None) -> Any:
         UserError: there is none, it does not load or asks for code, or it belongs to a larger
             vocabulary.
     """
+    file = folder / "tokenizer_config.json"
+    own = read_json(file)
+    check_code(file, own)
+    kind = own.get("tokenizer_class") or read_json(folder / "config.json").get("tokenizer_class")
+    found = [name for name in TOKENIZERS if (folder / name).is_file()]
     # Looked for here, since transformers makes up an empty tokenizer where it finds no file.
-    if not any((folder / name).is_file() for name in TOKENIZERS):
+    if not found and kind != "ByT5Tokenizer":
         raise UserError(
-            f"{folder}: expected a tokenizer ({' or '.join(TOKENIZERS)}) beside the weights, found "
+            f"{folder}: expected a tokenizer ({', '.join(TOKENIZERS)}) beside the weights, found "
             "none. Copy the tokenizer's files from where the model came from."
         )
-    file = folder / "tokenizer_config.json"
-    check_code(file, read_json(file))
     import transformers  # here, since it is slow to import
 
+    # Transformers 5 finds no way from a UMT5 to a spiece.model.
+    alone = found == ["spiece.model"]
+    loader = transformers.T5Tokenizer if alone else transformers.AutoTokenizer
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        tokenizer = _mended(loader.from_pretrained(folder, trust_remote_code=False))
     except Exception as e:
-        if not (folder / TOKENIZERS[0]).is_file():  # transformers would send people to tiktoken
+        if found and found[0].endswith(".model"):  # transformers would send people to tiktoken
             raise UserError(
-                f"{folder}: expected a {TOKENIZERS[0]}, found {TOKENIZERS[1]} alone, which could "
-                "not be read. Copy the model's tokenizer.json beside it, or, if it has none: pip "
-                "install sentencepiece protobuf."
+                f"{folder}: expected a {TOKENIZERS[0]}, found {found[0]} alone, which could not be "
+                "read. It needs a package besides: pip install 'hir_jax[sentencepiece]'; where "
+                "that is there, download the file again."
             ) from e
         raise UserError(
             f"{folder}: expected a tokenizer that transformers can load; loading it failed "
@@ -180,6 +186,16 @@ def load_tokenizer(folder: pathlib.Path, config: T5Config | None = None) -> Any:
             f"{config.vocab_size} embeddings; they belong to different models. Copy the tokenizer "
             "from where the model came from."
         )
+    return tokenizer
+
+
+def _mended(tokenizer: Any) -> Any:
+    """Its unknown token where it says: Transformers 5 has T5's id 2 always, MADLAD-400's EOS."""
+    unknown = tokenizer.unk_token_id
+    if type(tokenizer).__name__ == "T5Tokenizer" and unknown not in (None, 2):
+        backend = tokenizer.backend_tokenizer
+        vocabulary = json.loads(backend.to_str())["model"]["vocab"]
+        backend.model = Unigram([tuple(piece) for piece in vocabulary], unknown)
     return tokenizer
 
 
@@ -248,10 +264,15 @@ def write(
         "scale_decoder_outputs": config.scale_decoder_outputs,
     }
     raw.pop("dtype", None)
+    generation = raw.pop(GENERATION, {"_from_model_config": True})
     (folder / "config.json").write_text(json.dumps(raw, indent=2) + "\n", encoding="utf-8")
-    ids = ("decoder_start_token_id", "eos_token_id", "pad_token_id")
-    generation = {"_from_model_config": True} | {name: getattr(config, name) for name in ids}
-    (folder / GENERATION).write_text(json.dumps(generation, indent=2) + "\n", encoding="utf-8")
+    ids = ("decoder_start_token_id", "eos_token_id", "forced_bos_token_id", "pad_token_id")
+    known = {name: id for name in ids if (id := getattr(config, name)) is not None}
+    generation = generation | known
+    if config.other_eos_ids:
+        generation["eos_token_id"] = [config.eos_token_id, *config.other_eos_ids]
+    text = json.dumps(generation, indent=2) + "\n"
+    (folder / f"{GENERATION}.json").write_text(text, encoding="utf-8")
     tokenizer.save_pretrained(folder)
     shards: list[list[str]] = [[]]
     sizes: dict[str, int] = {}

@@ -21,8 +21,11 @@ _SIZES = {
 }
 
 
+GENERATION = "generation_config"  # a file's name, and its key in what `read_raw_config` gives
+
+
 def read_raw_config(folder: pathlib.Path) -> dict[str, Any]:
-    """config.json as it stands.
+    """config.json as it stands, with generation_config.json, if there is one, under its name.
 
     Raises:
         UserError: there is none, it is not JSON, of another kind of model, or asks for code.
@@ -37,7 +40,8 @@ def read_raw_config(folder: pathlib.Path) -> dict[str, Any]:
             f"{raw.get('model_type')!r}. Give a model of the T5 family (docs/models.md)."
         )
     check_code(file, raw)
-    return raw
+    generation = folder / f"{GENERATION}.json"
+    return raw | ({GENERATION: read_json(generation)} if generation.is_file() else {})
 
 
 def parse_config(raw: dict[str, Any], folder: pathlib.Path, dtype: str, has_head: bool) -> T5Config:
@@ -70,7 +74,6 @@ def parse_config(raw: dict[str, Any], folder: pathlib.Path, dtype: str, has_head
     buckets = "relative_attention_num_buckets"
     count = number(buckets, 4, 2**16, default[buckets], int)
     distance = "relative_attention_max_distance"
-    ids = ("pad_token_id", "eos_token_id", "decoder_start_token_id")
     optional = {
         buckets: count,
         distance: number(distance, count // 2 + 1, 2**31 - 1, default[distance], int),
@@ -78,7 +81,7 @@ def parse_config(raw: dict[str, Any], folder: pathlib.Path, dtype: str, has_head
         "layer_norm_epsilon": number(
             "layer_norm_epsilon", 1e-12, 1, default["layer_norm_epsilon"], float
         ),
-        **{name: number(name, 0, sizes["vocab_size"] - 1, default[name], int) for name in ids},
+        **_token_ids(fields, sizes["vocab_size"], faults),
     }
     decoder = number("num_decoder_layers", 1, 1000, sizes["num_layers"], int)
     # As transformers has it: an mT5 never scales, though it may call itself tied.
@@ -113,3 +116,44 @@ def parse_config(raw: dict[str, Any], folder: pathlib.Path, dtype: str, has_head
         dtype=dtype,
         **optional,
     )
+
+
+def _token_ids(fields: dict[str, Any], vocabulary: int, faults: list[str]) -> dict[str, Any]:
+    """The ids that begin, end and pad texts; faults are added to `faults`.
+
+    config.json counts before generation_config.json, but for what outputs begin and end with, which
+    is the latter's to say: they end with what either names.
+    """
+    generation = fields.get(GENERATION, {})
+
+    def listed(name: str, given: Any) -> list[int]:
+        ids = given if isinstance(given, list) else [] if given is None else [given]
+        if not all(type(each) is int and 0 <= each < vocabulary for each in ids):
+            faults.append(
+                f"{name}: expected a whole number from 0 to {vocabulary - 1}, found {given!r}"
+            )
+            return []
+        return ids
+
+    def one(name: str, *given: Any) -> int | None:
+        found = [ids for each in given if (ids := listed(name, each))]
+        if found and len(found[0]) > 1:
+            faults.append(f"{name}: expected one id, found {found[0]!r}")
+        return found[0][0] if found else None
+
+    pad, start, bos = "pad_token_id", "decoder_start_token_id", "forced_bos_token_id"
+    padding = one(pad, fields.get(pad), generation.get(pad)) or 0
+    first = one(start, fields.get(start), generation.get(start))
+    ends = [
+        each
+        for of in (fields, generation)
+        for each in listed("eos_token_id", of.get("eos_token_id"))
+    ]
+    eos, *others = dict.fromkeys(ends or listed("eos_token_id", 1) or [1])
+    return {
+        pad: padding,
+        start: padding if first is None else first,
+        "eos_token_id": eos,
+        "other_eos_ids": tuple(others),
+        bos: one(bos, generation.get(bos), fields.get(bos)),
+    }

@@ -49,6 +49,7 @@ class Family(NamedTuple):
     seed: int = 0  # of the weights; chosen so that no two best logits are too near
     dtype: type = np.float32  # that weights are stored in
     embedding: tuple[str, ...] = ("shared.weight",)  # all its names
+    generation: dict[str, Any] | None = None  # generation_config.json
 
 
 FAMILIES = {
@@ -140,6 +141,17 @@ FAMILIES = {
         seed=50,
         dtype=np.float16,
     ),
+    # Embeddings resized for tokens that were added; two ids end an output, another begins it.
+    "resized": Family(
+        V1_1 | {"vocab_size": 67},
+        generation={
+            "eos_token_id": [1, 65],
+            "forced_bos_token_id": 66,
+            "pad_token_id": 0,
+            "decoder_start_token_id": 0,
+            "length_penalty": 0.6,
+        },
+    ),
 }
 
 
@@ -189,6 +201,8 @@ def write(name: str, folder: pathlib.Path) -> pathlib.Path:
     family = FAMILIES[name]
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(family.config, indent=2))
+    if family.generation:
+        (folder / "generation_config.json").write_text(json.dumps(family.generation))
     # Transformers reads no file without this.
     metadata = {"format": "pt"}
     safetensors.numpy.save_file(weights(family), folder / "model.safetensors", metadata)

@@ -98,7 +98,7 @@ def test_logits_are_torchs(case):
     np.testing.assert_allclose(logits, expected["logits"], atol=1e-4, rtol=0)
 
 
-def greedy(case, eos_id: int) -> tuple[np.ndarray, np.ndarray]:
+def greedy(case, eos_id: int | tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
     params, config, expected = case
     limit = expected["tokens"].shape[1]
     params = jax.tree.map(jnp.asarray, params)
