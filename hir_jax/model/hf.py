@@ -164,9 +164,11 @@ def load_tokenizer(folder: pathlib.Path, config: T5Config | None = None) -> Any:
         )
     import transformers  # here, since it is slow to import
 
-    # Transformers 5 finds no way from a UMT5 to a spiece.model.
-    alone = found == ["spiece.model"]
-    loader = transformers.T5Tokenizer if alone else transformers.AutoTokenizer
+    loader = transformers.AutoTokenizer
+    if not found:
+        loader = transformers.ByT5Tokenizer
+    elif found == ["spiece.model"]:  # to which Transformers 5 finds no way from a UMT5
+        loader = transformers.T5Tokenizer
     try:
         tokenizer = _mended(loader.from_pretrained(folder, trust_remote_code=False))
     except Exception as e:

@@ -85,6 +85,10 @@ def byt5(folder):
     write_json(folder, config={"model_type": "t5", "tokenizer_class": "ByT5Tokenizer"})
 
 
+def umt5_of_bytes(folder):
+    write_json(folder, config={"model_type": "umt5", "tokenizer_class": "ByT5Tokenizer"})
+
+
 def codet5(folder):
     bpe = tokenizers.ByteLevelBPETokenizer()
     special = ["<pad>", "<s>", "</s>", "<unk>", "<mask>"]
@@ -103,7 +107,7 @@ def codet5(folder):
     )
 
 
-EOS = {mt5: 1, umt5: 1, lm_adapt: 1, madlad: 2, pile_t5: 2, byt5: 1, codet5: 2}
+EOS = {mt5: 1, umt5: 1, lm_adapt: 1, madlad: 2, pile_t5: 2, byt5: 1, umt5_of_bytes: 1, codet5: 2}
 
 
 @pytest.mark.parametrize("files", EOS, ids=lambda files: files.__name__)
