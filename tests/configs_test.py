@@ -7,7 +7,7 @@ import pytest
 from absl import flags
 from ml_collections import config_dict, config_flags
 
-from configs import common, flan_t5, paper, workdir
+from configs import common, flan_t5, paper, t5_family, workdir
 from hir_jax.devices import sharding
 from hir_jax.errors import UserError
 from hir_jax.run import models, settings
@@ -24,6 +24,14 @@ def leaves(config, prefix=""):
             yield from leaves(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", config.get_type(name)
+
+
+def flat(config, prefix=""):
+    for name, value in config.to_dict().items():
+        if isinstance(value, dict):
+            yield from flat(config[name], f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
@@ -94,6 +102,37 @@ def test_flan_t5_sizes(size):
 def test_an_unknown_size_is_refused():
     with pytest.raises(ValueError, match=r"expected a size of small, .*; found 'huge'"):
         flan_t5.get_config("huge")
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("google/flan-t5-base", {"algorithm": "hir"}),
+        ("google/flan-ul2", {"algorithm": "hir", "train.optimizer": "adafactor"}),
+        ("CohereForAI/aya-101", {"algorithm": "hir", "mesh.fsdp": -1}),
+        ("google/madlad400-3b-mt", {"algorithm": "hir", "mesh.fsdp": -1}),
+        ("google/mt5-small", {"algorithm": "sft", "train.optimizer": "adamw"}),
+        ("google/umt5-xxl", {"algorithm": "sft", "train.optimizer": "adafactor"}),
+        ("EleutherAI/pile-t5-base", {"algorithm": "sft"}),
+        ("google/t5-xl-lm-adapt", {"algorithm": "sft", "train.accumulation": 4}),
+        ("google/byt5-small", {"data.max_source_tokens": 1024, "mesh.fsdp": 1}),
+        ("Salesforce/codet5p-220m", {"train.learning_rate": 5e-5, "sub_output.mode": "full"}),
+    ],
+)
+def test_a_model_of_the_family_by_its_name(name, changes, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["main.py"])
+    values = flags.FlagValues()
+    loaded = config_flags.DEFINE_config_file("config", None, flag_values=values)
+    values(["main.py", f"--config={ROOT / 'configs' / 't5_family.py'}:{name}"])
+    settings.check(loaded.value)
+    assert loaded.value.model.path == name
+    found = dict(flat(loaded.value))
+    assert {field: found[field] for field in changes} == changes
+
+
+def test_a_name_of_no_family_is_refused():
+    with pytest.raises(ValueError, match=r"begins with one of google/flan-t5-, .*; found 'bart'"):
+        t5_family.get_config("bart")
 
 
 def test_a_runs_own_config_is_read_from_its_workdir(tmp_path):

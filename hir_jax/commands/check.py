@@ -75,7 +75,7 @@ def _about(data: Data) -> dict[str, Any]:
 
 
 def _side(data: Data, examples: Sequence[Example]) -> dict[str, Any]:
-    written = data.codec.encode([example.targets[0] for example in examples])
+    written = data.codec.encode_outputs([example.targets[0] for example in examples])
     return {
         "questions": len(examples),
         "stories": len({example.premise for example in examples}),

@@ -123,7 +123,7 @@ def _lengths(data: Data) -> Iterator[Finding]:
     says = f"prompts longer than config.data.max_source_tokens={limit}"
     yield Finding("long_prompt", *_refused_or_left_out(says, data.config.data.too_long, long))
     limit = data.config.sample.max_new_tokens
-    written = data.codec.encode([e.targets[0] for e in data.all])
+    written = data.codec.encode_outputs([e.targets[0] for e in data.all])
     long = [e for e, tokens in zip(data.all, written, strict=True) if len(tokens) >= limit]
     says = f"answers longer than config.sample.max_new_tokens={limit}, EOS included"
     yield Finding("long_answer", says, _each(long))

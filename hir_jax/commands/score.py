@@ -34,7 +34,8 @@ def score_file(
     model, _ = load_policy(config, workdir)
     codec = model.codec
     tokens = [(*i, codec.eos_id) for i in codec.encode([r["prompt"] for _, r in records])]
-    targets = [(*i, codec.eos_id) for i in codec.encode([r["output"] for _, r in records])]
+    outputs = codec.encode_outputs([r["output"] for _, r in records])
+    targets = [(*i, codec.eos_id) for i in outputs]
     keep, sources = fit(config, source, [line for line, _ in records], tokens)
     made_of = continued.made_of(
         "score", config, model, ("input", records), ("tokens", (tokens, targets))

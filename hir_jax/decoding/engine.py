@@ -47,7 +47,7 @@ def decode_pool(
         pool: the questions.
         key: of this iteration.
         temperature: scalar; 0 is greedy.
-        eos_id: scalar; -1 never ends a row early.
+        eos_id: scalar, or several; -1 never ends a row early.
         drain: scalar bool; decode until every row has ended.
         config: the model's shape.
         shape: the engine's.
@@ -150,6 +150,12 @@ def _step(
     else:
         drawn_N = draws.draw(logits_NxV, *how)
         kept_N = logprob_N = draws.token_logprob(plain_NxV, drawn_N)
+    if config.forced_bos_token_id is not None:
+        # Not drawn, so that there is no other log-probability of it than the model's own.
+        begins_N = age_N == 0
+        drawn_N = jnp.where(begins_N, config.forced_bos_token_id, drawn_N)
+        logprob_N = jnp.where(begins_N, draws.token_logprob(plain_NxV, drawn_N), logprob_N)
+        kept_N = jnp.where(begins_N, logprob_N, kept_N)
     here_NxT = (jnp.arange(shape.max_new_tokens) == age_N[:, None]) & ~state.ended_N[:, None]
     working_N = ~state.ended_N
     age_N = state.age_N + working_N
@@ -158,7 +164,9 @@ def _step(
         clock=state.clock + 1,
         steps=state.steps + handing_out,
         busy=state.busy + handing_out * jnp.sum(working_N),
-        ended_N=state.ended_N | (drawn_N == eos_id) | (age_N == shape.max_new_tokens),
+        ended_N=state.ended_N
+        | jnp.any(drawn_N[:, None] == eos_id, axis=1)
+        | (age_N == shape.max_new_tokens),
         token_N=drawn_N,
         age_N=age_N,
         tokens_NxT=jnp.where(here_NxT, drawn_N[:, None], state.tokens_NxT),

@@ -44,7 +44,7 @@ class Sampler:
         buckets: source lengths to pad to.
         rows: outputs decoded at once on each shard of the mesh; 0 chooses by the memory at hand.
         max_new_tokens: T, after which an output is cut.
-        eos_id: what ends an output.
+        eos_id: what ends an output, an id or several.
         top_k: see `draws.draw`.
         top_p: see `draws.draw`.
         logprobs: one of `draws.LOGPROBS`.
@@ -57,7 +57,7 @@ class Sampler:
     mesh: Mesh
     buckets: tuple[int, ...]
     max_new_tokens: int
-    eos_id: int
+    eos_id: int | Tokens
     rows: int = 0
     top_k: int = 0
     top_p: float = 1.0

@@ -153,7 +153,7 @@ def full(sample: Sample) -> Pair:
     return Pair(sample.example_id, (), sample.tokens, Goal(sample.correct))
 
 
-def suffix(sample: Sample, rng: np.random.Generator, prob: float, eos_id: int) -> Pair:
+def suffix(sample: Sample, rng: np.random.Generator, prob: float, eos_ids: Sequence[int]) -> Pair:
     """The output from a random start on, under the verdict of the finished output.
 
     With probability `prob` the start is uniform over the tokens before the EOS, else 0::
@@ -163,7 +163,7 @@ def suffix(sample: Sample, rng: np.random.Generator, prob: float, eos_id: int) -
         start   1            prefix a      target b c $
         start   2            prefix a b    target c $
     """
-    length = len(sample.tokens) - _is_closed(sample, eos_id)
+    length = len(sample.tokens) - _is_closed(sample, eos_ids)
     start = int(rng.integers(length)) if length and rng.random() < prob else 0
     tokens = sample.tokens
     return Pair(sample.example_id, tokens[:start], tokens[start:], Goal(sample.correct))
@@ -172,7 +172,7 @@ def suffix(sample: Sample, rng: np.random.Generator, prob: float, eos_id: int) -
 def window(
     sample: Sample,
     rng: np.random.Generator,
-    eos_id: int,
+    eos_ids: Sequence[int],
     decode: Callable[[Sequence[int]], str],
     answer: str,
 ) -> Pair:
@@ -205,13 +205,13 @@ def window(
         return Pair(sample.example_id, prefix, target, Goal(sample.correct))
     text, answer = reference_form(decode(tokens[:end])), reference_form(answer)
     is_open = text in answer and text != answer
-    closing = (eos_id,) if _is_closed(sample, eos_id) and not is_open else ()
+    closing = tokens[-1:] if _is_closed(sample, eos_ids) and not is_open else ()
     correct = sample.correct or text in answer
     return Pair(sample.example_id, prefix, target + closing, Goal(correct))
 
 
-def _is_closed(sample: Sample, eos_id: int) -> bool:
-    return sample.tokens[-1:] == (eos_id,)
+def _is_closed(sample: Sample, eos_ids: Sequence[int]) -> bool:
+    return sample.tokens != () and sample.tokens[-1] in eos_ids
 
 
 def hindsight_pairs(
@@ -222,7 +222,7 @@ def hindsight_pairs(
     seed: int,
     iteration: int,
     epoch: int,
-    eos_id: int,
+    eos_ids: Sequence[int],
     decode: Callable[[Sequence[int]], str],
     answers: Mapping[str, str],
     facts: Facts = NO_FACTS,
@@ -239,7 +239,7 @@ def hindsight_pairs(
         seed: of the run, from 0 on like `iteration` and `epoch`.
         iteration: the iteration that trains now, which may be later than the sample's own.
         epoch: of this iteration.
-        eos_id: the id that closes an output.
+        eos_ids: the ids that close an output.
         decode: tokens to text, special tokens left out; read by `window` alone.
         answers: for each example id its first target; read by `window` alone.
         facts: that instructions speak of.
@@ -258,9 +258,9 @@ def hindsight_pairs(
             case "full":
                 return full(sample)
             case "suffix":
-                return suffix(sample, rng, prob, eos_id)
+                return suffix(sample, rng, prob, eos_ids)
             case "window":
-                return window(sample, rng, eos_id, decode, answers[sample.example_id])
+                return window(sample, rng, eos_ids, decode, answers[sample.example_id])
         raise UserError(f"Unknown sub-output mode {mode!r}. Expected one of {', '.join(MODES)}.")
 
     drawn = ((sample, rng(sample)) for sample in samples)

@@ -79,7 +79,7 @@ class Imitation(Method):
             seed=view.seed,
             iteration=view.iteration,
             epoch=view.epoch,
-            eos_id=view.eos_id,
+            eos_ids=(view.eos_id, *view.other_eos_ids),
             decode=view.decode,
             answers={example.id: example.targets[0] for example in view.examples},
             facts=self.facts,

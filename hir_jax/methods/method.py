@@ -49,6 +49,7 @@ class View:
         encode: text to tokens, without an EOS.
         decode: tokens to text.
         eos_id: what closes an output.
+        other_eos_ids: what the model may close its own with besides.
         state: what `Method.after_sampling` gave.
     """
 
@@ -61,6 +62,7 @@ class View:
     decode: Callable[[Sequence[int]], str]
     eos_id: int
     state: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    other_eos_ids: Sequence[int] = ()
 
     @property
     def newest(self) -> list[Sample]:

@@ -15,7 +15,12 @@ class T5Config:
         activation: a key of `layers.ACTIVATIONS`.
         gated: v1.1's feed-forward, act(x W0) * (x W1), instead of v1.0's act(x W).
         tie_lm_head: logits use the embedding matrix instead of an `lm_head` of their own.
+        layer_biases: each layer has a table of relative positions of its own (UMT5), instead of one
+            for a stack.
         scale_decoder_outputs: multiply the decoder's output by d_model ** -0.5 before the head.
+        eos_token_id: closes sources and targets, and ends an output.
+        other_eos_ids: end an output, too.
+        forced_bos_token_id: begins every output, whatever the model would say first.
         dtype: of activations and matrix products; norms, softmax and logits are float32 always.
         remat: keep of a block's activations only its input, and compute the rest again for the
             gradient; a third more work for a fraction of the memory. (The training step gathers
@@ -35,10 +40,13 @@ class T5Config:
     layer_norm_epsilon: float = 1e-6
     activation: str = "gelu_new"
     gated: bool = True
+    layer_biases: bool = False
     tie_lm_head: bool = False
     scale_decoder_outputs: bool = False
     pad_token_id: int = 0
     eos_token_id: int = 1
     decoder_start_token_id: int = 0
+    other_eos_ids: tuple[int, ...] = ()
+    forced_bos_token_id: int | None = None
     dtype: str = "float32"
     remat: bool = False

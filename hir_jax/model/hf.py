@@ -1,7 +1,7 @@
 """Hugging Face folders in and out: config.json, safetensors, tokenizer; no torch needed.
 
-One name table serves both directions. Known trap: Transformers 5 reports every T5 as tied, so tying
-is read off the weights (is there an `lm_head.weight`?) and scaling off the raw config.json.
+Known trap: Transformers 5 reports every T5 as tied, so tying is read off the weights (is there an
+`lm_head.weight`?) and scaling off the raw config.json.
 """
 
 import contextlib
@@ -17,36 +17,27 @@ from typing import Any
 import jax
 import numpy as np
 import safetensors.numpy
+from tokenizers.models import Unigram
 
 from hir_jax import shipped
 from hir_jax.errors import UserError
 from hir_jax.model import t5, value_head, weight_files
 from hir_jax.model.config import Params, T5Config
 from hir_jax.model.folder import check_code, check_links, read_json
-from hir_jax.model.raw_config import parse_config, read_raw_config
+from hir_jax.model.names import ALIASES, Path, embedding_name, name_table
+from hir_jax.model.raw_config import CLASSES, GENERATION, parse_config, read_raw_config
 from hir_jax.model.weight_files import DTYPES, INDEX, WEIGHTS
 
-GENERATION = "generation_config.json"
-TOKENIZERS = ("tokenizer.json", "spiece.model")
+# Files of tokenizers, and those of which one must be there; a ByT5 has none.
+TOKENIZER_FILES = ("*.json", "*.model", "merges.txt")
+TOKENIZERS = ("tokenizer.json", "spiece.model", "tokenizer.model", "merges.txt")
 SHARD_BYTES = 5 * 2**30
-
-# Names some checkpoints carry for what is already under another name, or for what T5 never uses.
-ALIASES = frozenset(
-    {
-        "encoder.embed_tokens.weight",
-        "decoder.embed_tokens.weight",
-        "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight",
-        "lm_head.weight",  # of a tied model; of others it is in the table
-    }
-)
-
-Path = tuple[str, ...]
 
 
 def find(
     name: str,
     revision: str = "",
-    patterns: Sequence[str] = ("*.json", *weight_files.PATTERNS, value_head.FILE, "spiece.model"),
+    patterns: Sequence[str] = (*TOKENIZER_FILES, *weight_files.PATTERNS, value_head.FILE),
 ) -> pathlib.Path:
     """The local folder of a model: a path as it is, a hub name downloaded (and cached).
 
@@ -144,7 +135,7 @@ def load_params(
     """
     files = weight_files.find(folder)
     weight_files.warn_of_others(folder, files)
-    table = name_table(config)
+    table = name_table(config, embedding_name(files))
     shapes = jax.eval_shape(lambda: t5.init_params(config, jax.random.key(0)))
     faults: list[str] = []
     found: set[str] = set()
@@ -188,24 +179,32 @@ def load_tokenizer(folder: pathlib.Path, config: T5Config | None = None) -> Any:
         UserError: there is none, it does not load or asks for code, or it belongs to a larger
             vocabulary.
     """
+    file = folder / "tokenizer_config.json"
+    own = read_json(file)
+    check_code(file, own)
+    kind = own.get("tokenizer_class") or read_json(folder / "config.json").get("tokenizer_class")
+    found = [name for name in TOKENIZERS if (folder / name).is_file()]
     # Looked for here, since transformers makes up an empty tokenizer where it finds no file.
-    if not any((folder / name).is_file() for name in TOKENIZERS):
+    if not found and kind != "ByT5Tokenizer":
         raise UserError(
-            f"{folder}: expected a tokenizer ({' or '.join(TOKENIZERS)}) beside the weights, found "
+            f"{folder}: expected a tokenizer ({', '.join(TOKENIZERS)}) beside the weights, found "
             "none. Copy the tokenizer's files from where the model came from."
         )
-    file = folder / "tokenizer_config.json"
-    check_code(file, read_json(file))
     import transformers  # here, since it is slow to import
 
+    loader = transformers.AutoTokenizer
+    if not found:
+        loader = transformers.ByT5Tokenizer
+    elif found == ["spiece.model"]:  # to which Transformers 5 finds no way from a UMT5
+        loader = transformers.T5Tokenizer
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        tokenizer = _mended(loader.from_pretrained(folder, trust_remote_code=False))
     except Exception as e:
-        if not (folder / TOKENIZERS[0]).is_file():  # transformers would send people to tiktoken
+        if found and found[0].endswith(".model"):  # transformers would send people to tiktoken
             raise UserError(
-                f"{folder}: expected a {TOKENIZERS[0]}, found {TOKENIZERS[1]} alone, which could "
-                "not be read. Copy the model's tokenizer.json beside it, or, if it has none: pip "
-                "install sentencepiece protobuf."
+                f"{folder}: expected a {TOKENIZERS[0]}, found {found[0]} alone, which could not be "
+                "read. It needs a package besides: pip install 'hir_jax[sentencepiece]'; where "
+                "that is there, download the file again."
             ) from e
         raise UserError(
             f"{folder}: expected a tokenizer that transformers can load; loading it failed "
@@ -217,6 +216,16 @@ def load_tokenizer(folder: pathlib.Path, config: T5Config | None = None) -> Any:
             f"{config.vocab_size} embeddings; they belong to different models. Copy the tokenizer "
             "from where the model came from."
         )
+    return tokenizer
+
+
+def _mended(tokenizer: Any) -> Any:
+    """Its unknown token where it says: Transformers 5 has T5's id 2 always, MADLAD-400's EOS."""
+    unknown = tokenizer.unk_token_id
+    if type(tokenizer).__name__ == "T5Tokenizer" and unknown not in (None, 2):
+        backend = tokenizer.backend_tokenizer
+        vocabulary = json.loads(backend.to_str())["model"]["vocab"]
+        backend.model = Unigram([tuple(piece) for piece in vocabulary], unknown)
     return tokenizer
 
 
@@ -279,16 +288,21 @@ def write(
 ) -> None:
     """Writes the files of `export` into a folder that is there."""
     raw = raw_config | {
-        "architectures": ["T5ForConditionalGeneration"],
+        "architectures": [CLASSES[raw_config.get("model_type", "t5")]],
         "torch_dtype": "float32",
         "tie_word_embeddings": config.tie_lm_head,
         "scale_decoder_outputs": config.scale_decoder_outputs,
     }
     raw.pop("dtype", None)
+    generation = raw.pop(GENERATION, {"_from_model_config": True})
     (folder / "config.json").write_text(json.dumps(raw, indent=2) + "\n", encoding="utf-8")
-    ids = ("decoder_start_token_id", "eos_token_id", "pad_token_id")
-    generation = {"_from_model_config": True} | {name: getattr(config, name) for name in ids}
-    (folder / GENERATION).write_text(json.dumps(generation, indent=2) + "\n", encoding="utf-8")
+    ids = ("decoder_start_token_id", "eos_token_id", "forced_bos_token_id", "pad_token_id")
+    known = {name: id for name in ids if (id := getattr(config, name)) is not None}
+    generation = generation | known
+    if config.other_eos_ids:
+        generation["eos_token_id"] = [config.eos_token_id, *config.other_eos_ids]
+    text = json.dumps(generation, indent=2) + "\n"
+    (folder / f"{GENERATION}.json").write_text(text, encoding="utf-8")
     tokenizer.save_pretrained(folder)
     shards: list[list[str]] = [[]]
     sizes: dict[str, int] = {}
@@ -320,34 +334,6 @@ def check_new(folder: pathlib.Path) -> None:
             f"export: expected a new or empty folder, found {folder}, which is not. "
             "Give another folder, or move what is there away."
         )
-
-
-def name_table(config: T5Config) -> dict[str, tuple[Path, bool]]:
-    """Hugging Face name -> (path in the parameter tree, whether the matrix is transposed)."""
-    table: dict[str, tuple[Path, bool]] = {"shared.weight": (("shared",), False)}
-    for stack, layers in (("encoder", config.num_layers), ("decoder", config.num_decoder_layers)):
-        sub_layers = [("SelfAttention", "self_attention"), ("DenseReluDense", "feed_forward")]
-        if stack == "decoder":
-            sub_layers.insert(1, ("EncDecAttention", "cross_attention"))
-        first = f"{stack}.block.0.layer.0.SelfAttention.relative_attention_bias.weight"
-        table[first] = ((stack, "relative_bias"), False)
-        for i in range(layers):
-            for j, (theirs, ours) in enumerate(sub_layers):
-                prefix, path = f"{stack}.block.{i}.layer.{j}", (stack, f"block_{i}")
-                for their_name, our_name in _kernels(config, ours):
-                    key = f"{prefix}.{theirs}.{their_name}.weight"
-                    table[key] = ((*path, ours, our_name, "kernel"), True)
-                table[f"{prefix}.layer_norm.weight"] = ((*path, f"{ours}_norm", "scale"), False)
-        table[f"{stack}.final_layer_norm.weight"] = ((stack, "final_norm", "scale"), False)
-    if not config.tie_lm_head:
-        table["lm_head.weight"] = (("lm_head",), True)
-    return table
-
-
-def _kernels(config: T5Config, sub_layer: str) -> list[tuple[str, str]]:
-    if sub_layer != "feed_forward":
-        return [("q", "query"), ("k", "key"), ("v", "value"), ("o", "out")]
-    return [(n, n) for n in (("wi_0", "wi_1", "wo") if config.gated else ("wi", "wo"))]
 
 
 def _first_line(e: Exception) -> str:

@@ -183,7 +183,7 @@ def relative_bucket(config: T5Config, distance: np.ndarray, bidirectional: bool)
 
 
 def bias_table(module: nn.Module) -> jax.Array:
-    """A stack's parameter: the bias of each bucket and head."""
+    """A stack's, or a block's, parameter: the bias of each bucket and head."""
     c = module.config
     shape = (c.relative_attention_num_buckets, c.num_heads)
     return module.param("relative_bias", nn.initializers.normal(c.d_model**-0.5), shape)

@@ -8,6 +8,12 @@ from hir_jax.model.config import T5Config
 from hir_jax.model.folder import check_code, read_json
 from hir_jax.model.layers import ACTIVATIONS
 
+# Kinds of models that are read, and what transformers calls their classes.
+CLASSES = {
+    "t5": "T5ForConditionalGeneration",
+    "mt5": "MT5ForConditionalGeneration",
+    "umt5": "UMT5ForConditionalGeneration",  # Pile-T5 too
+}
 _MOST = 2**24  # of any size: far beyond every T5, and still of shapes that can be written down
 _SIZES = {
     **dict.fromkeys(("vocab_size", "d_model", "d_kv", "d_ff", "num_heads"), _MOST),
@@ -15,8 +21,11 @@ _SIZES = {
 }
 
 
+GENERATION = "generation_config"  # a file's name, and its key in what `read_raw_config` gives
+
+
 def read_raw_config(folder: pathlib.Path) -> dict[str, Any]:
-    """config.json as it stands.
+    """config.json as it stands, with generation_config.json, if there is one, under its name.
 
     Raises:
         UserError: there is none, it is not JSON, of another kind of model, or asks for code.
@@ -25,13 +34,14 @@ def read_raw_config(folder: pathlib.Path) -> dict[str, Any]:
     if not file.is_file():
         raise UserError(f"{folder}: expected a config.json (Hugging Face layout), found none.")
     raw = read_json(file)
-    if raw.get("model_type") != "t5":
+    if raw.get("model_type") not in [*CLASSES]:
         raise UserError(
-            f"{file}: expected model_type 't5', found {raw.get('model_type')!r}. Give a T5 or "
-            "FLAN-T5 model."
+            f"{file}: expected model_type {', '.join(map(repr, CLASSES))}, found "
+            f"{raw.get('model_type')!r}. Give a model of the T5 family (docs/models.md)."
         )
     check_code(file, raw)
-    return raw
+    generation = folder / f"{GENERATION}.json"
+    return raw | ({GENERATION: read_json(generation)} if generation.is_file() else {})
 
 
 def parse_config(raw: dict[str, Any], folder: pathlib.Path, dtype: str, has_head: bool) -> T5Config:
@@ -64,7 +74,6 @@ def parse_config(raw: dict[str, Any], folder: pathlib.Path, dtype: str, has_head
     buckets = "relative_attention_num_buckets"
     count = number(buckets, 4, 2**16, default[buckets], int)
     distance = "relative_attention_max_distance"
-    ids = ("pad_token_id", "eos_token_id", "decoder_start_token_id")
     optional = {
         buckets: count,
         distance: number(distance, count // 2 + 1, 2**31 - 1, default[distance], int),
@@ -72,18 +81,27 @@ def parse_config(raw: dict[str, Any], folder: pathlib.Path, dtype: str, has_head
         "layer_norm_epsilon": number(
             "layer_norm_epsilon", 1e-12, 1, default["layer_norm_epsilon"], float
         ),
-        **{name: number(name, 0, sizes["vocab_size"] - 1, default[name], int) for name in ids},
+        **_token_ids(fields, sizes["vocab_size"], faults),
     }
     decoder = number("num_decoder_layers", 1, 1000, sizes["num_layers"], int)
-    scaled = flag("scale_decoder_outputs", flag("tie_word_embeddings", True))
-    kind = str(fields.get("feed_forward_proj", "relu"))
-    gated, _, activation = kind.rpartition("-")
-    activation = "gelu_new" if kind == "gated-gelu" else activation
-    if gated not in ("", "gated") or activation not in ACTIVATIONS:
+    # As transformers has it: an mT5 never scales, though it may call itself tied.
+    family, tied = fields.get("model_type", "t5"), flag("tie_word_embeddings", True)
+    scaled = flag("scale_decoder_outputs", tied and family != "mt5")
+    kind = str(fields.get("feed_forward_proj", "relu" if family == "t5" else "gated-gelu"))
+    gate, _, name = kind.rpartition("-")
+    name = "gelu_new" if kind == "gated-gelu" else name
+    known = ", ".join(ACTIVATIONS)
+    if gate not in ("", "gated") or name not in ACTIVATIONS:
         faults.append(
-            "feed_forward_proj: expected '{act}' or 'gated-{act}' with act one of "
-            f"{', '.join(ACTIVATIONS)}; found {kind!r}"
+            f"feed_forward_proj: expected '{{act}}' or 'gated-{{act}}' with act one of {known}; "
+            f"found {kind!r}"
         )
+    # These say the same again where files have them, and what they say counts.
+    gated = flag("is_gated_act", gate == "gated")
+    activation = fields.get("dense_act_fn", name)
+    activation = "gelu_new" if activation == "gelu_pytorch_tanh" else activation
+    if activation not in [*ACTIVATIONS, name]:
+        faults.append(f"dense_act_fn: expected one of {known}; found {activation!r}")
     if faults:
         listed = "\n  ".join(faults)
         raise UserError(f"{folder}/config.json: no T5 has such a shape:\n  {listed}")
@@ -91,9 +109,51 @@ def parse_config(raw: dict[str, Any], folder: pathlib.Path, dtype: str, has_head
         **sizes,
         num_decoder_layers=decoder,
         activation=activation,
-        gated=gated == "gated",
+        gated=gated,
+        layer_biases=family == "umt5",
         tie_lm_head=not has_head,
         scale_decoder_outputs=scaled,
         dtype=dtype,
         **optional,
     )
+
+
+def _token_ids(fields: dict[str, Any], vocabulary: int, faults: list[str]) -> dict[str, Any]:
+    """The ids that begin, end and pad texts; faults are added to `faults`.
+
+    config.json counts before generation_config.json, but for what outputs begin and end with, which
+    is the latter's to say: they end with what either names.
+    """
+    generation = fields.get(GENERATION, {})
+
+    def listed(name: str, given: Any) -> list[int]:
+        ids = given if isinstance(given, list) else [] if given is None else [given]
+        if not all(type(each) is int and 0 <= each < vocabulary for each in ids):
+            faults.append(
+                f"{name}: expected a whole number from 0 to {vocabulary - 1}, found {given!r}"
+            )
+            return []
+        return ids
+
+    def one(name: str, *given: Any) -> int | None:
+        found = [ids for each in given if (ids := listed(name, each))]
+        if found and len(found[0]) > 1:
+            faults.append(f"{name}: expected one id, found {found[0]!r}")
+        return found[0][0] if found else None
+
+    pad, start, bos = "pad_token_id", "decoder_start_token_id", "forced_bos_token_id"
+    padding = one(pad, fields.get(pad), generation.get(pad)) or 0
+    first = one(start, fields.get(start), generation.get(start))
+    ends = [
+        each
+        for of in (fields, generation)
+        for each in listed("eos_token_id", of.get("eos_token_id"))
+    ]
+    eos, *others = dict.fromkeys(ends or listed("eos_token_id", 1) or [1])
+    return {
+        pad: padding,
+        start: padding if first is None else first,
+        "eos_token_id": eos,
+        "other_eos_ids": tuple(others),
+        bos: one(bos, generation.get(bos), fields.get(bos)),
+    }

@@ -5,6 +5,7 @@ T target tokens, D model width, H heads, K width of a head, F feed-forward width
 """
 
 from collections.abc import Callable
+from typing import TypeVar
 
 import flax.linen as nn
 import jax
@@ -25,7 +26,14 @@ from hir_jax.model.layers import (
     relative_bucket,
 )
 
+T = TypeVar("T")
+
 BLOCK = "block"  # the name of what a block gives, for policies of `jax.checkpoint`
+
+
+def spread(table: jax.Array, buckets_QxS: np.ndarray | jax.Array) -> jax.Array:
+    """The biases of pairs of positions, 1xHxQxS."""
+    return table[buckets_QxS].transpose(2, 0, 1)[None]
 
 
 class EncoderBlock(nn.Module):
@@ -34,9 +42,13 @@ class EncoderBlock(nn.Module):
     config: T5Config
 
     @nn.compact
-    def __call__(self, x_BxSxD: jax.Array, bias: jax.Array) -> jax.Array:
-        """BxSxD -> BxSxD."""
+    def __call__(
+        self, x_BxSxD: jax.Array, bias: jax.Array, buckets_SxS: jax.Array | None = None
+    ) -> jax.Array:
+        """BxSxD -> BxSxD. With buckets the block has a table, whose biases are added to `bias`."""
         c = self.config
+        if buckets_SxS is not None:
+            bias = spread(bias_table(self), buckets_SxS) + bias
         y = RMSNorm(c, name="self_attention_norm")(x_BxSxD)
         x = x_BxSxD + Dropout(c.dropout_rate)(Attention(c, name="self_attention")(y, bias))
         y = FeedForward(c, name="feed_forward")(RMSNorm(c, name="feed_forward_norm")(x))
@@ -51,6 +63,8 @@ class DecoderBlock(nn.Module):
     def setup(self) -> None:
         """Three sub-layers and their norms."""
         c = self.config
+        if c.layer_biases:
+            self.relative_bias = bias_table(self)
         self.self_attention_norm = RMSNorm(c)
         self.self_attention = Attention(c)
         self.cross_attention_norm = RMSNorm(c)
@@ -120,7 +134,7 @@ class DecoderBlock(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Blocks that share one relative-position bias, then a norm."""
+    """Blocks that share one relative-position bias, or have one each, then a norm."""
 
     config: T5Config
 
@@ -128,26 +142,29 @@ class Encoder(nn.Module):
     def __call__(self, x_BxSxD: jax.Array, mask_BxS: jax.Array) -> jax.Array:
         """BxSxD -> BxSxD."""
         c = self.config
-        table = bias_table(self)
         positions = np.arange(x_BxSxD.shape[1])
         buckets_SxS = relative_bucket(c, positions[None, :] - positions[:, None], True)
-        bias = table[buckets_SxS].transpose(2, 0, 1)[None] + mask_bias(mask_BxS)
+        if c.layer_biases:
+            biases = (mask_bias(mask_BxS), buckets_SxS)
+        else:
+            biases = (spread(bias_table(self), buckets_SxS) + mask_bias(mask_BxS),)
         x = Dropout(c.dropout_rate)(x_BxSxD)
         block = nn.remat(EncoderBlock) if c.remat else EncoderBlock
         for i in range(c.num_layers):
-            x = checkpoint_name(block(c, name=f"block_{i}")(x, bias), BLOCK)
+            x = checkpoint_name(block(c, name=f"block_{i}")(x, *biases), BLOCK)
         return Dropout(c.dropout_rate)(RMSNorm(c, name="final_norm")(x))
 
 
 class Decoder(nn.Module):
-    """Blocks that share one causal relative-position bias, then a norm."""
+    """Blocks that share one causal relative-position bias, or have one each, then a norm."""
 
     config: T5Config
 
     def setup(self) -> None:
         """The blocks, `block_0` on."""
         c = self.config
-        self.relative_bias = bias_table(self)
+        if not c.layer_biases:
+            self.relative_bias = bias_table(self)
         block = nn.remat(DecoderBlock) if c.remat else DecoderBlock
         self.block = [block(c) for _ in range(c.num_decoder_layers)]
         self.final_norm = RMSNorm(c)
@@ -157,17 +174,25 @@ class Decoder(nn.Module):
         """Cross-attention keys and values of each layer, BxHxSxK."""
         return [block.cross_attention.project(encoded_BxSxD) for block in self.block]
 
+    def biases(self, of: Callable[[jax.Array], T]) -> list[T]:
+        """For each block what `of` makes of its table; once where they share one."""
+        if self.config.layer_biases:
+            return [of(block.relative_bias) for block in self.block]
+        return [of(self.relative_bias)] * len(self.block)
+
     def __call__(
         self, x_NxTxD: jax.Array, encoded_BxSxD: jax.Array, source_mask_BxS: jax.Array
     ) -> jax.Array:
         """A whole target at once, NxTxD."""
         positions = np.arange(x_NxTxD.shape[1])
         distance_TxT = positions[None, :] - positions[:, None]
-        bias = self.relative_bias[relative_bucket(self.config, distance_TxT, False)]
-        bias = bias.transpose(2, 0, 1)[None] + np.where(distance_TxT <= 0, 0.0, MASKED)
+        buckets_TxT = relative_bucket(self.config, distance_TxT, False)
+        unseen_TxT = np.where(distance_TxT <= 0, 0.0, MASKED)
+        biases = self.biases(lambda table: spread(table, buckets_TxT) + unseen_TxT)
         cross_bias = mask_bias(source_mask_BxS)
         x = self.dropout(x_NxTxD)
-        for block, cross in zip(self.block, self.project_cross(encoded_BxSxD), strict=True):
+        crosses = self.project_cross(encoded_BxSxD)
+        for block, bias, cross in zip(self.block, biases, crosses, strict=True):
             x = checkpoint_name(block(x, bias, cross, cross_bias), BLOCK)
         return self.dropout(self.final_norm(x))
 
@@ -180,16 +205,23 @@ class Decoder(nn.Module):
     ) -> jax.Array:
         """The same, without dropout; attention for T / pieces positions at a time."""
         length = x_BxTxD.shape[1]
-        table_TxH = self.relative_bias[relative_bucket(self.config, -np.arange(length), False)]
+        buckets_T = relative_bucket(self.config, -np.arange(length), False)
 
-        def bias(start: jax.Array) -> jax.Array:
-            queries = start + jnp.arange(length // pieces)
-            steps_ago_QxT = queries[:, None] - jnp.arange(length)
-            seen = table_TxH[jnp.maximum(steps_ago_QxT, 0)].transpose(2, 0, 1)
-            return seen[None] + jnp.where(steps_ago_QxT >= 0, 0.0, MASKED)
+        def of_pieces(table: jax.Array) -> Callable[[jax.Array], jax.Array]:
+            table_TxH = table[buckets_T]
 
+            def bias(start: jax.Array) -> jax.Array:
+                queries = start + jnp.arange(length // pieces)
+                steps_ago_QxT = queries[:, None] - jnp.arange(length)
+                seen = spread(table_TxH, jnp.maximum(steps_ago_QxT, 0))
+                return seen + jnp.where(steps_ago_QxT >= 0, 0.0, MASKED)
+
+            return bias
+
+        biases = self.biases(of_pieces)
         cross_bias, x = mask_bias(source_mask_BxS), x_BxTxD
-        for block, cross in zip(self.block, self.project_cross(encoded_BxSxD), strict=True):
+        crosses = self.project_cross(encoded_BxSxD)
+        for block, bias, cross in zip(self.block, biases, crosses, strict=True):
             x = block.in_pieces(x, bias, cross, cross_bias, pieces)
         return self.final_norm(x)
 
@@ -204,12 +236,17 @@ class Decoder(nn.Module):
         """One token a row, Nx1xD, and the cache with it."""
         length = cache.keys_NxHxTxK[0].shape[2]
         steps_ago_T = (clock - jnp.arange(length)) % length
-        table_TxH = self.relative_bias[relative_bucket(self.config, -np.arange(length), False)]
-        unseen_NxT = steps_ago_T > age_N[:, None]
-        bias = table_TxH[steps_ago_T].T[None, :, None] + MASKED * unseen_NxT[:, None, None]
+        buckets_T = relative_bucket(self.config, -np.arange(length), False)
+
+        def bias_of(table: jax.Array) -> jax.Array:
+            table_TxH = table[buckets_T]
+            unseen_NxT = steps_ago_T > age_N[:, None]
+            return table_TxH[steps_ago_T].T[None, :, None] + MASKED * unseen_NxT[:, None, None]
+
+        biases = self.biases(bias_of)
         cross_bias = mask_bias(cache.source_mask_BxS)
         x, kept = x_Nx1xD, []
-        for i, block in enumerate(self.block):
+        for i, (block, bias) in enumerate(zip(self.block, biases, strict=True)):
             old = (cache.keys_NxHxTxK[i], cache.values_NxHxTxK[i])
             x, new = block.step(x, old, clock % length, bias, cache.cross(i), cross_bias, lanes)
             kept.append(new)

@@ -13,6 +13,7 @@ from absl import logging
 
 from hir_jax.errors import UserError
 from hir_jax.model.folder import is_plain, read_json
+from hir_jax.model.names import EMBEDDINGS
 from hir_jax.model.torch_file import TorchFile
 
 WEIGHTS = "model.safetensors"
@@ -24,7 +25,6 @@ PATTERNS = (WEIGHTS, "model-*.safetensors")  # on the hub, beside *.json
 PICKLE_PATTERNS = (PICKLE, "pytorch_model-*.bin")
 DTYPES = ("F64", "F32", "F16", "BF16")  # of weights that are read
 HEAD = "lm_head.weight"
-EMBEDDINGS = ("shared.weight", "encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
 
 # Weights in any form: whole, in parts, of a variant such as fp16, of another library.
 _ANY_WEIGHTS = re.compile(

@@ -22,7 +22,6 @@ from hir_jax.devices import keys, sharding
 from hir_jax.devices.hardware import Kind
 from hir_jax.methods.method import VALUES
 from hir_jax.model import batching, t5, value_head
-from hir_jax.model.codec import Codec
 from hir_jax.model.config import Params, T5Config
 from hir_jax.planning import hlo
 from hir_jax.run import models, settings, trainers
@@ -71,7 +70,7 @@ def abstract_model(config: ml_collections.ConfigDict, shape: T5Config, mesh: Mes
     if VALUES in settings.method_of(config).needs:
         params[value_head.NAME] = jax.eval_shape(lambda: value_head.init_params(shape))
     shape = models.for_training(config, shape)
-    codec = Codec(None, shape.eos_token_id)
+    codec = models.codec_of(None, shape)
     return models.Model(shape, sharding.abstract(params, mesh), codec, {}, mesh)
 
 

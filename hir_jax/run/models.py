@@ -83,7 +83,7 @@ def abstract_model(config: ml_collections.ConfigDict) -> Model:
     if VALUES in settings.method_of(config).needs:
         params[value_head.NAME] = jax.eval_shape(lambda: value_head.init_params(model))
     processes.check_same({"model": zlib.crc32(repr(model).encode())})
-    codec = Codec(hf.load_tokenizer(folder, model), model.eos_token_id)
+    codec = codec_of(hf.load_tokenizer(folder, model), model)
     return Model(model, sharding.abstract(params, mesh), codec, hf.read_raw_config(folder), mesh)
 
 
@@ -123,13 +123,19 @@ def load_codec(config: ml_collections.ConfigDict) -> Codec:
     Raises:
         UserError: there is none, or it is another model's than the config.json beside it.
     """
-    folder = hf.find(config.model.path, config.model.revision, ("*.json", "spiece.model"))
+    folder = hf.find(config.model.path, config.model.revision, hf.TOKENIZER_FILES)
     if not (folder / "config.json").is_file():
         tokenizer = hf.load_tokenizer(folder)
         return Codec(tokenizer, tokenizer.eos_token_id)
     raw = hf.read_raw_config(folder)
     model = hf.parse_config(raw, folder, config.model.dtype, has_head=True)
-    return Codec(hf.load_tokenizer(folder, model), model.eos_token_id)
+    return codec_of(hf.load_tokenizer(folder, model), model)
+
+
+def codec_of(tokenizer: Any, model: T5Config) -> Codec:
+    """A tokenizer with what the model begins and ends texts with."""
+    ids = (model.eos_token_id, model.other_eos_ids, model.forced_bos_token_id)
+    return Codec(tokenizer, *ids)
 
 
 def for_training(config: ml_collections.ConfigDict, model: T5Config) -> T5Config:
@@ -155,7 +161,7 @@ def make_sampler(
         buckets=buckets,
         rows=sample.rows,
         max_new_tokens=sample.max_new_tokens,
-        eos_id=model.codec.eos_id,
+        eos_id=model.codec.eos_ids if model.codec.other_eos_ids else model.codec.eos_id,
         top_k=top_k(config),
         top_p=sample.top_p,
         logprobs=config.ratio.behaviour if LOGPROBS in settings.method_of(config).needs else "none",

@@ -29,9 +29,10 @@ def view(
         iteration=iteration,
         epoch=epoch,
         seed=config.seed,
-        encode=lambda text: codec.encode([text])[0],
+        encode=lambda text: codec.encode_outputs([text])[0],
         decode=codec.decode,
         eos_id=codec.eos_id,
+        other_eos_ids=codec.other_eos_ids,
         state=state,
     )
 

@@ -117,7 +117,7 @@ def _check_answers(
     config: ml_collections.ConfigDict, codec: Codec, examples: Sequence[data.Example]
 ) -> None:
     limit = config.sample.max_new_tokens
-    lengths = [len(tokens) + 1 for tokens in codec.encode([e.targets[0] for e in examples])]
+    lengths = [len(tokens) + 1 for tokens in codec.encode_outputs([e.targets[0] for e in examples])]
     over = [length for length in lengths if length > limit]
     if not over:
         return

@@ -93,8 +93,8 @@ def test_version_1_0_feed_forward_and_tied_head():
 
 
 def test_each_parameter_is_named_by_exactly_one_rule():
-    for gated in (True, False):
-        config = T5Config(**{**vars(CONFIG), "gated": gated})
+    for kind in ({}, {"gated": False}, {"layer_biases": True}):
+        config = T5Config(**{**vars(CONFIG), **kind})
         for name in by_name(shapes(config)):
             matching = [pattern for pattern, _ in sharding.RULES if re.search(pattern, name)]
             assert len(matching) == 1, name

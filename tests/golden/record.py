@@ -4,16 +4,20 @@ Run from the repository's root, where torch and transformers 5 are installed:
 
     python -m tests.golden.record
 
-Each folder beside this file then holds a model in Hugging Face layout and `expected.npz`.
+Each folder beside this file then holds a model in Hugging Face layout and `expected.npz`; of the
+models in `families`, which draws their weights, `families/` holds the latter alone.
 """
 
 import json
 import pathlib
+import tempfile
 
 import numpy as np
 import torch
 import transformers
 from transformers.models.t5 import modeling_t5
+
+from tests.golden import families
 
 torch.set_num_threads(1)  # for models this small, threads only wait for each other
 
@@ -81,12 +85,13 @@ def build(variant: str, seed: int) -> transformers.T5ForConditionalGeneration:
 
 
 @torch.no_grad()
-def reference(model: transformers.T5ForConditionalGeneration, seed: int) -> dict[str, np.ndarray]:
+def reference(model: transformers.PreTrainedModel, seed: int) -> dict[str, np.ndarray]:
     """Random inputs, padding included, and the outputs that any T5 with these weights must give."""
     rng = np.random.default_rng(seed)
-    source, source_mask = _ragged(rng, SOURCE_LENGTHS)
-    target, target_mask = _ragged(rng, TARGET_LENGTHS)
-    target[np.arange(len(target)), np.array(TARGET_LENGTHS) - 1] = model.config.eos_token_id
+    config = model.config
+    source, source_mask = _ragged(rng, SOURCE_LENGTHS, config.vocab_size)
+    target, target_mask = _ragged(rng, TARGET_LENGTHS, config.vocab_size)
+    target[np.arange(len(target)), np.array(TARGET_LENGTHS) - 1] = config.eos_token_id
     prompt = {
         "input_ids": torch.tensor(source),
         "attention_mask": torch.tensor(source_mask, dtype=torch.long),
@@ -98,7 +103,7 @@ def reference(model: transformers.T5ForConditionalGeneration, seed: int) -> dict
     gap = (best.values[..., 0] - best.values[..., 1]).min().item()
     if gap < LEAST_GAP:
         raise ValueError(f"two best logits only {gap:.1e} apart: choose another seed than {seed}")
-    eos_id = _scattered_token(tokens.numpy())
+    eos_id, *others = _scattered_tokens(tokens.numpy(), config.vocab_size)
     return {
         "source": source,
         "source_mask": source_mask,
@@ -109,6 +114,8 @@ def reference(model: transformers.T5ForConditionalGeneration, seed: int) -> dict
         "tokens": tokens.numpy(),
         "eos_id": np.array(eos_id),
         "tokens_to_eos": _greedy(model, prompt, eos_id).numpy(),
+        "eos_ids": np.array([eos_id, *others]),
+        "tokens_to_any_eos": _greedy(model, prompt, [eos_id, *others]).numpy(),
     }
 
 
@@ -131,6 +138,14 @@ def pickle(model: transformers.T5ForConditionalGeneration, folder: pathlib.Path,
     (folder / "pytorch_model.bin.index.json").write_text(json.dumps(index, indent=2) + "\n")
 
 
+def family_reference(name: str) -> dict[str, np.ndarray]:
+    """The same for a model of `families`, as transformers reads its folder."""
+    with tempfile.TemporaryDirectory() as folder:
+        families.write(name, pathlib.Path(folder))
+        model = transformers.AutoModelForSeq2SeqLM.from_pretrained(folder, dtype="float32")
+    return reference(model.eval(), SEED)
+
+
 def torch_buckets(bidirectional: bool) -> np.ndarray:
     """Buckets of the distances -300..300, with the usual 32 buckets up to 128."""
     distances = torch.arange(-300, 301)
@@ -138,23 +153,26 @@ def torch_buckets(bidirectional: bool) -> np.ndarray:
     return bucket(distances, bidirectional, num_buckets=32, max_distance=128).numpy()
 
 
-def _ragged(rng: np.random.Generator, lengths: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+def _ragged(
+    rng: np.random.Generator, lengths: tuple[int, ...], vocabulary: int
+) -> tuple[np.ndarray, np.ndarray]:
     mask = np.arange(max(lengths)) < np.array(lengths)[:, None]
-    return rng.integers(2, BASE["vocab_size"], mask.shape) * mask, mask
+    return rng.integers(2, vocabulary, mask.shape) * mask, mask
 
 
 def _greedy(
-    model: transformers.T5ForConditionalGeneration,
+    model: transformers.PreTrainedModel,
     prompt: dict[str, torch.Tensor],
-    eos_id: int | None,
+    eos_id: int | list[int] | None,
 ) -> torch.Tensor:
     """The new tokens, without the start token."""
     # The model's own config would fill in its EOS where none is asked for.
     model.generation_config = transformers.GenerationConfig(
         do_sample=False,
         max_new_tokens=NEW_TOKENS,
-        decoder_start_token_id=0,
-        pad_token_id=0,
+        decoder_start_token_id=model.config.decoder_start_token_id,
+        pad_token_id=model.config.pad_token_id,
+        forced_bos_token_id=model.generation_config.forced_bos_token_id,
         eos_token_id=eos_id,
     )
     # Left alone, transformers 5 sizes the cache by num_layers: too small for a deeper decoder.
@@ -165,13 +183,13 @@ def _greedy(
     return tokens[:, 1:].contiguous()
 
 
-def _scattered_token(tokens: np.ndarray) -> int:
-    """The token at which, taken as EOS, the rows would end at the most different steps."""
+def _scattered_tokens(tokens: np.ndarray, vocabulary: int) -> list[int]:
+    """The two tokens at which, taken as EOS, the rows would end at the most different steps."""
 
     def ends(token: int) -> int:
         return len({row.tolist().index(token) for row in tokens if token in row})
 
-    return max(range(1, BASE["vocab_size"]), key=ends)
+    return sorted(range(1, vocabulary), key=ends, reverse=True)[:2]
 
 
 def main() -> None:
@@ -188,6 +206,11 @@ def main() -> None:
         # As safetensors have it: each matrix once.
         model.save_pretrained(FOLDER / name / "expected")
         (FOLDER / name / "expected" / "generation_config.json").unlink()
+    families.FOLDER.mkdir(exist_ok=True)
+    for name in families.FAMILIES:
+        expected = family_reference(name)
+        del expected["eos_id"], expected["tokens_to_eos"]
+        np.savez_compressed(families.FOLDER / f"{name}.npz", **expected)
     np.savez_compressed(
         FOLDER / "relative_buckets.npz",
         both_ways=torch_buckets(True).astype(np.int8),

@@ -29,7 +29,7 @@ def pairs(samples, facts, mode="full", epoch=0, answer="?"):
         seed=0,
         iteration=1,
         epoch=epoch,
-        eos_id=EOS,
+        eos_ids=(EOS,),
         decode=str,
         answers={"t/0": answer},
         facts=facts,

@@ -34,7 +34,7 @@ def pairs(samples, mode="suffix", prob=1.0, seed=0, iteration=1, epoch=0, answer
     keys = {"seed": seed, "iteration": iteration, "epoch": epoch}
     answers = answers or collections.defaultdict(lambda: "(A)")
     return relabel.hindsight_pairs(
-        samples, mode=mode, prob=prob, eos_id=EOS, decode=decode, answers=answers, **keys
+        samples, mode=mode, prob=prob, eos_ids=(EOS,), decode=decode, answers=answers, **keys
     )
 
 
@@ -43,7 +43,7 @@ def test_full_is_the_whole_output():
 
 
 def test_suffix_drawn_example():
-    drawn = {relabel.suffix(sample(), rng, 1.0, EOS) for rng in rngs(50)}
+    drawn = {relabel.suffix(sample(), rng, 1.0, (EOS,)) for rng in rngs(50)}
     assert drawn == {
         Pair("t/0", (), (2, 3, 4, EOS), RIGHT),
         Pair("t/0", (2,), (3, 4, EOS), RIGHT),
@@ -52,12 +52,23 @@ def test_suffix_drawn_example():
 
 
 def test_suffix_of_an_output_cut_at_the_limit_counts_its_last_token_and_gets_no_eos():
-    drawn = {relabel.suffix(sample((2, 3), correct=False), rng, 1.0, EOS) for rng in rngs(50)}
+    drawn = {relabel.suffix(sample((2, 3), correct=False), rng, 1.0, (EOS,)) for rng in rngs(50)}
     assert drawn == {Pair("t/0", (), (2, 3), WRONG), Pair("t/0", (2,), (3,), WRONG)}
 
 
+def test_an_output_may_be_closed_by_any_of_several_ids():
+    output = sample((2, 3, 9))
+    drawn = {relabel.suffix(output, rng, 1.0, (EOS, 9)) for rng in rngs(50)}
+    assert drawn == {Pair("t/0", (), (2, 3, 9), RIGHT), Pair("t/0", (2,), (3, 9), RIGHT)}
+    output = sample((50, 66, 51, 4, 9), correct=False)
+    drawn = {relabel.window(output, rng, (EOS, 9), decode, "?").target[-1] for rng in rngs(50)}
+    assert drawn == {9}
+
+
 def test_suffix_of_an_empty_output_is_the_eos():
-    assert relabel.suffix(sample((EOS,)), next(rngs(1)), 1.0, EOS) == Pair("t/0", (), (EOS,), RIGHT)
+    assert relabel.suffix(sample((EOS,)), next(rngs(1)), 1.0, (EOS,)) == Pair(
+        "t/0", (), (EOS,), RIGHT
+    )
 
 
 @pytest.mark.parametrize("prob", [0.0, 0.4, 1.0])
@@ -78,7 +89,7 @@ def test_window_ranges_are_those_of_the_specification(length):
     # An answer that holds no part of the output: every target but that of the whole is closed.
     tokens = (*range(2, length + 1), EOS)
     drawn = {
-        relabel.window(sample(tokens, correct=False), rng, EOS, decode, "?") for rng in rngs(400)
+        relabel.window(sample(tokens, correct=False), rng, (EOS,), decode, "?") for rng in rngs(400)
     }
     if length <= 3:
         assert drawn == {Pair("t/0", (), tokens, WRONG)}
@@ -99,7 +110,7 @@ def test_window_drawn_example_half_of_the_letters_become_a_bare_parenthesis():
         (right, {Pair("t/0", (), (50,), RIGHT), Pair("t/0", (), (50, 65, 51, EOS), RIGHT)}),
         (wrong, {Pair("t/0", (), (50,), RIGHT), Pair("t/0", (), (50, 66, 51, EOS), WRONG)}),
     ]:
-        drawn = [relabel.window(output, rng, EOS, decode, "(A)") for rng in rngs(1000)]
+        drawn = [relabel.window(output, rng, (EOS,), decode, "(A)") for rng in rngs(1000)]
         assert set(drawn) == pieces
         assert 450 < sum(pair.target == (50,) for pair in drawn) < 550
 
@@ -110,7 +121,7 @@ def test_window_verdict_ignores_the_start_and_looks_anywhere_in_the_answer():
     output = sample(tokens, correct=False)
 
     def verdicts(answer):
-        drawn = (relabel.window(output, rng, EOS, decode, answer) for rng in rngs(200))
+        drawn = (relabel.window(output, rng, (EOS,), decode, answer) for rng in rngs(200))
         seen = collections.defaultdict(set)
         for pair in drawn:
             closed = pair.target[-1] == EOS
@@ -124,13 +135,13 @@ def test_window_verdict_ignores_the_start_and_looks_anywhere_in_the_answer():
 
 
 def test_window_of_a_right_output_in_other_words_than_the_answer_is_right():
-    drawn = {relabel.window(sample(), rng, EOS, decode, "?") for rng in rngs(50)}
+    drawn = {relabel.window(sample(), rng, (EOS,), decode, "?") for rng in rngs(50)}
     assert drawn == {Pair("t/0", (), (2, EOS), RIGHT), Pair("t/0", (), CLOSED, RIGHT)}
 
 
 def test_window_of_a_cut_output_gets_no_eos():
     output = sample((2, 3, 4, 5), correct=False)
-    drawn = {relabel.window(output, rng, EOS, decode, "?").target for rng in rngs(50)}
+    drawn = {relabel.window(output, rng, (EOS,), decode, "?").target for rng in rngs(50)}
     assert drawn == {(2,), (2, 3, 4)}
 
 

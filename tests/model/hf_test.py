@@ -64,8 +64,10 @@ def sharded(tmp_path) -> pathlib.Path:
 @pytest.mark.parametrize("gated", [False, True])
 @pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize("layers", [(2, 2), (2, 3), (3, 1)])
-def test_names_cover_exactly_the_parameters(gated, tied, layers):
-    config = T5Config(96, 16, 4, 32, *layers, num_heads=4, gated=gated, tie_lm_head=tied)
+@pytest.mark.parametrize("every", [False, True])
+def test_names_cover_exactly_the_parameters(gated, tied, layers, every):
+    kind = {"gated": gated, "tie_lm_head": tied, "layer_biases": every}
+    config = T5Config(96, 16, 4, 32, *layers, num_heads=4, **kind)
     shapes = jax.eval_shape(lambda: t5.init_params(config, jax.random.key(0)))
     leaves = [tuple(k.key for k in path) for path, _ in jax.tree_util.tree_leaves_with_path(shapes)]
     assert sorted(path for path, _ in hf.name_table(config).values()) == sorted(leaves)
@@ -112,9 +114,31 @@ def test_scaling_is_read_off_config_and_tying_off_the_weights(
     ],
 )
 def test_activation_is_read(single, kind, activation, gated):
-    edit_json(single / "config.json", feed_forward_proj=kind)
+    file = single / "config.json"
+    edit_json(file, feed_forward_proj=kind, dense_act_fn=None, is_gated_act=None)
     config = hf.read_config(single)
     assert (config.activation, config.gated) == (activation, gated)
+    # Transformers goes by these, where they are there.
+    edit_json(file, dense_act_fn="gelu_pytorch_tanh", is_gated_act=not gated)
+    config = hf.read_config(single)
+    assert (config.activation, config.gated) == ("gelu_new", not gated)
+    edit_json(file, dense_act_fn="tanh")
+    assert "dense_act_fn: expected one of relu, gelu, gelu_new, silu; found 'tanh'" in fault(
+        hf.read_config, single
+    )
+
+
+@pytest.mark.parametrize("tied", [None, True, False])
+def test_an_mt5_is_gated_and_never_scaled(single, tied):
+    changes = dict.fromkeys(("feed_forward_proj", "dense_act_fn", "is_gated_act"))
+    changes |= {"model_type": "mt5", "tie_word_embeddings": tied, "scale_decoder_outputs": None}
+    edit_json(single / "config.json", **changes)
+    config = hf.read_config(single)
+    assert (config.scale_decoder_outputs, config.activation, config.gated) == (
+        False,
+        "gelu_new",
+        True,
+    )
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
@@ -237,16 +261,20 @@ def test_config_of_no_t5(single, text):
     (single / "config.json").write_text(text)
     message = fault(hf.read_config, single)
     assert f"{single / 'config.json'}: expected " in message
-    assert "JSON" in message if text in "{[]" else "expected model_type 't5', found" in message
+    assert (
+        "JSON" in message
+        if text in "{[]"
+        else "expected model_type 't5', 'mt5', 'umt5', found" in message
+    )
 
 
 def test_config_with_faulty_numbers(single):
-    edit_json(single / "config.json", d_ff=None, num_heads="4", eos_token_id=[1, 2])
+    edit_json(single / "config.json", d_ff=None, num_heads="4", eos_token_id=[1, 999])
     message = fault(hf.read_config, single)
     assert str(single / "config.json") in message
     for fault_of in ("d_ff: expected a whole number from 1", "num_heads: expected", "eos_token_id"):
         assert fault_of in message
-    assert "found None" in message and "found '4'" in message and "found [1, 2]" in message
+    assert "found None" in message and "found '4'" in message and "found [1, 999]" in message
 
 
 @pytest.mark.parametrize("kind", ["swish", "gated-", "twice-gelu", 3])
@@ -325,7 +353,7 @@ def test_faulty_index(sharded, text):
 
 def test_no_tokenizer(single):
     message = fault(hf.load_tokenizer, single, hf.read_config(single))
-    assert f"{single}: expected a tokenizer (tokenizer.json or spiece.model)" in message
+    assert f"{single}: expected a tokenizer (tokenizer.json, spiece.model, " in message
     assert "Copy the tokenizer's files" in message
 
 
@@ -341,7 +369,7 @@ def test_a_spiece_model_alone_that_cannot_be_read(single):
     (single / "spiece.model").write_text("no model")
     message = fault(hf.load_tokenizer, single, hf.read_config(single))
     assert f"{single}: expected a tokenizer.json, found spiece.model alone" in message
-    assert "pip install sentencepiece" in message
+    assert "pip install 'hir_jax[sentencepiece]'" in message
     assert "tiktoken" not in message
 
 

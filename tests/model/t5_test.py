@@ -98,7 +98,7 @@ def test_logits_are_torchs(case):
     np.testing.assert_allclose(logits, expected["logits"], atol=1e-4, rtol=0)
 
 
-def greedy(case, eos_id: int) -> tuple[np.ndarray, np.ndarray]:
+def greedy(case, eos_id: int | tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
     params, config, expected = case
     limit = expected["tokens"].shape[1]
     params = jax.tree.map(jnp.asarray, params)
@@ -302,13 +302,15 @@ def test_rows_that_share_a_source_equal_repeated_sources():
         np.testing.assert_allclose(logits, repeated[:, t], atol=1e-5, rtol=0)
 
 
-def test_a_target_in_pieces_equals_the_whole():
-    inputs = random_tokens(1, 2, 24)
-    encoded = encode(random_params(), CONFIG, SOURCE, SOURCE_MASK)
+@pytest.mark.parametrize("layer_biases", [False, True])
+def test_a_target_in_pieces_equals_the_whole(layer_biases):
+    config = dataclasses.replace(CONFIG, layer_biases=layer_biases)
+    params, inputs = random_params(config), random_tokens(1, 2, 24)
+    encoded = encode(params, config, SOURCE, SOURCE_MASK)
 
     @functools.partial(jax.jit, static_argnames="pieces")
     def decode(pieces: int) -> jax.Array:
-        return t5.decode(random_params(), CONFIG, encoded, SOURCE_MASK, inputs, pieces=pieces)
+        return t5.decode(params, config, encoded, SOURCE_MASK, inputs, pieces=pieces)
 
     whole = decode(1)
     for pieces in (3, 24):
@@ -338,6 +340,24 @@ def test_what_stands_in_the_padding_changes_nothing():
     np.testing.assert_array_equal(logits, blank)
     wider = [np.pad(array, ((0, 0), (0, 6))) for array in (SOURCE, SOURCE_MASK)]
     np.testing.assert_allclose(forward(params, CONFIG, *wider, inputs), logits, atol=1e-5, rtol=0)
+
+
+def test_each_layers_own_biases_are_learned_by_whichever_way_activations_are_kept():
+    inputs = random_tokens(7, 2, 5)
+
+    def gradient(remat: bool) -> Params:
+        config = dataclasses.replace(CONFIG, layer_biases=True, remat=remat)
+
+        def loss(params: Params) -> jax.Array:
+            return t5.forward(params, config, SOURCE, SOURCE_MASK, inputs)[..., 5].sum()
+
+        return jax.jit(jax.grad(loss))(random_params(config))
+
+    kept, again = gradient(False), gradient(True)
+    for stack in ("encoder", "decoder"):
+        for layer in ("block_0", "block_1"):
+            assert np.abs(kept[stack][layer]["relative_bias"]).max() > 1e-3
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), kept, again)
 
 
 # Dropout and precision -----------------------------------------------------------------------
