@@ -16,7 +16,8 @@ leads to them. So two flat arrays are enough, however large the vocabulary is:
     node                0  1  2  3  4  5  6  7  8  9
     its first edge      0  2  3  5  6  7  7  8  8  8
 
-Letters in names: N rows, V vocabulary, K edges of the node that has most, M nodes, E edges.
+Letters in names: N rows, V vocabulary, K edges of the node that has most (2 or more), M
+nodes, E edges.
 """
 
 from collections.abc import Collection, Sequence
@@ -88,7 +89,7 @@ class Trie:
             first.astype(np.int32),
             np.concatenate(tokens).astype(np.int32),
             roots=len(sets),
-            degree=int(count.max()),
+            degree=max(2, int(count.max())),  # beam search looks at two continuations of a beam
         )
 
     def edges(self, node_N: jax.Array) -> Edges:
