@@ -85,6 +85,11 @@ def get_config() -> ml_collections.ConfigDict:
     sample.guidance = 0.0
     sample.guidance_cutoff = 0.1  # α: of tokens at least α times as likely as the likeliest
     sample.rerank = False  # of --mode=sample: samples come sorted by their margin
+    # Draw these outputs and no others: options (the letters of a question's) | a file with an
+    # output a line; '' = any (docs/decoding.md)
+    sample.among = ""
+    # Of --mode=sample: the `samples` best of a beam search of so many beams; 1 = draw instead
+    sample.beams = 1
     sample.max_new_tokens = 32  # longest output and training target, EOS included
     sample.rows = 0  # outputs decoded at once on a device; 0 = by the memory at hand
     sample.dtype = config_dict.placeholder(str)  # of decoding; None = model.dtype
@@ -194,6 +199,14 @@ def get_config() -> ml_collections.ConfigDict:
     # samples one is chosen by majority and by its margin
     evaluate.samples = ()
     evaluate.guidance = ()  # and γ, or several, that greedy answers are guided by
+    evaluate.among = ""  # of all evaluations: answers are these and no others, see sample.among
+    evaluate.beams = 1  # of all evaluations: beams that answers are searched with; 1 = greedy
+
+    config.beam = beam = ml_collections.ConfigDict()  # of sample.beams and evaluate.beams
+    beam.length_penalty = 1.0  # outputs are ranked by log-probability / tokens^this
+    # A search ends when no beam scores more, as long as it is (false) or ever could (never), or
+    # when it has as many outputs as beams (true); as in Transformers
+    beam.early_stopping = "false"
 
     config.diagnose = diagnose = ml_collections.ConfigDict()  # of --mode=diagnose
     diagnose.questions = 64  # training questions that are asked at most, drawn by the seed

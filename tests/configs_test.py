@@ -193,7 +193,10 @@ def test_the_papers_preset_weighs_and_holds_out_as_its_code_does():
         ({"loss.contrastive": "in_batch"}, {"loss.contrastive_smoothing", "loss.smoothing"}, 1),
         ({"sub_output.mode": "full"}, {"sub_output.mode", "sub_output.prob"}, 1),
         ({}, {"loss.contrastive_smoothing", "sub_output.prob", "replay.dedup", "seed"}, 0),
-        ({}, {"sample.guidance_cutoff", "sample.rerank"}, 2),
+        ({}, {"sample.guidance_cutoff", "sample.rerank", "sample.beams"}, 3),
+        ({}, {"beam.length_penalty", "sample.among", "evaluate.among", "evaluate.beams"}, 1),
+        ({"evaluate.beams": 4}, {"beam.length_penalty", "beam.early_stopping"}, 0),
+        ({"algorithm": "sft"}, {"sample.among", "evaluate.among"}, 1),
         ({"sample.guidance": 0.5}, {"sample.guidance", "sample.guidance_cutoff"}, 0),
         ({"algorithm": "sft"}, {"sample.guidance", "sample.temperature", "sample.top_p"}, 3),
         (
@@ -238,6 +241,35 @@ def test_settings_lists_every_fault_at_once():
         "  config.evaluate.samples: expected numbers of samples, each 1 or more; found (4, 0)",
         "  config.evaluate.guidance: expected numbers, each 0 or more; found (0.5, -1.0)",
     ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "fault"),
+    [
+        ({"sample.beams": 2}, "sample.samples: expected at most sample.beams=2, .*; found 4"),
+        ({"sample.beams": 4, "sample.guidance": 1.0}, "sample.guidance: expected 0 with"),
+        (
+            {"evaluate.beams": 4, "evaluate.samples": (4,)},
+            "evaluate.samples and guidance: expected",
+        ),
+        ({"beam.early_stopping": "yes"}, "beam.early_stopping: expected one of false, true, never"),
+        ({"evaluate.beams": 0}, "evaluate.beams: expected 1 or more; found 0"),
+        ({"algorithm": "grpo", "sample.among": "options"}, "sample.among: expected '' with algori"),
+        ({"sample.beams": 4, "sample.samples": 2, "evaluate.beams": 3}, ""),
+        (
+            {"algorithm": "grpo", "sample.among": "options", "ratio.behaviour": "drawn"},
+            "",
+        ),
+    ],
+)
+def test_faults_of_beams_and_of_given_outputs(changes, fault):
+    config = common.get_config()
+    config.update_from_flattened_dict(changes)
+    if not fault:
+        return settings.check(config)
+    with pytest.raises(UserError, match=fault) as e:
+        settings.check(config)
+    assert len(str(e.value).splitlines()) == 2
 
 
 def test_faulty_rewards_are_refused_before_anything_is_loaded():

@@ -17,7 +17,7 @@ from hir_jax.decoding.sampler import Sampler
 from hir_jax.errors import UserError
 from hir_jax.hindsight.sample import Sample
 from hir_jax.methods.method import GROUPS
-from hir_jax.run import drawing, evaluate, judging, models, settings, terminal, trainers
+from hir_jax.run import answering, drawing, evaluate, judging, models, settings, terminal, trainers
 from hir_jax.run.evaluate import Evaluation
 from hir_jax.run.models import Model
 from hir_jax.run.questions import Questions, load_questions
@@ -41,7 +41,7 @@ def diagnose(config: ml_collections.ConfigDict, workdir: str | None, output: str
     training = trainers.make_training(config, model)  # refuses what cannot be before long work
     sampler = models.make_sampler(config, model, asked.buckets.source)
     examples, count = asked.splits.train, config.diagnose.samples
-    greedy = _answer(sampler, model, asked)
+    greedy = _answer(config, sampler, model, asked)
     samples, sampling = pace.timed(
         lambda: _draw(config, sampler, model, asked), len(examples) * count
     )
@@ -112,7 +112,9 @@ def _check(config: ml_collections.ConfigDict) -> None:
         )
 
 
-def _answer(sampler: Sampler, model: Model, asked: Questions) -> Evaluation:
+def _answer(
+    config: ml_collections.ConfigDict, sampler: Sampler, model: Model, asked: Questions
+) -> Evaluation:
     examples = asked.splits.train
     total = len(asked.instructions.asked) * len(examples)
     with terminal.progress(total, "greedy answers", "question") as bar:
@@ -124,6 +126,8 @@ def _answer(sampler: Sampler, model: Model, asked: Questions) -> Evaluation:
             model.codec,
             asked.verifier,
             progress=bar.update,
+            beams=answering.beams(config, "evaluate"),
+            among=asked.among(config.evaluate.among, examples),
         )
 
 

@@ -8,7 +8,7 @@ from absl import logging
 from hir_jax.commands.lines import check_output
 from hir_jax.commands.policy import load_policy
 from hir_jax.devices import processes
-from hir_jax.run import choosing, evaluate, identity, models, terminal, workdirs
+from hir_jax.run import answering, choosing, evaluate, identity, models, terminal, workdirs
 from hir_jax.run.questions import expect, load_questions
 
 
@@ -50,13 +50,16 @@ def evaluate_policy(
             model.codec,
             questions.verifier,
             progress=bar.update,
+            beams=answering.beams(config, "evaluate"),
+            among=questions.among(config.evaluate.among, examples),
         )
     result = choosing.with_choices(
         result, config, sampler, model.params, examples, questions, model.codec
     )
     record = {"model": name, "task": config.data.task, "split": split} | result.to_json()
+    record |= {"among": config.evaluate.among, "beams": config.evaluate.beams}
     file = output or (workdir and pathlib.Path(workdir, f"eval_{split}.json"))
     if file and processes.is_first():
         workdirs.write_json(pathlib.Path(file), record)
         logging.info("wrote %s", file)
-    return {f"{name}: {split}": result}
+    return {f"{name}: {split}{answering.said(config)}": result}

@@ -203,7 +203,7 @@ def pass_rates(
             continue
         made = each.config.copy_and_resolve_references()
         made.update({"seed": 0, "algorithm": "hir"})  # the same for all variants and seeds
-        made.sample.update(samples=samples, guidance=0.0)
+        made.sample.update(samples=samples, guidance=0.0, among="")
         file = root / "pass_rates" / f"{each.cell.task}-{content(made)}.json"
         if not file.exists():
             file.parent.mkdir(exist_ok=True)

@@ -11,11 +11,13 @@ from hir_jax.commands.policy import load_policy
 from hir_jax.data import jsonl
 from hir_jax.data.example import Example, format_prompt
 from hir_jax.data.files import raise_faults, read_text
+from hir_jax.decoding import beam
+from hir_jax.decoding.beam import Beams
 from hir_jax.decoding.prompt import Guide, Output, Prompt, uid
 from hir_jax.devices import keys
 from hir_jax.model import batching
 from hir_jax.model.codec import Codec
-from hir_jax.run import choosing, models, terminal
+from hir_jax.run import answering, choosing, models, terminal
 from hir_jax.run.prompts import instructions_of
 
 # Prompts between two writes of the output file. Rows stand idle at the end of each piece, so not
@@ -35,7 +37,9 @@ def sample_file(
 
     With `config.sample.guidance` outputs are drawn away from p_wrong. With `config.sample.rerank`
     they come with their "margins", the largest first; see `run.choosing`. Both need questions: a
-    prompt as it is has no opposite. Cut short, the same call goes on with the lines that are
+    prompt as it is has no opposite. With `config.sample.among` they are among given outputs, and
+    "logprobs_among" are of the distribution among these. With `config.sample.beams` they are the
+    best of a search, by their "scores". Cut short, the same call goes on with the lines that are
     missing.
 
     Raises:
@@ -47,6 +51,10 @@ def sample_file(
     records = read_jsonl(source, one_of=("question",) if by_two else ("question", "prompt"))
     options = _options(source, [line for line, record in records if "question" in record])
     model, _ = load_policy(config, workdir)
+    counts = [len(options.get(line, ())) for line, _ in records]
+    named = [(f"{source}, line {line}", n) for (line, _), n in zip(records, counts, strict=True)]
+    allowed = answering.load(config, "sample", model.codec, named)
+    beams = answering.beams(config, "sample")
     instructions = instructions_of(config)
     goals = [instructions.wanted, instructions.wanted.against(0)]
     sides = [
@@ -67,10 +75,13 @@ def sample_file(
     sampler = models.make_sampler(config, model, buckets)
     params = sampler.prepare(model.params)
     key = keys.make(config.seed)
-    count = 1 if sample.temperature == 0 else sample.samples
-    made_of = continued.made_of("sample", config, model, ("input", records), ("tokens", sides))
+    count = 1 if sample.temperature == 0 and not beams else sample.samples
+    digested = [("input", records), ("tokens", sides)]
+    digested += [("allowed", allowed.digest)] if allowed else []
+    made_of = continued.made_of("sample", config, model, *digested)
     given = [records[i][1] for i in keep]
-    given_back = ("samples", "logprobs", *(["margins"] if sample.rerank else []))
+    may_come = {"logprobs_among": allowed, "scores": beams, "margins": sample.rerank}
+    given_back = ("samples", "logprobs", *(name for name, comes in may_come.items() if comes))
     with (
         continued.lines(output, made_of, given, given_back) as lines,
         terminal.progress(len(keep) * count, "sampling", "sample") as bar,
@@ -83,7 +94,14 @@ def sample_file(
             if sample.guidance:
                 away = [sides[1][i] for i in indices]
                 guide = Guide(away, sample.guidance, sample.guidance_cutoff)
-            outputs = sampler(params, asked, key, sample.temperature, count, bar.update, guide)
+            among = allowed and allowed.among([counts[i] for i in indices])
+            if beams:
+                told = lambda n: bar.update(n * count)  # noqa: E731
+                outputs = beam.search(sampler, params, asked, beams, told, among)
+                outputs = [own[:count] for own in outputs]
+            else:
+                how = (key, sample.temperature, count, bar.update, guide, among)
+                outputs = sampler(params, asked, *how)
             margins = [None] * len(indices)
             if sample.rerank:
                 both = [(tokens[i], sides[1][i]) for i in indices]
@@ -99,13 +117,15 @@ def sample_file(
             for i, drawn in zip(indices, outputs, strict=True):
                 check_finite([each.logprob for each in drawn], f"{source}, line {records[i][0]}")
             results = [
-                given[i] | _result(model.codec, drawn, margin)
+                given[i] | _result(model.codec, drawn, margin, beams)
                 for i, drawn, margin in zip(piece, outputs, margins, strict=True)
             ]
             lines.write(piece, results)
 
 
-def _result(codec: Codec, drawn: list[Output], margins: list[float] | None) -> dict[str, Any]:
+def _result(
+    codec: Codec, drawn: list[Output], margins: list[float] | None, beams: Beams | None
+) -> dict[str, Any]:
     """What is written of a prompt's outputs, those of the largest margin first."""
     order = range(len(drawn))
     if margins is not None:
@@ -114,6 +134,10 @@ def _result(codec: Codec, drawn: list[Output], margins: list[float] | None) -> d
         "samples": [codec.decode(drawn[i].tokens) for i in order],
         "logprobs": [drawn[i].logprob for i in order],
     }
+    if drawn[0].logprob_among is not None:
+        result["logprobs_among"] = [drawn[i].logprob_among for i in order]
+    if beams is not None:
+        result["scores"] = [beams.score(drawn[i]) for i in order]
     return result if margins is None else result | {"margins": [margins[i] for i in order]}
 
 

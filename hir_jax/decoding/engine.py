@@ -20,7 +20,18 @@ import jax
 import jax.numpy as jnp
 
 from hir_jax.decoding import draws
-from hir_jax.decoding.records import NONE, Desk, Log, Opposite, Pool, Shape, State, new_log
+from hir_jax.decoding.records import (
+    NONE,
+    Desk,
+    Log,
+    Opposite,
+    Place,
+    Pool,
+    Shape,
+    State,
+    new_log,
+)
+from hir_jax.decoding.trie import Trie
 from hir_jax.model import t5
 from hir_jax.model.cache import Cache, Lanes
 from hir_jax.model.config import Params, T5Config
@@ -34,6 +45,7 @@ def decode_pool(
     temperature: jax.Array,
     eos_id: jax.Array,
     drain: jax.Array,
+    trie: Trie | None = None,
     *,
     config: T5Config,
     shape: Shape,
@@ -49,6 +61,7 @@ def decode_pool(
         temperature: scalar; 0 is greedy.
         eos_id: scalar, or several; -1 never ends a row early.
         drain: scalar bool; decode until every row has ended.
+        trie: of the outputs that may be drawn; None: of any.
         config: the model's shape.
         shape: the engine's.
         in_step: mesh axes whose shards must take the same turns, since a model split over another
@@ -68,7 +81,15 @@ def decode_pool(
     ]
     requests = pool.questions * shape.samples
     step = functools.partial(
-        _step, params, temperature, eos_id, requests, pool.opposite, config=config, shape=shape
+        _step,
+        params,
+        temperature,
+        eos_id,
+        requests,
+        pool.opposite,
+        trie,
+        config=config,
+        shape=shape,
     )
 
     def more_to_do(carry: tuple[State, Desk, Log]) -> jax.Array:
@@ -121,6 +142,7 @@ def _step(
     eos_id: jax.Array,
     requests: jax.Array,
     opposite: Opposite | None,
+    trie: Trie | None,
     state: State,
     desk: Desk,
     *,
@@ -138,19 +160,25 @@ def _step(
         _doubled(age_N, shape),
         _lanes(state.lane_N, shape),
     )
-    plain_NxV = logits_NxV = logits
+    sides = [logits] if opposite is None else jnp.split(logits, 2)
+    plain_NxV = sides[0]
+    edges = None if trie is None else trie.edges(state.place.node_N)
+    if edges is not None:  # what is drawn is one of these, then, and no token
+        sides = [edges.of(side) for side in sides]
+    scores = sides[0]
     if opposite is not None:
-        plain_NxV, opposite_NxV = jnp.split(logits, 2)
-        logits_NxV = draws.guided(plain_NxV, opposite_NxV, opposite.guidance, opposite.cutoff)
-    uniform_Nx2 = draws.uniforms(state.key_N, age_N)
-    how = (uniform_Nx2, temperature, shape.top_k, shape.top_p)
+        scores = draws.guided(*sides, opposite.guidance, opposite.cutoff)
+        scores = scores if edges is None else edges.masked(scores)
+    how = (draws.uniforms(state.key_N, age_N), temperature, shape.top_k, shape.top_p)
     if shape.logprobs == "drawn":
-        drawn_N, kept_N = draws.scored_draw(logits_NxV, *how)
-        logprob_N = draws.token_logprob(plain_NxV, drawn_N)
+        chosen_N, kept_N = draws.scored_draw(scores, *how)
     else:
-        drawn_N = draws.draw(logits_NxV, *how)
-        kept_N = logprob_N = draws.token_logprob(plain_NxV, drawn_N)
-    if config.forced_bos_token_id is not None:
+        chosen_N = draws.draw(scores, *how)
+    drawn_N, child_N = (chosen_N, None) if edges is None else edges.at(chosen_N)
+    logprob_N = draws.token_logprob(plain_NxV, drawn_N)
+    if shape.logprobs != "drawn":
+        kept_N = logprob_N
+    if config.forced_bos_token_id is not None and edges is None:  # given outputs begin with it
         # Not drawn, so that there is no other log-probability of it than the model's own.
         begins_N = age_N == 0
         drawn_N = jnp.where(begins_N, config.forced_bos_token_id, drawn_N)
@@ -160,7 +188,8 @@ def _step(
     working_N = ~state.ended_N
     age_N = state.age_N + working_N
     handing_out = desk.next < requests
-    return state.replace(
+    place = state.place
+    state = state.replace(
         clock=state.clock + 1,
         steps=state.steps + handing_out,
         busy=state.busy + handing_out * jnp.sum(working_N),
@@ -176,6 +205,11 @@ def _step(
         ),
         cache=cache,
     )
+    if edges is None:
+        return state
+    among_N = jnp.where(working_N, draws.token_logprob(sides[0], chosen_N), 0.0)
+    node_N = jnp.where(state.ended_N, 0, child_N)
+    return state.replace(place=Place(node_N, place.among_N + among_N))
 
 
 def _doubled(x_N: jax.Array, shape: Shape) -> jax.Array:
@@ -229,6 +263,9 @@ def _write_away(state: State, log: Log) -> tuple[State, Log]:
             log.logprobs_CxT,
             state.logprobs_NxT,
         ),
+        among_C=log.among_C
+        if state.place is None
+        else log.among_C.at[at_N].set(state.place.among_N, mode="drop"),
     )
     request_N = jnp.where(whole_N, NONE, state.request_N)
     return state.replace(request_N=request_N), log
@@ -263,6 +300,12 @@ def _hand_out(
     place_N = jnp.argmax(question_Q == question_N[:, None], axis=1)
     key_N = draws.row_keys(key, pool.uid_P[question_N], sample_N)
     lane_N = jnp.where(state.ended_N, shape.lanes, state.lane_N)
+    place = state.place
+    if place is not None:
+        place = Place(
+            node_N=jnp.where(takes_N, pool.root_P[question_N], place.node_N),
+            among_N=jnp.where(takes_N, 0.0, place.among_N),
+        )
     state = state.replace(
         request_N=jnp.where(takes_N, pool.first + desk.next + rank_N, state.request_N),
         ended_N=state.ended_N & ~takes_N,
@@ -273,6 +316,7 @@ def _hand_out(
         key_N=jnp.where(takes_N, key_N, state.key_N),
         lane_N=jnp.where(takes_N, place_N * samples + sample_N, lane_N),
         cache=cache,
+        place=place,
     )
     return state, Desk(end, question_Q)
 

@@ -4,6 +4,8 @@ import zlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from hir_jax.decoding.trie import Trie
+
 Tokens = tuple[int, ...]
 
 
@@ -22,12 +24,21 @@ class Guide(NamedTuple):
     cutoff: float = 0.0  # α
 
 
+class Among(NamedTuple):
+    """The outputs that may be drawn and no others; the longest fits into the new tokens."""
+
+    trie: Trie
+    roots: Sequence[int]  # of each prompt
+
+
 class Output(NamedTuple):
-    """One sampled continuation."""
+    """One continuation."""
 
     tokens: tuple[int, ...]  # EOS included where one was drawn
     logprob: float  # of all tokens, under the model's own (untempered, untruncated) distribution
     logprobs: tuple[float, ...] = ()  # of each token, where they were asked for
+    # Of all tokens, each among those only that the trie lets follow; where there is one
+    logprob_among: float | None = None
 
 
 def uid(example_id: str) -> int:

@@ -35,6 +35,7 @@ class Shape:
         guided: whether each output has a second prompt, see `Opposite`. The cache then has 2N rows
             and 2Q places: row N + n reads the token of row n, and place Q + q has the second
             prompt of place q.
+        among: whether outputs are among given ones, see `trie`.
     """
 
     rows: int
@@ -45,6 +46,7 @@ class Shape:
     top_p: float = 1.0
     logprobs: str = "none"
     guided: bool = False
+    among: bool = False
 
     @classmethod
     def make(cls, rows: int, samples: int, **others: Any) -> "Shape":
@@ -106,6 +108,7 @@ class Pool:
     questions: jax.Array  # scalar; those from here on are padding
     first: jax.Array  # scalar; the number that the log gives to request 0
     opposite: Opposite | None = None
+    root_P: jax.Array | None = None  # in the trie, where there is one
 
     @property
     def length(self) -> int:
@@ -123,6 +126,15 @@ class Log:
     length_C: jax.Array  # tokens drawn, EOS included
     logprob_C: jax.Array  # their summed log-probability, of the untempered, untruncated policy
     logprobs_CxT: jax.Array | None  # each token's, of the kind that the shape says
+    among_C: jax.Array | None  # summed too, of each token among those that may follow
+
+
+@flax.struct.dataclass
+class Place:
+    """Where rows are in the trie; those that have ended wait at the first root."""
+
+    node_N: jax.Array
+    among_N: jax.Array  # the log-probability so far, of each token among those that could follow
 
 
 @flax.struct.dataclass
@@ -142,6 +154,7 @@ class State:
     key_N: jax.Array
     lane_N: jax.Array  # L where a row is idle
     cache: Cache
+    place: Place | None = None  # in the trie, where there is one
 
 
 @flax.struct.dataclass
@@ -176,6 +189,7 @@ def new_state(config: T5Config, shape: Shape, source_length: int) -> State:
             shape.samples,
             source_length,
         ),
+        place=Place(jnp.zeros(rows, jnp.int32), jnp.zeros(rows)) if shape.among else None,
     )
 
 
@@ -193,6 +207,7 @@ def new_log(capacity: int, shape: Shape) -> Log:
         length_C=jnp.zeros(capacity, jnp.int32),
         logprob_C=jnp.zeros(capacity),
         logprobs_CxT=_logprobs(capacity, shape),
+        among_C=jnp.zeros(capacity) if shape.among else None,
     )
 
 

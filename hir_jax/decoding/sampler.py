@@ -6,6 +6,7 @@ that there is one end of a run in which rows stand idle, not one for each bucket
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -16,7 +17,7 @@ from jax.sharding import Mesh
 
 from hir_jax.decoding import records
 from hir_jax.decoding.programs import decoding_copy, programs
-from hir_jax.decoding.prompt import Guide, Output, Prompt, Tokens
+from hir_jax.decoding.prompt import Among, Guide, Output, Prompt, Tokens
 from hir_jax.decoding.rows import default_rows, free_memory
 from hir_jax.devices import processes, sharding
 from hir_jax.model import batching
@@ -77,14 +78,15 @@ class Sampler:
         samples: int = 1,
         progress: Callable[[int], object] = lambda n: None,
         guide: Guide | None = None,
+        among: Among | None = None,
     ) -> list[list[Output]]:
         """`samples` outputs for each prompt, in the prompts' order.
 
         `progress` is told of the number of outputs that have ended since it was told last; an
         exception that it raises stops the work. With a `guide` each output is drawn away from its
-        opposite prompt, at twice the work and memory.
+        opposite prompt, at twice the work and memory. With `among` each is one of the prompt's own.
         """
-        outputs, _ = self.run(params, prompts, key, temperature, samples, progress, guide)
+        outputs, _ = self.run(params, prompts, key, temperature, samples, progress, guide, among)
         return outputs
 
     def run(
@@ -96,6 +98,7 @@ class Sampler:
         samples: int = 1,
         progress: Callable[[int], object] = lambda n: None,
         guide: Guide | None = None,
+        among: Among | None = None,
     ) -> tuple[list[list[Output]], Statistics]:
         """The same, and what it cost."""
         if not prompts:
@@ -103,7 +106,9 @@ class Sampler:
         params = self.prepare(params)  # first, since rows are chosen by the memory that it leaves
         sides = [[prompt.tokens for prompt in prompts], *([guide.opposite] if guide else [])]
         lengths = [max(map(len, own)) for own in zip(*sides, strict=True)]
-        shape = self.shape(len(prompts), samples, max(lengths), guided=guide is not None)
+        kind = {"guided": guide is not None, "among": among is not None}
+        shape = self.shape(len(prompts), samples, max(lengths), **kind)
+        trie = among and processes.place(among.trie, sharding.replicated(self.mesh))
         pools = self._pools(lengths, shape)
         ended: dict[tuple[int, int], Output] = {}
         logs: list[records.Log] = []
@@ -115,11 +120,12 @@ class Sampler:
             state, log = decode_pool(
                 params,
                 state,
-                pool.arrays(prompts, guide, number, shape, self.mesh),
+                pool.arrays(prompts, guide, among, number, shape, self.mesh),
                 key,
                 jnp.float32(temperature),
                 jnp.int32(self.eos_id),
                 jnp.bool(number == len(pools) - 1),
+                trie,
             )
             logs.append(processes.replicate(log, self.mesh))
             if number:  # the device works on this pool while the log of the last one is read
@@ -136,6 +142,7 @@ class Sampler:
         source_length: int,
         free: float | None = None,
         guided: bool = False,
+        among: bool = False,
     ) -> records.Shape:
         """What the engine is compiled for: no more rows than there is work or memory for.
 
@@ -149,6 +156,7 @@ class Sampler:
             top_p=self.top_p,
             logprobs=self.logprobs,
             guided=guided,
+            among=among,
         )
         rows = self.rows or default_rows(
             self.config, self.mesh, make, source_length, self._free() if free is None else free
@@ -193,6 +201,7 @@ class _Pool:
         self,
         prompts: Sequence[Prompt],
         guide: Guide | None,
+        among: Among | None,
         number: int,
         shape: records.Shape,
         mesh: Mesh,
@@ -208,9 +217,12 @@ class _Pool:
             sources, masks = zip(*(batching.pad(own, self.length) for own in rows), strict=True)
             return np.stack(sources), np.stack(masks)
 
-        uid = np.zeros((shards, shape.pool), np.uint32)
-        for own, indices in zip(uid, dealt, strict=True):
-            own[: len(indices)] = [prompts[i].uid for i in indices]
+        def numbers(number_of: Callable[[int], int], dtype: type) -> np.ndarray:
+            numbers = np.zeros((shards, shape.pool), dtype)
+            for own, indices in zip(numbers, dealt, strict=True):
+                own[: len(indices)] = [number_of(i) for i in indices]
+            return numbers
+
         opposite = guide and records.Opposite(
             *padded(lambda i: guide.opposite[i]),
             guidance=np.full(shards, guide.guidance, np.float32),
@@ -218,10 +230,11 @@ class _Pool:
         )
         pool = records.Pool(
             *padded(lambda i: prompts[i].tokens),
-            uid_P=uid,
+            uid_P=numbers(lambda i: prompts[i].uid, np.uint32),
             questions=np.array([len(indices) for indices in dealt], np.int32),
             first=np.full(shards, number * shape.pool * shape.samples, np.int32),
             opposite=opposite,
+            root_P=among and numbers(lambda i: among.roots[i], np.int32),
         )
         return processes.place(pool, sharding.batch_sharding(mesh))
 
@@ -244,14 +257,15 @@ def _collect(
             log.length_C[shard].tolist(),
             log.logprob_C[shard].tolist(),
             np.zeros((count, 0)) if kept is None else kept[shard],
+            itertools.repeat(None) if log.among_C is None else log.among_C[shard].tolist(),
             strict=False,
         )
-        for request, tokens, length, logprob, each in rows:
+        for request, tokens, length, logprob, each, of_among in rows:
             question, sample = divmod(request, shape.samples)
             number, place = divmod(question, shape.pool)
             prompt = pools[number].indices[place * shards + shard]
             ended[prompt, sample] = Output(
-                tuple(tokens[:length].tolist()), logprob, tuple(each[:length].tolist())
+                tuple(tokens[:length].tolist()), logprob, tuple(each[:length].tolist()), of_among
             )
     return int(log.count.sum())
 

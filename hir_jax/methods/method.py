@@ -33,6 +33,7 @@ SAMPLING = (
     "sample.kl_to_start",
     "sample.opposite",
     "sample.guid",
+    "sample.among",
 )
 
 

@@ -97,6 +97,12 @@ def _faults(config: Any) -> list[str]:
             f"are of the policy without guidance; found {sample.guidance}. Or divide by the "
             "probabilities of what was drawn from, with --config.ratio.behaviour=drawn"
         )
+    if sample.among:
+        faults.append(
+            f"config.sample.among: expected '' with algorithm={config.algorithm}, whose ratios are "
+            f"of the whole policy, which might draw any output; found {sample.among!r}. Or divide "
+            "by the probabilities among these outputs, with --config.ratio.behaviour=drawn"
+        )
     if not (sample.top_k or sample.top_p < 1):
         return faults
     return [

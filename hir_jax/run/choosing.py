@@ -81,7 +81,14 @@ def choices(
     """
     prompts = questions.prompts.prompts(examples, questions.instructions.wanted)
     key = jax.random.fold_in(keys.make(config.seed), 0)
-    answer = functools.partial(sampler, sampler.prepare(params), prompts, key, progress=progress)
+    answer = functools.partial(
+        sampler,
+        sampler.prepare(params),
+        prompts,
+        key,
+        progress=progress,
+        among=questions.among(config.evaluate.among, examples),
+    )
 
     def verdicts(outputs: Sequence[Sequence[Output]]) -> list[list[Verdict]]:
         texts = [[codec.read(output.tokens) for output in own] for own in outputs]

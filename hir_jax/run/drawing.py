@@ -39,6 +39,7 @@ def draw(
         samples,
         progress=progress,
         guide=choosing.guide_of(questions, examples, drawn_as.guidance, drawn_as.guidance_cutoff),
+        among=questions.among(drawn_as.among, examples),
     )
     return judging.judged(questions.verifier, examples, outputs, codec, iteration)
 

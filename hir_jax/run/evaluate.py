@@ -8,14 +8,15 @@ from typing import Any
 import numpy as np
 
 from hir_jax.data.example import Example
+from hir_jax.decoding.beam import Beams
+from hir_jax.decoding.prompt import Among
 from hir_jax.decoding.sampler import Sampler
-from hir_jax.devices import keys
 from hir_jax.errors import UserError
 from hir_jax.hindsight.relabel import Goal
 from hir_jax.hindsight.verify import Verdict, Verifier
 from hir_jax.model.codec import Codec
 from hir_jax.model.config import Params
-from hir_jax.run import metrics, statistics
+from hir_jax.run import answering, metrics, statistics
 from hir_jax.run.choices import GREEDY, Choices
 from hir_jax.run.constant import Constant, best_constant
 from hir_jax.run.following import Following, from_digits, to_digits
@@ -199,15 +200,17 @@ def evaluate(
     codec: Codec,
     verifier: Verifier,
     progress: Callable[[int], object] = lambda n: None,
+    beams: Beams | None = None,
+    among: Among | None = None,
 ) -> Evaluation:
-    """Answers each question once, greedily, under each of `prompts.instructions.asked`."""
+    """Answers each question once, greedily or by beams, under each of `instructions.asked`."""
 
     params = sampler.prepare(params)
 
     def judged(goal: Goal) -> list[Verdict]:
         asked = prompts.prompts(examples, goal)
-        outputs = sampler(params, asked, keys.make(0), temperature=0.0, progress=progress)
-        texts = [[codec.read(output.tokens)] for (output,) in outputs]
+        outputs = answering.best(sampler, params, asked, beams, among, progress)
+        texts = [[codec.read(output.tokens)] for output in outputs]
         return [verdict for (verdict,) in judge(verifier, examples, texts)]
 
     def score(verdicts: list[Verdict]) -> Score:

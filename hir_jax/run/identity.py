@@ -35,6 +35,7 @@ MEANING = {
     "test": "the test questions, in their order",
     "prompts": "the questions' tokens under the instructions",
     "method": "the source of the method",
+    "allowed": "the outputs that sample.among and evaluate.among allow",
     "verifier": "the source of the verifier, or what of its reward is right",
 }
 
@@ -59,8 +60,15 @@ def of_run(
             "model": _digest(shape),
             "method": _digest(inspect.getsource(method) if method else config.algorithm),
         }
+        | _of_allowed(questions)
         | of_questions(model.codec, questions, config)
     )
+
+
+def _of_allowed(questions: Questions) -> dict[str, str]:
+    """Nothing where any output is, so that runs of before there was this have the same."""
+    digests = [allowed.digest for allowed in questions.allowed.values() if allowed]
+    return {"allowed": _digest(sorted(digests))} if digests else {}
 
 
 def of_questions(

@@ -25,6 +25,7 @@ from hir_jax.hindsight.sample import Sample
 from hir_jax.methods.method import View
 from hir_jax.run import (
     annotate,
+    answering,
     attempts,
     checkpoint,
     checks,
@@ -349,6 +350,8 @@ class Job:
                 self.codec,
                 self.questions.verifier,
                 progress=lambda n: (bar.update(n), self.interrupts.check()),
+                beams=answering.beams(self.config, "evaluate"),
+                among=self.questions.among(self.config.evaluate.among, examples),
             )
 
     def _with_choices(self, after: evaluate.Evaluation, params: Any) -> evaluate.Evaluation:

@@ -2,12 +2,13 @@
 
 import dataclasses
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import ml_collections
 from absl import logging
 
 from hir_jax import data
+from hir_jax.decoding.prompt import Among
 from hir_jax.devices import processes
 from hir_jax.errors import UserError
 from hir_jax.hindsight import verify
@@ -15,7 +16,8 @@ from hir_jax.hindsight.relabel import Instructions
 from hir_jax.methods.method import ANSWERS
 from hir_jax.model import batching
 from hir_jax.model.codec import Codec
-from hir_jax.run import prompts, settings, writing
+from hir_jax.run import answering, prompts, settings, writing
+from hir_jax.run.answering import Allowed
 from hir_jax.run.prompts import PromptTable
 
 
@@ -30,6 +32,8 @@ class Questions:
         prompts: their tokens under every instruction.
         buckets: lengths to pad to.
         verifier: what judges outputs.
+        allowed: what outputs there may be, by the values of `config.sample.among` and
+            `config.evaluate.among`.
     """
 
     splits: data.Splits
@@ -38,6 +42,11 @@ class Questions:
     prompts: PromptTable
     buckets: batching.Buckets
     verifier: verify.Verifier
+    allowed: Mapping[str, Allowed | None] = dataclasses.field(default_factory=dict)
+
+    def among(self, how: str, examples: Sequence[data.Example]) -> Among | None:
+        """What the outputs to these may be, by one of these values; None for any."""
+        return self.allowed[how].among([len(e.options) for e in examples]) if how else None
 
 
 def load_questions(config: ml_collections.ConfigDict, codec: Codec, only: str = "") -> Questions:
@@ -72,7 +81,11 @@ def load_questions(config: ml_collections.ConfigDict, codec: Codec, only: str = 
     )
     by_id = {example.id: example for example in every}
     _check_same(splits, table)
-    return Questions(splits, by_id, instructions, table, buckets, verifier)
+    allowed = {
+        config[section].among: answering.load(config, section, codec, answering.counted(every))
+        for section in ("sample", "evaluate")
+    }
+    return Questions(splits, by_id, instructions, table, buckets, verifier, allowed)
 
 
 def expect(splits: data.Splits, name: str) -> tuple[data.Example, ...]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import ml_collections
 
+from hir_jax.decoding.beam import EARLY_STOPPING
 from hir_jax.errors import UserError
 from hir_jax.hindsight import relabel, replay, verify
 from hir_jax.methods import hir, ratios, reinforce, table
@@ -29,6 +30,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "hir.flip": relabel.FLIPS,
     "ratio.behaviour": ratios.BEHAVIOURS,
     "reinforce.baseline": reinforce.BASELINES,
+    "beam.early_stopping": EARLY_STOPPING,
     "train.optimizer": ("adamw", "adafactor"),
     "evaluate.split": ("train", "dev", "test"),
 }
@@ -37,6 +39,8 @@ REASONS = dict.fromkeys(("model.dtype", "sample.dtype"), " (T5 overflows in floa
 AT_LEAST_1 = (
     "data.max_source_tokens",
     "sample.samples",
+    "sample.beams",
+    "evaluate.beams",
     "sample.max_new_tokens",
     "train.batch_size",
     "train.logits_mib",
@@ -133,7 +137,9 @@ def check_given(config: ml_collections.ConfigDict, given: Collection[str]) -> No
             reasons[name] = "it is for config.instruction.facts"
     if not (config.sample.guidance or config.evaluate.guidance):
         reasons["sample.guidance_cutoff"] = "it is for sample.guidance or evaluate.guidance"
-    reasons["sample.rerank"] = "it is for --mode=sample"
+    reasons |= dict.fromkeys(("sample.rerank", "sample.beams"), "it is for --mode=sample")
+    if config.evaluate.beams == 1:
+        reasons["beam."] = "it is for evaluate.beams and --mode=sample"
     read = {
         field
         for name, fields in OF_THE_END.items()
@@ -191,6 +197,7 @@ def check(config: ml_collections.ConfigDict) -> None:
     numbers = all(isinstance(g, int | float) and 0 <= g < math.inf for g in asked.guidance)
     expect("evaluate.guidance", asked.guidance, numbers, "numbers, each 0 or more")
     reward = config.reward
+    faults += _faults_of_beams(config)
     faults += trackers.faults(config)
     found = verify.faults(config.verifier, reward.threshold, reward.weights)
     faults += [f"config.{fault}" for fault in found]
@@ -207,6 +214,27 @@ def _faults_of_method(config: ml_collections.ConfigDict) -> list[str]:
         faults.append(
             f"config.sample.samples: expected 2 or more with algorithm={config.algorithm}, which "
             f"compares the samples of a question; found {config.sample.samples}"
+        )
+    return faults
+
+
+def _faults_of_beams(config: ml_collections.ConfigDict) -> list[str]:
+    sample, asked, faults = config.sample, config.evaluate, []
+    if 1 < sample.beams < sample.samples:
+        faults.append(
+            f"config.sample.samples: expected at most sample.beams={sample.beams}, of which a "
+            f"search gives the best; found {sample.samples}"
+        )
+    if sample.beams > 1 and sample.guidance:
+        faults.append(
+            f"config.sample.guidance: expected 0 with sample.beams={sample.beams}, which searches "
+            f"under one instruction; found {sample.guidance}"
+        )
+    if asked.beams > 1 and (asked.samples or asked.guidance):
+        faults.append(
+            "config.evaluate.samples and guidance: expected () with "
+            f"evaluate.beams={asked.beams}, since they are compared with greedy answers; found "
+            f"{asked.samples} and {asked.guidance}"
         )
     return faults
 

@@ -84,8 +84,8 @@ def fake_model(monkeypatch):
         monkeypatch.setattr(module, "init_cache", init_cache)
 
 
-def pool_of(first_tokens, shape, uids=None, number=0):
-    """Prompts of one token as a pool."""
+def pool_of(first_tokens, shape, uids=None, number=0, roots=None):
+    """Prompts of one token as a pool; `roots` of their tries."""
     missing = shape.pool - len(first_tokens)
     assert missing >= 0
     uids = range(len(first_tokens)) if uids is None else uids
@@ -95,6 +95,7 @@ def pool_of(first_tokens, shape, uids=None, number=0):
         uid_P=np.array([*uids, *[0] * missing], np.uint32),
         questions=np.int32(len(first_tokens)),
         first=np.int32(number),
+        root_P=roots and np.array([*roots, *[0] * missing]),
     )
     return jax.tree.map(jnp.asarray, pool)
 
@@ -103,7 +104,7 @@ def shape_of(rows=8, places=8, samples=1, limit=5, **options):
     return records.Shape(rows, places, samples, limit, **options)
 
 
-def decode_pools(pools, shape, temperature=0.0, eos_id=EOS, steps=None):
+def decode_pools(pools, shape, temperature=0.0, eos_id=EOS, trie=None):
     """Outputs by request of all pools, one after the other, and the last state."""
     state = records.new_state(POLICY, shape, 2)
     ended = {}
@@ -118,6 +119,7 @@ def decode_pools(pools, shape, temperature=0.0, eos_id=EOS, steps=None):
                 jnp.float32(temperature),
                 jnp.int32(eos_id),
                 jnp.bool(i == len(pools) - 1),
+                jax.tree.map(jnp.asarray, trie),
                 config=POLICY,
                 shape=shape,
             )

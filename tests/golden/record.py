@@ -57,10 +57,25 @@ PICKLED = {
     "pickle_legacy": ("tiny_v1_1", torch.bfloat16, False, 1),
     "pickle_sharded": ("tiny_v1_1", torch.float16, True, 2),
 }
+WITH_BEAMS = ("v1_0", "v1_1")
 SEED = 0
 SOURCE_LENGTHS = (144, 40, 7, 1)  # the first is beyond relative_attention_max_distance
 TARGET_LENGTHS = (12, 9, 2, 1)
 NEW_TOKENS = 64
+# Beam search: width, length penalty, early stopping; and whether it is among given outputs.
+SEARCHES = (
+    (4, 1.0, False, False),
+    (4, 0.0, "never", False),
+    (4, 2.0, True, False),
+    (4, -1.0, False, False),
+    (4, 0.6, "never", False),
+    (2, 1.0, True, False),
+    (4, 1.0, False, True),
+    (4, 0.5, "never", True),
+)
+SEARCHED = (24, 17, 5, 1)  # source lengths
+SEARCH_TOKENS = 10
+ALLOWED = 12  # given outputs of each source, or fewer where some are equal
 LEAST_GAP = 5e-4  # between the two best logits of a step; rounding moves them by some 1e-5
 
 
@@ -146,6 +161,79 @@ def family_reference(name: str) -> dict[str, np.ndarray]:
     return reference(model.eval(), SEED)
 
 
+@torch.no_grad()
+def beams(model: transformers.T5ForConditionalGeneration, seed: int) -> dict[str, np.ndarray]:
+    """What `generate` finds in each search of `SEARCHES`: all beams' tokens, and their scores."""
+    rng = np.random.default_rng(seed)
+    source, source_mask = _ragged(rng, SEARCHED, BASE["vocab_size"])
+    prompt = {
+        "input_ids": torch.tensor(source),
+        "attention_mask": torch.tensor(source_mask, dtype=torch.long),
+    }
+    without_end, _ = _search(model, prompt, None, 4, 1.0, False, None)
+    eos_id = _scattered_tokens(without_end, BASE["vocab_size"])[0]
+    allowed = _given_outputs(rng, eos_id)
+    sets = [{tuple(output[output > 0].tolist()) for output in own} for own in allowed]
+    found = {}
+    for i, (width, penalty, early, among) in enumerate(SEARCHES):
+        only = sets if among else None
+        tokens, scores = _search(model, prompt, eos_id, width, penalty, early, only)
+        found |= {f"tokens_{i}": tokens, f"scores_{i}": scores}
+    return found | {
+        "source": source,
+        "source_mask": source_mask,
+        "eos_id": np.array(eos_id),
+        "allowed": allowed,
+    }
+
+
+def _given_outputs(rng: np.random.Generator, eos_id: int) -> np.ndarray:
+    """`ALLOWED` outputs of each source, of few tokens: they begin alike, or one goes on another."""
+    few = [token for token in range(2, 8) if token != eos_id]
+    given = np.zeros((len(SEARCHED), ALLOWED, SEARCH_TOKENS), int)
+    for output in given.reshape(-1, SEARCH_TOKENS):
+        length = rng.integers(1, SEARCH_TOKENS)
+        output[:length] = rng.choice(few, length)
+        output[length] = eos_id
+    return given
+
+
+def _search(
+    model: transformers.T5ForConditionalGeneration,
+    prompt: dict[str, torch.Tensor],
+    eos_id: int | None,
+    width: int,
+    length_penalty: float,
+    early_stopping: bool | str,
+    sets: list[set[tuple[int, ...]]] | None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The new tokens of all beams, row by row, and their scores."""
+
+    def may_follow(row: int, tokens: torch.Tensor) -> list[int]:
+        begun = tuple(tokens[1:].tolist())
+        count = len(begun)
+        return [o[count] for o in sets[row] if o[:count] == begun and len(o) > count] or [eos_id]
+
+    model.generation_config = transformers.GenerationConfig(
+        do_sample=False,
+        num_beams=width,
+        num_return_sequences=width,
+        length_penalty=length_penalty,
+        early_stopping=early_stopping,
+        max_new_tokens=SEARCH_TOKENS,
+        decoder_start_token_id=0,
+        pad_token_id=0,
+        eos_token_id=eos_id,
+    )
+    found = model.generate(
+        **prompt,
+        return_dict_in_generate=True,
+        output_scores=True,
+        prefix_allowed_tokens_fn=sets and may_follow,
+    )
+    return found.sequences[:, 1:].numpy(), found.sequences_scores.numpy()
+
+
 def torch_buckets(bidirectional: bool) -> np.ndarray:
     """Buckets of the distances -300..300, with the usual 32 buckets up to 128."""
     distances = torch.arange(-300, 301)
@@ -211,6 +299,8 @@ def main() -> None:
         expected = family_reference(name)
         del expected["eos_id"], expected["tokens_to_eos"]
         np.savez_compressed(families.FOLDER / f"{name}.npz", **expected)
+        if name in WITH_BEAMS:
+            np.savez_compressed(folder / "beams.npz", **beams(model, SEED))
     np.savez_compressed(
         FOLDER / "relative_buckets.npz",
         both_ways=torch_buckets(True).astype(np.int8),

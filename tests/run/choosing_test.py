@@ -71,7 +71,9 @@ class Drawer:
     def prepare(self, params):
         return params
 
-    def __call__(self, params, prompts, key, temperature, samples=1, *, progress, guide=None):
+    def __call__(
+        self, params, prompts, key, temperature, samples=1, *, progress, guide=None, among=None
+    ):
         if guide is None:
             assert (temperature, samples) == (0.7, 4)
             said = self.SAMPLES
@@ -93,7 +95,12 @@ def test_ways_by_hand(monkeypatch):
     instructions = Instructions("C", "W")
     table = PromptTable(Codec(), examples, instructions)
     questions = types.SimpleNamespace(
-        prompts=table, instructions=instructions, verifier=verifier, by_id={}, buckets=None
+        prompts=table,
+        instructions=instructions,
+        verifier=verifier,
+        by_id={},
+        buckets=None,
+        among=lambda how, examples: None,
     )
     margins = [[0.1, 0.3, 0.2, 0.9], [-0.5, -0.7, -0.1, -0.9]]
     monkeypatch.setattr(choosing, "margins", lambda *_: margins)

@@ -49,7 +49,7 @@ class ScriptedSampler:
     def prepare(self, params):
         return params
 
-    def __call__(self, params, prompts, key, temperature, samples=1, progress=None):
+    def __call__(self, params, prompts, key, temperature, samples=1, progress=None, among=None):
         assert (params, temperature, samples) == ("params", 0.0, 1)
         progress(len(prompts))
         texts = self.codec.encode([self.answers[prompt] for prompt in prompts])
