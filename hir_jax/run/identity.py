@@ -47,9 +47,7 @@ def of_run(
     Without `params`, the weights, they are left out: what goes on from a checkpoint, and is
     compared with nothing else, reads none.
     """
-    weights = {}
-    if params is not None:
-        weights["weights"] = _digest(checksums.of(checksums.flatten(params)))
+    weights = {} if params is None else of_weights(params)
     module, colon, _ = config.algorithm.partition(":")
     method = sys.modules.get(module) if colon else None  # one of the user's own
     shape = dataclasses.replace(model.config, remat=False)  # which a run is free to change
@@ -61,6 +59,11 @@ def of_run(
         }
         | of_questions(model.codec, questions, config)
     )
+
+
+def of_weights(params: Params) -> dict[str, str]:
+    """Of the model's weights."""
+    return {"weights": _digest(checksums.of(checksums.flatten(params)))}
 
 
 def of_questions(

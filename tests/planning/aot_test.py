@@ -58,8 +58,9 @@ class Recorder:
         ]
 
 
-def test_training_is_compiled_for_the_arguments_of_a_run(monkeypatch):
-    config, model = setup(**{"loss.kl_weight": 0.1})
+@pytest.mark.parametrize("changes", [{"loss.kl_weight": 0.1}, {"lora.rank": 4}])
+def test_training_is_compiled_for_the_arguments_of_a_run(monkeypatch, changes):
+    config, model = setup(**changes)
     real = models.load_model(config)
     training = trainers.make_training(config, real)
     planned, called = Recorder(), Recorder()
@@ -67,9 +68,9 @@ def test_training_is_compiled_for_the_arguments_of_a_run(monkeypatch):
         make_batch([], config.train.batch_size, (16, 8), training.layout),
         sharding.batch_sharding(real.mesh),
     )
-    reference = jax.tree.map(jnp.copy, real.params)
+    state, start = trainers.begin(config, real, training)
     with pytest.raises(Stop):
-        called(training.init_state(real.params), batch, jax.random.key(0), reference)
+        called(state, batch, jax.random.key(0), start)
     fake = dataclasses.replace(training, step=planned)
     monkeypatch.setattr(trainers, "make_training", lambda *_: fake)
     with pytest.raises(Stop):
