@@ -21,10 +21,10 @@ KEY = zlib.crc32(b"adapters")  # folded into the run's key, to draw new ones by
 
 def asked(config: ml_collections.ConfigDict) -> Lora | None:
     """The adapters that `config.lora` asks for; None where all weights are trained."""
-    given = config.lora
-    if not given.rank:
+    if not config.lora.rank:
         return None
-    return Lora(given.rank, given.alpha, lora.parse_targets(given.targets))
+    targets = lora.parse_targets(config.lora.targets)
+    return Lora(config.lora.rank, config.lora.alpha, targets)
 
 
 def trained(config: ml_collections.ConfigDict, model: Model) -> Params:
