@@ -150,6 +150,9 @@ def test_decoding_copy_is_the_parameters_where_nothing_differs():
     config, model = setup(**{"mesh.fsdp": 1, "mesh.data": 4})
     float32 = models.make_sampler(config, model, (16,)).config
     assert aot.decoding_copy(model.params, float32, model.mesh) is model.params
+    merged = aot.decoding_copy(model.params, float32, model.mesh, merged=True)
+    assert sharding.device_bytes(merged) == sharding.device_bytes(model.params)
+    assert merged is not model.params
     half = dataclasses.replace(float32, dtype="bfloat16")
     copy = aot.decoding_copy(model.params, half, model.mesh)
     assert 0.45 < sharding.device_bytes(copy) / sharding.device_bytes(model.params) < 0.6
