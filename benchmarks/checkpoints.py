@@ -181,7 +181,7 @@ def memory(config: Any, workdir: str) -> dict[str, Any]:
     (pathlib.Path(workdir) / "eval.json").unlink()  # so that the closing evaluation is done again
     model = models.abstract_model(config)
     params = total_bytes(model.params)
-    state = total_bytes(trainers.make_training(config, model).abstract_state(model.params))
+    state = total_bytes(trainers.make_training(config, model).abstract_state())
     works = {
         "resume": (
             state + params * trainers.needs_start(config),

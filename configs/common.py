@@ -188,6 +188,16 @@ def get_config() -> ml_collections.ConfigDict:
     train.dropout_rate = 0.0  # of activations in training
     train.log_every = 10  # steps between lines of metrics.jsonl
 
+    # Train adapters beside weights that stay as they are (docs/adapters.md)
+    config.lora = lora = ml_collections.ConfigDict()
+    lora.rank = 0  # r, of 1 or more; 0 = train all weights
+    lora.alpha = 32.0  # α: what adapters add is scaled by α / r
+    # Matrices that have adapters, with commas between: q | k | v | o | wi | wi_0 | wi_1 | wo |
+    # attention | feed_forward | all
+    lora.targets = "all"
+    lora.base_dtype = "float32"  # of the weights beside them: float32 | bfloat16, half the memory
+    lora.path = ""  # a PEFT folder of adapters to begin with; '' = new ones
+
     config.buckets = buckets = ml_collections.ConfigDict()
     buckets.source = 3  # lengths that prompts are padded to; more pad less and compile longer
     buckets.target = 1  # lengths that targets are padded to

@@ -100,6 +100,9 @@ flags.DEFINE_bool(
     False,
     "eval: judge a run by other questions, instructions or another verifier than its own.",
 )
+flags.DEFINE_bool(
+    "adapters", False, "export: the adapters of a run alone, as a folder for Hugging Face's PEFT."
+)
 flags.DEFINE_bool("quiet", False, "Tell only errors, alarms and the closing table.")
 flags.DEFINE_list("programs", ["training", "sampling"], "plan: what to compile.")
 flags.DEFINE_string(
@@ -169,7 +172,7 @@ def run(mode: str) -> str | None:
     from hir_jax.commands.check import check
     from hir_jax.commands.diagnose import diagnose
     from hir_jax.commands.eval import evaluate_policy
-    from hir_jax.commands.export import export_policy
+    from hir_jax.commands.export import export_adapters, export_policy
     from hir_jax.commands.sample import sample_file
     from hir_jax.commands.score import score_file
     from hir_jax.commands.verify import verify_file
@@ -181,7 +184,7 @@ def run(mode: str) -> str | None:
     config = CONFIG.value
     workdirs.check_local(
         {f"--{name}": FLAGS[name].value for name in ("workdir", "input", "output")}
-        | {"--config.model.path": config.model.path}
+        | {"--config.model.path": config.model.path, "--config.lora.path": config.lora.path}
         | {f"--config.data.{name}": config.data[name] for name in sources.PATHS}
     )
     check_named(config)
@@ -219,7 +222,8 @@ def run(mode: str) -> str | None:
         case "pretrain":
             pretrain.pretrain(config, FLAGS.output)
         case "export":
-            export_policy(config, FLAGS.workdir, FLAGS.output)
+            write = export_adapters if FLAGS.adapters else export_policy
+            write(config, FLAGS.workdir, FLAGS.output)
     return None
 
 

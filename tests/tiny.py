@@ -171,9 +171,9 @@ _trainings = {}
 
 def _make_training(config, model, make=trainers.make_training):
     """One jitted step for all runs that ask for the same, so that it is traced once, too."""
-    parts = [config[name].to_json() for name in ("train", "loss", "mesh")]
+    parts = [config[name].to_json() for name in ("train", "loss", "mesh", "lora")]
     method = settings.method_of(config)
-    key = (method, model.config, *parts)
+    key = (method, model.config, model.mesh, *parts)
     if key not in _trainings:
         _trainings[key] = make(config, model)
     return _trainings[key]

@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 import jax
-import jax.numpy as jnp
 import ml_collections
 
 from hir_jax.devices import keys, processes, sharding
@@ -170,8 +169,7 @@ def _train(
     ((commonest, _),) = collections.Counter(map(lengths, batches)).most_common(1)
     batch = next(batch for batch in batches if lengths(batch) == commonest)
     batch = processes.place(batch, sharding.batch_sharding(model.mesh))
-    reference = jax.tree.map(jnp.copy, model.params) if trainers.needs_start(config) else None
-    train_state, seconds = training.init_state(model.params), []
+    (train_state, reference), seconds = trainers.begin(config, model, training), []
     for _ in range(1 + STEPS):
         started = time.perf_counter()
         stepped = training.step(train_state, batch, keys.make(config.seed), reference)

@@ -1,17 +1,22 @@
 """The policy that a command is about."""
 
 import dataclasses
+import pathlib
 
 import ml_collections
 from absl import logging
 
 from hir_jax.errors import UserError
-from hir_jax.run import checkpoint, checks, models, settings, workdirs
+from hir_jax.model import lora, t5
+from hir_jax.model.config import Params
+from hir_jax.run import adapters, checkpoint, checks, identity, models, settings, workdirs
 from hir_jax.run.models import Model
 
 
 def load_policy(config: ml_collections.ConfigDict, workdir: str | None) -> tuple[Model, str]:
     """The model at `config.model.path`, with the best parameters of a workdir if one is given.
+
+    Adapters, of the workdir or `config.lora.path`, are merged into it.
 
     Returns:
         The model, and a name of it for people to read.
@@ -21,19 +26,51 @@ def load_policy(config: ml_collections.ConfigDict, workdir: str | None) -> tuple
             finite.
     """
     settings.check(config)
-    if not workdir:
+    is_adapted = bool(config.lora.rank)
+    if not workdir and not (is_adapted and config.lora.path):
         model = models.load_model(config)
         checks.check_weights(model.params, config.model.path)
         return model, config.model.path
-    model = models.abstract_model(models.pinned(config, workdir))
-    folder = workdirs.checkpoint_folder(workdir)
-    best = checkpoint.Checkpoints(folder).restore_best(model.params)
-    if best is None:
-        raise UserError(
-            f"--workdir: expected the workdir of a run, found no checkpoint in {folder}."
-        )
-    params, progress = best
-    name = f"{workdir}, best checkpoint (step {progress['best']['step']})"
-    checks.check_weights(params, folder)
+    config = models.pinned(config, workdir) if workdir else config
+    model, own, name = load_trained(config, workdir)
+    if is_adapted:
+        start = models.read_params(config, model)
+        checks.check_weights(start, config.model.path)
+        if workdir:
+            mend = "Give the --config.model.path, and base_dtype, that it began with."
+            identity.check(pathlib.Path(workdir), identity.of_weights(start), mend)
+        attached = adapters.attach(config, start, own)
+        del start  # whose matrices so go one by one
+        own = t5.cast_weights(lora.merge(attached, "float32"), "float32")
+    return dataclasses.replace(model, params=own), name
+
+
+def load_trained(
+    config: ml_collections.ConfigDict, workdir: str | None
+) -> tuple[Model, Params, str]:
+    """What was trained: the best of a workdir if one is given, else adapters.
+
+    Returns:
+        The model at `config.model.path`, abstract; what was trained of it, or beside it; and a name
+        for people to read.
+
+    Raises:
+        UserError: as of `load_policy`.
+    """
+    config = models.pinned(config, workdir) if workdir else config
+    model = models.abstract_model(config)
+    if not workdir:
+        where = name = config.lora.path
+        own = adapters.new(config, model)
+    else:
+        where = workdirs.checkpoint_folder(workdir)
+        best = checkpoint.Checkpoints(where).restore_best(adapters.trained(config, model))
+        if best is None:
+            raise UserError(
+                f"--workdir: expected the workdir of a run, found no checkpoint in {where}."
+            )
+        own, progress = best
+        name = f"{workdir}, best checkpoint (step {progress['best']['step']})"
+    checks.check_weights(own, where)
     logging.info("parameters: %s", name)
-    return dataclasses.replace(model, params=params), name
+    return model, own, name

@@ -17,6 +17,8 @@ from hir_jax.model.config import T5Config
 # Added to the score of a key that must not be seen; far below any real score in float32.
 MASKED = -1e9
 
+ADAPTERS = ("lora_a", "lora_b")  # what a Dense may have beside its kernel; see `lora`
+
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "relu": nn.relu,
     "gelu": lambda x: nn.gelu(x, approximate=False),
@@ -26,7 +28,7 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
 
 
 class Dense(nn.Module):
-    """A matrix product without bias, kernel drawn from N(0, stddev²)."""
+    """A matrix product without bias, kernel drawn from N(0, stddev²); see `lora` for adapters."""
 
     features: int
     stddev: float
@@ -34,13 +36,17 @@ class Dense(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """x @ kernel in `dtype`."""
+        """x @ kernel in `dtype`, with (x @ a) @ b where there are adapters."""
         shape = (x.shape[-1], self.features)
         kernel = self.param("kernel", nn.initializers.normal(self.stddev), shape)
         # As one matrix: for a sum over two axes of a batch, which the kernel's gradient would be,
         # XLA transposes activations first on a CPU.
         rows = x.astype(self.dtype).reshape(-1, x.shape[-1])
-        return (rows @ kernel.astype(self.dtype)).reshape(*x.shape[:-1], self.features)
+        y = rows @ kernel.astype(self.dtype)
+        if self.has_variable("params", ADAPTERS[0]):
+            a, b = (self.get_variable("params", name).astype(self.dtype) for name in ADAPTERS)
+            y = y + (rows @ a) @ b
+        return y.reshape(*x.shape[:-1], self.features)
 
 
 class RMSNorm(nn.Module):

@@ -20,11 +20,10 @@ from hir_jax.decoding import records
 from hir_jax.decoding.programs import abstract_states, decodes_as_is, programs
 from hir_jax.devices import keys, sharding
 from hir_jax.devices.hardware import Kind
-from hir_jax.methods.method import VALUES
-from hir_jax.model import batching, t5, value_head
+from hir_jax.model import batching, t5
 from hir_jax.model.config import Params, T5Config
 from hir_jax.planning import hlo
-from hir_jax.run import models, settings, trainers
+from hir_jax.run import models, trainers
 from hir_jax.training.batch import make_batch
 
 MANY = 1 << 30  # prompts: so many that rows are bounded by memory alone
@@ -66,9 +65,7 @@ class Compiled:
 
 def abstract_model(config: ml_collections.ConfigDict, shape: T5Config, mesh: Mesh) -> models.Model:
     """A model without weights: its parameters have a shape, a type and a place."""
-    params = jax.eval_shape(lambda: t5.init_params(shape, jax.random.key(0)))
-    if VALUES in settings.method_of(config).needs:
-        params[value_head.NAME] = jax.eval_shape(lambda: value_head.init_params(shape))
+    params = models.abstract_params(config, shape)
     shape = models.for_training(config, shape)
     codec = models.codec_of(None, shape)
     return models.Model(shape, sharding.abstract(params, mesh), codec, {}, mesh)
@@ -76,13 +73,12 @@ def abstract_model(config: ml_collections.ConfigDict, shape: T5Config, mesh: Mes
 
 def state_memory(config: ml_collections.ConfigDict, model: models.Model) -> dict[str, float]:
     """What training keeps between steps."""
-    state = trainers.make_training(config, model).abstract_state(model.params)
-    kept = {
-        "parameters": sharding.device_bytes(state.params),
-        "optimizer state": sharding.device_bytes(state.opt_state),
-    }
-    if trainers.needs_start(config):
-        kept["starting model"] = kept["parameters"]
+    state = trainers.make_training(config, model).abstract_state()
+    own, start = sharding.device_bytes(state.params), sharding.device_bytes(model.params)
+    kept = {"frozen model": start, "adapters": own} if config.lora.rank else {"parameters": own}
+    kept["optimizer state"] = sharding.device_bytes(state.opt_state)
+    if trainers.needs_start(config) and not config.lora.rank:
+        kept["starting model"] = start
     return kept
 
 
@@ -100,10 +96,8 @@ def training(config: ml_collections.ConfigDict, model: models.Model) -> Compiled
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding.batch_sharding(mesh)),
         make_batch([], config.train.batch_size, lengths(config), made.layout),
     )
-    reference = model.params if config.loss.kl_weight else None
-    lower = functools.partial(
-        made.step.lower, made.abstract_state(model.params), batch, _key(mesh), reference
-    )
+    start = model.params if config.loss.kl_weight or config.lora.rank else None
+    lower = functools.partial(made.step.lower, made.abstract_state(), batch, _key(mesh), start)
     return _compile(lower, state_memory(config, model), {})
 
 
@@ -113,7 +107,7 @@ def sampling(config: ml_collections.ConfigDict, model: models.Model, kind: Kind)
     source_length, _ = lengths(config)
     made = models.make_sampler(config, model, (source_length,))
     kept = state_memory(config, model)
-    copy = decoding_copy(model.params, made.config, mesh)
+    copy = decoding_copy(model.params, made.config, mesh, merged=bool(config.lora.rank))
     if copy is not model.params:
         named = {"decoding copy": sharding.device_bytes(copy)}
     else:  # decoding reads the parameters themselves
@@ -141,11 +135,14 @@ def device_memory_is_told(mesh: Mesh) -> bool:
     return mesh.devices.flat[0].platform != "cpu"
 
 
-def decoding_copy(params: Params, config: T5Config, mesh: Mesh) -> Params:
-    """`programs.decoding_copy` of abstract parameters: `params` itself where it makes no copy."""
+def decoding_copy(params: Params, config: T5Config, mesh: Mesh, merged: bool = False) -> Params:
+    """`programs.decoding_copy` of abstract parameters: `params` itself where it makes no copy.
+
+    Where adapters are `merged` into it, it is a copy always.
+    """
     cast = jax.eval_shape(functools.partial(t5.cast_weights, dtype=config.dtype), params)
     places = sharding.tree_shardings(mesh, params, axes=sharding.DECODING_AXES)
-    if decodes_as_is(params, config, places):
+    if not merged and decodes_as_is(params, config, places):
         return params
     return jax.tree.map(_placed, cast, places)
 

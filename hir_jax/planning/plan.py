@@ -140,7 +140,8 @@ def cannot_be(config: ml_collections.ConfigDict, shape: T5Config, mesh: Mesh, ki
     model = aot.abstract_model(config, shape, mesh)
     least = sum(aot.state_memory(config, model).values())
     sampler = models.make_sampler(config, model, aot.lengths(config)[:1])
-    copy = aot.decoding_copy(model.params, sampler.config, mesh)
+    merged = bool(config.lora.rank)
+    copy = aot.decoding_copy(model.params, sampler.config, mesh, merged)
     if copy is not model.params:
         least += sharding.device_bytes(copy)
     if least <= kind.memory:

@@ -7,10 +7,10 @@ from jax.sharding import Mesh
 
 from hir_jax.devices import hardware, sharding
 from hir_jax.devices.hardware import GB, Kind
-from hir_jax.model import t5
+from hir_jax.model import lora, t5
 from hir_jax.model.config import T5Config
 from hir_jax.planning import aot, hlo
-from hir_jax.run import models
+from hir_jax.run import adapters, models
 
 
 def head(config: ml_collections.ConfigDict, shape: T5Config, kind: Kind, devices: int) -> str:
@@ -19,12 +19,16 @@ def head(config: ml_collections.ConfigDict, shape: T5Config, kind: Kind, devices
     count = sum(leaf.size for leaf in jax.tree.leaves(params)) / 1e9
     train, sample = config.train, config.sample
     source, target = aot.lengths(config)
+    trained = ""
+    if wanted := adapters.asked(config):
+        own = sum(leaf.size for leaf in jax.tree.leaves(lora.abstract(wanted, shape)))
+        trained = f"{own / 1e6:,.1f} million of adapters beside {config.lora.base_dtype} weights, "
     parts = f" in {train.accumulation} parts" if train.accumulation else ""
     return "\n".join(
         (
             f"{config.model.path}: {count:.2f} billion parameters, on {devices} x {kind.name} of "
             f"{kind.memory / GB:.1f} GB; source {source}, target {target} tokens.",
-            f"Training: {train.batch_size} examples{parts}, "
+            f"Training: {trained}{train.batch_size} examples{parts}, "
             f"{train.optimizer}, computed in {config.model.dtype}.",
             f"Sampling: {sample.samples} outputs a question, decoded in "
             f"{sample.dtype or config.model.dtype}; what training keeps stays in memory.",
@@ -114,15 +118,17 @@ def _rooflines(
         return {}
     limits = {}
     if (training := made.get("training")) and training.program:
-        kept = training.memory["parameters"] + training.memory["optimizer state"]
+        trained = ("parameters", "adapters", "optimizer state")  # read and written
+        kept = sum(training.memory.get(name, 0.0) for name in trained)
+        kept += training.memory.get("frozen model", 0.0) / 2
         work = training.program.cost.flops / kind.flops
         limits["a training step"] = max(work, 2 * kept / kind.bandwidth)
     sampling = made.get("sampling")
     step = sampling.program.loop(aot.DECODING) if sampling and sampling.program else None
     if step:
-        copy = aot.decoding_copy(
-            model.params, models.make_sampler(config, model, (8,)).config, model.mesh
-        )
+        sampler = models.make_sampler(config, model, (8,))
+        merged = bool(config.lora.rank)
+        copy = aot.decoding_copy(model.params, sampler.config, model.mesh, merged)
         head = copy["shared" if model.config.tie_lm_head else "lm_head"]
         read = sharding.device_bytes((copy["decoder"], head)) + sampling.memory["caches"]
         limits["a decode step"] = max(step.turn.flops / kind.flops, read / kind.bandwidth)

@@ -48,9 +48,7 @@ def of_run(
     Without `params`, the weights, they are left out: what goes on from a checkpoint, and is
     compared with nothing else, reads none.
     """
-    weights = {}
-    if params is not None:
-        weights["weights"] = _digest(checksums.of(checksums.flatten(params)))
+    weights = {} if params is None else of_weights(params)
     module, colon, _ = config.algorithm.partition(":")
     method = sys.modules.get(module) if colon else None  # one of the user's own
     shape = dataclasses.replace(model.config, remat=False)  # which a run is free to change
@@ -69,6 +67,11 @@ def _of_allowed(questions: Questions) -> dict[str, str]:
     """Nothing where any output is, so that runs of before there was this have the same."""
     digests = [allowed.digest for allowed in questions.allowed.values() if allowed]
     return {"allowed": _digest(sorted(digests))} if digests else {}
+
+
+def of_weights(params: Params) -> dict[str, str]:
+    """Of the model's weights."""
+    return {"weights": _digest(checksums.of(checksums.flatten(params)))}
 
 
 def of_questions(

@@ -23,7 +23,9 @@ from hir_jax.hindsight import replay
 from hir_jax.hindsight.relabel import Pair
 from hir_jax.hindsight.sample import Sample
 from hir_jax.methods.method import View
+from hir_jax.model.config import Params
 from hir_jax.run import (
+    adapters,
     annotate,
     answering,
     attempts,
@@ -119,7 +121,7 @@ class Job:
 
     def begin(self) -> None:
         """Measures the starting model."""
-        self.progress.before = self._evaluate("test", self.state.params).to_json()
+        self.progress.before = self._evaluate("test", self._policy(self.state.params)).to_json()
         self._measure()
         self.progress.iteration = 1
         self._save()
@@ -215,6 +217,7 @@ class Job:
             wanted = sharding.abstract(self.state.params, self.mesh)
             self.state = None  # in whose memory the best parameters have room
             params, fields = self.checkpoints.restore_best(wanted)
+            params = self._policy(params)
             best = fields["best"]
             after = self._evaluate("test", params)
             known = Outcome(
@@ -251,6 +254,9 @@ class Job:
 
     # Parts of phases ------------------------------------------------------------------------------
 
+    def _policy(self, trained: Params) -> Params:
+        return adapters.decoding(self.config, self.sampler, self.reference, trained)
+
     def _draw_samples(self) -> list[Sample]:
         config, iteration = self.config, self.progress.iteration
         examples = self.questions.splits.train
@@ -262,7 +268,7 @@ class Job:
             samples = drawing.draw(
                 config,
                 self.sampler,
-                self.state.params,
+                self._policy(self.state.params),
                 examples,
                 self.questions,
                 self.codec,
@@ -287,7 +293,7 @@ class Job:
             self.questions,
             self.shape,
             self.mesh,
-            self.state.params,
+            adapters.attach(self.config, self.reference, self.state.params),
             self.reference,
             self.config.train.batch_size,
         )
@@ -322,7 +328,7 @@ class Job:
         Without development questions the newest parameters count as the best.
         """
         split, progress = self._judging_split, self.progress
-        evaluation = self._evaluate(split, self.state.params)
+        evaluation = self._evaluate(split, self._policy(self.state.params))
         self._write("evaluate", evaluation.scalars() | evaluation.bounds() | {"split": split})
         progress.accuracies.append(evaluation.asked_correct.accuracy)
         self.alarms.evaluations(progress.accuracies)

@@ -18,7 +18,7 @@ from hir_jax.methods.method import LOGPROBS, VALUES
 from hir_jax.model import hf, t5, value_head
 from hir_jax.model.codec import Codec
 from hir_jax.model.config import Params, T5Config
-from hir_jax.run import settings, workdirs
+from hir_jax.run import checksums, settings, workdirs
 
 _COMMIT = re.compile("[0-9a-f]{40}")
 DEFAULT_TOP_K = 50  # the smoothing of the loss puts mass on junk that this cuts off
@@ -30,7 +30,8 @@ class Model:
 
     Attributes:
         config: its shape.
-        params: float32, laid out by `sharding.RULES`; abstract in an abstract model.
+        params: laid out by `sharding.RULES`; abstract in an abstract model. Float32, or, beside
+            adapters, of `config.lora.base_dtype`.
         codec: its tokenizer.
         raw_config: the config.json it came with.
         mesh: where it lives.
@@ -79,12 +80,22 @@ def abstract_model(config: ml_collections.ConfigDict) -> Model:
     mesh = sharding.make_mesh(config.mesh)
     folder = hf.find(config.model.path, config.model.revision)
     model = for_training(config, hf.read_config(folder, config.model.dtype))
-    params = jax.eval_shape(lambda: t5.init_params(model, jax.random.key(0)))
-    if VALUES in settings.method_of(config).needs:
-        params[value_head.NAME] = jax.eval_shape(lambda: value_head.init_params(model))
+    params = abstract_params(config, model)
     processes.check_same({"model": zlib.crc32(repr(model).encode())})
     codec = codec_of(hf.load_tokenizer(folder, model), model)
     return Model(model, sharding.abstract(params, mesh), codec, hf.read_raw_config(folder), mesh)
+
+
+def abstract_params(config: ml_collections.ConfigDict, model: T5Config) -> Params:
+    """Shape and type of each parameter, of a value head as well where the method has one."""
+
+    def made() -> Params:
+        params = t5.init_params(model, jax.random.key(0))
+        if VALUES in settings.method_of(config).needs:
+            params[value_head.NAME] = value_head.init_params(model)
+        return t5.cast_weights(params, config.lora.base_dtype if config.lora.rank else "float32")
+
+    return jax.eval_shape(made)
 
 
 def read_params(config: ml_collections.ConfigDict, model: Model) -> Params:
@@ -95,10 +106,12 @@ def read_params(config: ml_collections.ConfigDict, model: Model) -> Params:
     """
     folder = hf.find(config.model.path, config.model.revision)
     digests: dict[hf.Path, int] = {}
+    like = checksums.flatten(model.params)
 
     def place(path: hf.Path, array: np.ndarray) -> jax.Array:
+        array = np.asarray(array).astype(like["/".join(path)].dtype, copy=False)
         if processes.many():
-            digests[path] = zlib.crc32(np.asarray(array).ravel(order="K"))  # in memory order
+            digests[path] = zlib.crc32(array.ravel(order="K").view(np.uint8))  # in memory order
         spec = sharding.leaf_spec(model.mesh, "/".join(path), array.shape)
         return processes.place(array, jax.sharding.NamedSharding(model.mesh, spec))
 

@@ -12,6 +12,7 @@ from hir_jax.errors import UserError
 from hir_jax.hindsight import relabel, replay, verify
 from hir_jax.methods import hir, ratios, reinforce, table
 from hir_jax.methods.method import GROUPS, Method
+from hir_jax.model import lora
 from hir_jax.run import trackers, workdirs
 from hir_jax.training import objective
 
@@ -20,6 +21,7 @@ DTYPES = ("float32", "bfloat16")
 CHOICES: dict[str, tuple[str, ...]] = {
     "model.dtype": DTYPES,
     "sample.dtype": (*DTYPES, None),
+    "lora.base_dtype": DTYPES,
     "data.too_long": ("error", "drop"),
     "data.unwritable": ("error", "drop"),
     "replay.dedup": replay.DEDUP_MODES,
@@ -34,7 +36,9 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "train.optimizer": ("adamw", "adafactor"),
     "evaluate.split": ("train", "dev", "test"),
 }
-REASONS = dict.fromkeys(("model.dtype", "sample.dtype"), " (T5 overflows in float16)")
+REASONS = dict.fromkeys(
+    ("model.dtype", "sample.dtype", "lora.base_dtype"), " (T5 overflows in float16)"
+)
 
 AT_LEAST_1 = (
     "data.max_source_tokens",
@@ -58,6 +62,7 @@ AT_LEAST_0 = (
     "iterations",
     "sample.temperature",
     "sample.rows",
+    "lora.rank",
     "sample.top_k",
     "sample.guidance",
     "replay.keep_iterations",
@@ -137,6 +142,9 @@ def check_given(config: ml_collections.ConfigDict, given: Collection[str]) -> No
             reasons[name] = "it is for config.instruction.facts"
     if not (config.sample.guidance or config.evaluate.guidance):
         reasons["sample.guidance_cutoff"] = "it is for sample.guidance or evaluate.guidance"
+    if not config.lora.rank:
+        for name in ("lora.alpha", "lora.targets", "lora.base_dtype", "lora.path"):
+            reasons[name] = "it is for lora.rank"
     reasons |= dict.fromkeys(("sample.rerank", "sample.beams"), "it is for --mode=sample")
     if config.evaluate.beams == 1:
         reasons["beam."] = "it is for evaluate.beams and --mode=sample"
@@ -191,6 +199,11 @@ def check(config: ml_collections.ConfigDict) -> None:
             expect(name, value, math.isfinite(value), "a finite number")
         elif type(value) is int:
             expect(name, value, value < 2**32, "a number below 2**32")
+    expect("lora.alpha", config.lora.alpha, config.lora.alpha > 0, "above 0")
+    try:
+        lora.parse_targets(config.lora.targets)
+    except UserError as e:
+        faults.append(str(e).removesuffix("."))
     asked = config.evaluate
     counts = all(isinstance(count, int) and count >= 1 for count in asked.samples)
     expect("evaluate.samples", asked.samples, counts, "numbers of samples, each 1 or more")

@@ -1,9 +1,8 @@
 """What a run begins with: the state and the progress of its newest checkpoint, or the model's."""
 
+import dataclasses
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
 import ml_collections
 from absl import logging
 
@@ -23,7 +22,7 @@ class Start(NamedTuple):
     Attributes:
         state: to train on.
         progress: by which to go on.
-        reference: the starting model's parameters, where they are kept.
+        reference: the starting model's parameters, where they are kept. Adapters stand beside them.
     """
 
     state: TrainState
@@ -53,18 +52,20 @@ def take_up(
     workdirs.record(workdir, config)
     if begun:
         reference = params
-        _, state, fields = checkpoints.restore_latest(training.abstract_state(model.params))
+        _, state, fields = checkpoints.restore_latest(training.abstract_state())
         progress = Progress.from_json(fields)
         logging.info("resuming at iteration %d, step %d", progress.iteration, progress.steps)
         checks.check_progress(progress, config.iterations, workdir)
     else:
-        # The state takes the parameters over and donates them at each step, so what is kept of
-        # them must be a copy.
-        reference = jax.tree.map(jnp.copy, params) if is_kept else None
-        state, progress = training.init_state(params), Progress()
+        model = dataclasses.replace(model, params=params)
+        state, reference = trainers.begin(config, model, training)
+        progress = Progress()
     if progress.iteration <= config.iterations:
         if begun:
             checkpoints.check_best()
         checkpoints.check_room(state)
-    checks.check_weights(state, checkpoints.directory if begun else config.model.path)
+    began_with = config.lora.path or config.model.path
+    checks.check_weights(state, checkpoints.directory if begun else began_with)
+    if reference is not None:
+        checks.check_weights(reference, config.model.path)
     return Start(state, progress, reference)

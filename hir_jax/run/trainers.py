@@ -4,6 +4,7 @@ import dataclasses
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import ml_collections
 import optax
 from jax.sharding import Mesh
@@ -12,7 +13,7 @@ from hir_jax.devices import sharding
 from hir_jax.errors import UserError
 from hir_jax.methods.method import REFERENCE, Method
 from hir_jax.model.config import Params
-from hir_jax.run import settings
+from hir_jax.run import adapters, settings
 from hir_jax.run.models import Model
 from hir_jax.training.batch import Layout
 from hir_jax.training.objective import Objective
@@ -31,6 +32,7 @@ class Training:
         step: from `make_step`.
         optimizer: from `make_optimizer`.
         mesh: where the state lives.
+        trained: shape, type and place of what is: all of the model's parameters, or adapters.
     """
 
     method: Method
@@ -38,14 +40,15 @@ class Training:
     step: Step
     optimizer: optax.GradientTransformation
     mesh: Mesh
+    trained: Params
 
     def init_state(self, params: Params) -> TrainState:
-        """The state before the first step; it takes `params` over."""
+        """The state before the first step; it takes `params`, as `trained` has them, over."""
         return init_state(params, self.optimizer, self.mesh)
 
-    def abstract_state(self, params: Params) -> Any:
+    def abstract_state(self) -> Any:
         """Shape, type and place of each leaf of the state."""
-        state = jax.eval_shape(lambda p: new_state(p, self.optimizer), params)
+        state = jax.eval_shape(lambda p: new_state(p, self.optimizer), self.trained)
         return sharding.abstract(state, self.mesh)
 
 
@@ -71,15 +74,31 @@ def make_training(config: ml_collections.ConfigDict, model: Model) -> Training:
         weight_decay=train.weight_decay,
         clip_norm=train.clip_norm,
     )
+    trained, lora = adapters.trained(config, model), adapters.asked(config)
     step = make_step(
         model.config,
         objective,
         optimizer,
-        state_shardings(model.params, optimizer, model.mesh),
+        state_shardings(trained, optimizer, model.mesh),
         accumulation=train.accumulation,
         use_dropout=train.dropout_rate > 0,
+        adapters_scale=lora and lora.scale,
     )
-    return Training(method, method.layout(objective), step, optimizer, model.mesh)
+    return Training(method, method.layout(objective), step, optimizer, model.mesh, trained)
+
+
+def begin(
+    config: ml_collections.ConfigDict, model: Model, training: Training
+) -> tuple[TrainState, Params | None]:
+    """The state before the first step, and the starting model's parameters where they are kept.
+
+    The state takes the model's parameters over and donates them at each step, so that what is kept
+    of them is a copy; but where adapters are trained they are as they were.
+    """
+    kept = model.params if needs_start(config) else None
+    if kept is not None and adapters.asked(config) is None:
+        kept = jax.tree.map(jnp.copy, kept)
+    return training.init_state(adapters.begin(config, model)), kept
 
 
 def make_objective(config: ml_collections.ConfigDict, method: Method, mesh: Mesh) -> Objective:
@@ -95,8 +114,8 @@ def make_objective(config: ml_collections.ConfigDict, method: Method, mesh: Mesh
 
 
 def needs_start(config: ml_collections.ConfigDict) -> bool:
-    """Whether a copy of the starting model is kept."""
-    return bool(config.loss.kl_weight) or scores_by_start(config)
+    """Whether the starting model is kept: to compare with, or to hold adapters."""
+    return bool(config.loss.kl_weight or config.lora.rank) or scores_by_start(config)
 
 
 def scores_by_start(config: ml_collections.ConfigDict) -> bool:

@@ -15,7 +15,7 @@ from jax.sharding import PartitionSpec as P
 
 from hir_jax.devices import compiling, sharding
 from hir_jax.errors import UserError
-from hir_jax.model import t5
+from hir_jax.model import lora, t5
 from hir_jax.model.config import Params, T5Config
 from hir_jax.model.stacks import BLOCK
 from hir_jax.training import losses
@@ -35,10 +35,13 @@ def make_step(
     shardings: Any,
     accumulation: int = 1,
     use_dropout: bool = False,
+    adapters_scale: float | None = None,
 ) -> Step:
-    """The jitted step (state, batch, key, reference_params) -> (state, metrics).
+    """The jitted step (state, batch, key, starting model's params) -> (state, metrics).
 
-    Metrics are scalars on the device: `loss`, each term's mean, `grad_norm`.
+    Metrics are scalars on the device: `loss`, each term's mean, `grad_norm`. The starting model is
+    read by the divergence from it, and where adapters are trained, which stand beside its weights;
+    else it may be None.
 
     Args:
         config: the model's shape.
@@ -48,6 +51,7 @@ def make_step(
         accumulation: parts that a batch is computed in, to save memory; the gradient is exactly
             the whole batch's. 0: as `parts_for` says.
         use_dropout: whether `key` is used.
+        adapters_scale: α / r, where the state's parameters are adapters; see `lora.attach`.
 
     Raises:
         UserError: terms whose candidates are the whole batch, with accumulation.
@@ -62,21 +66,27 @@ def make_step(
     regather = config.remat and mesh.shape["fsdp"] > 1
 
     def step(
-        state: TrainState, batch: Batch, key: jax.Array, reference: Params | None
+        state: TrainState, batch: Batch, key: jax.Array, start: Params | None
     ) -> tuple[TrainState, dict[str, jax.Array]]:
         # Only in tracing, that is once a compilation.
         shape = "x".join(map(str, batch.sources_BxPxS.shape))
         what = f"training, sources of {shape} and targets of {batch.target_mask_BxT.shape[-1]}"
         compiling.begin(what, "step", config, objective, accumulation)
-        gathered = functools.partial(_gathered, config=config, shardings=shardings.params)
+        gathered = functools.partial(_gathered, config=config, mesh=mesh)
 
-        def loss(params: Params, *args: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
+        def loss(
+            params: Params, start: Params | None, *args: Any
+        ) -> tuple[jax.Array, dict[str, jax.Array]]:
+            params = gathered(params)
+            reference = None if start is None else gathered(start)
+            if adapters_scale is not None:
+                params = lora.attach(reference, params, adapters_scale)
             return total_loss(
-                gathered(params),
+                params,
                 *args,
                 config=config,
                 objective=objective,
-                reference=None if reference is None else gathered(reference),
+                reference=reference,
                 counts=counts_of(batch, objective.average),
             )
 
@@ -87,10 +97,10 @@ def make_step(
 
         def part(i: jax.Array, rows: Batch) -> tuple[Params, dict[str, jax.Array]]:
             dropout_key = jax.random.fold_in(key, i) if use_dropout else None
-            params = state.params
-            if regather:  # or they would be gathered once, before the first part
-                params, rows = jax.lax.optimization_barrier((params, rows))
-            (total, terms), grads = grad(params, rows, dropout_key)
+            given = (state.params, start, rows)
+            if regather:  # or weights would be gathered once, before the first part
+                given = jax.lax.optimization_barrier(given)
+            (total, terms), grads = grad(*given, dropout_key)
             return grads, {"loss": total, **terms}
 
         parts = accumulation or (1 if objective.crossed else parts_for(batch, config.d_model, mesh))
@@ -119,8 +129,8 @@ def parts_for(batch: Batch, width: int, mesh: Mesh) -> int:
     return losses.fewest_parts(rows, tokens * width / ON_A_CPU)
 
 
-def _gathered(params: Params, config: T5Config, shardings: Any) -> Params:
-    """The weights as products read them: in their precision, whole along `fsdp`.
+def _gathered(params: Params, config: T5Config, mesh: Mesh) -> Params:
+    """The weights as products read them: in their precision, if it is less, whole along `fsdp`.
 
     Left to choose, the compiler keeps the weights where they are and moves activations of the whole
     batch instead, sixteen times the traffic for FLAN-T5-small on 8 devices. The gradient of a
@@ -128,7 +138,8 @@ def _gathered(params: Params, config: T5Config, shardings: Any) -> Params:
     """
     dtypes = jax.eval_shape(functools.partial(t5.cast_weights, dtype=config.dtype), params)
     # Rows of the embedding are added up in its gradient: in float32, as they are stored.
-    dtypes = dtypes | {"shared": params["shared"]}
+    if "shared" in params:  # which adapters have not
+        dtypes = dtypes | {"shared": params["shared"]}
 
     def gather(x: jax.Array, like: jax.Array, parts: NamedSharding) -> jax.Array:
         axes = tuple(None if axis == "fsdp" else axis for axis in parts.spec)
@@ -136,7 +147,8 @@ def _gathered(params: Params, config: T5Config, shardings: Any) -> Params:
 
         @jax.custom_vjp
         def move(x: jax.Array) -> jax.Array:
-            return jax.lax.with_sharding_constraint(x.astype(like.dtype), whole)
+            narrower = min(like.dtype, x.dtype, key=lambda dtype: dtype.itemsize)
+            return jax.lax.with_sharding_constraint(x.astype(narrower), whole)
 
         def back(_: None, grad: jax.Array) -> tuple[jax.Array]:
             return (jax.lax.with_sharding_constraint(grad, parts).astype(x.dtype),)
@@ -144,7 +156,7 @@ def _gathered(params: Params, config: T5Config, shardings: Any) -> Params:
         move.defvjp(lambda x: (move(x), None), back)
         return move(x)
 
-    return jax.tree.map(gather, params, dtypes, shardings)
+    return jax.tree.map(gather, params, dtypes, sharding.tree_shardings(mesh, params))
 
 
 def _accumulate(part: Callable[..., Any], batch: Batch, accumulation: int) -> Any:

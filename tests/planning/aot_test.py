@@ -3,7 +3,6 @@
 import dataclasses
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -58,8 +57,9 @@ class Recorder:
         ]
 
 
-def test_training_is_compiled_for_the_arguments_of_a_run(monkeypatch):
-    config, model = setup(**{"loss.kl_weight": 0.1})
+@pytest.mark.parametrize("changes", [{"loss.kl_weight": 0.1}, {"lora.rank": 4}])
+def test_training_is_compiled_for_the_arguments_of_a_run(monkeypatch, changes):
+    config, model = setup(**changes)
     real = models.load_model(config)
     training = trainers.make_training(config, real)
     planned, called = Recorder(), Recorder()
@@ -67,9 +67,9 @@ def test_training_is_compiled_for_the_arguments_of_a_run(monkeypatch):
         make_batch([], config.train.batch_size, (16, 8), training.layout),
         sharding.batch_sharding(real.mesh),
     )
-    reference = jax.tree.map(jnp.copy, real.params)
+    state, start = trainers.begin(config, real, training)
     with pytest.raises(Stop):
-        called(training.init_state(real.params), batch, jax.random.key(0), reference)
+        called(state, batch, jax.random.key(0), start)
     fake = dataclasses.replace(training, step=planned)
     monkeypatch.setattr(trainers, "make_training", lambda *_: fake)
     with pytest.raises(Stop):
@@ -150,6 +150,9 @@ def test_decoding_copy_is_the_parameters_where_nothing_differs():
     config, model = setup(**{"mesh.fsdp": 1, "mesh.data": 4})
     float32 = models.make_sampler(config, model, (16,)).config
     assert aot.decoding_copy(model.params, float32, model.mesh) is model.params
+    merged = aot.decoding_copy(model.params, float32, model.mesh, merged=True)
+    assert sharding.device_bytes(merged) == sharding.device_bytes(model.params)
+    assert merged is not model.params
     half = dataclasses.replace(float32, dtype="bfloat16")
     copy = aot.decoding_copy(model.params, half, model.mesh)
     assert 0.45 < sharding.device_bytes(copy) / sharding.device_bytes(model.params) < 0.6

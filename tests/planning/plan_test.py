@@ -244,6 +244,21 @@ def test_the_tables():
     assert "counts each loop once: 5.0 GB." in text
 
 
+def test_adapters_in_the_table(compile_as):
+    compile_as(lambda program, sizes: 9)
+    changes = {"lora.rank": 4, "lora.targets": "attention", "lora.base_dtype": "bfloat16"}
+    text = plan.run(tiny.config(**changes), "v5e:2x4")
+    assert "Training: 0.0 million of adapters beside bfloat16 weights, 8 examples" in text
+    kind = hardware.Kind("v5e", 16 * GB, 200e12, 800e9)
+    kept = {"frozen model": 4 * GB, "adapters": 1 * GB, "optimizer state": 2 * GB}
+    made = {"training": aot.Compiled(kept, program=program(10**9))}
+    config = tiny.config(**changes)
+    model = aot.abstract_model(config, tiny.shape(), sharding.make_mesh(config.mesh))
+    # The frozen model is read, the rest read and written: 10 GB at 800 GB/s.
+    rows = rows_of(table.mesh(config, model, kind, made))
+    assert rows["total"] == ["7.00"] and rows["roofline, ms"] == ["12.50"]
+
+
 def test_a_program_that_did_not_compile_in_the_table():
     config = tiny.config(**{"train.batch_size": 8})
     model = aot.abstract_model(config, tiny.shape(), sharding.make_mesh(config.mesh))

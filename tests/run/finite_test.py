@@ -113,7 +113,7 @@ def newest(workdir, **changes):
     """The newest checkpoint's state and progress."""
     config = tiny.config(**changes)
     model = models.load_model(config)
-    wanted = trainers.make_training(config, model).abstract_state(model.params)
+    wanted = trainers.make_training(config, model).abstract_state()
     folder = workdirs.checkpoint_folder(str(workdir))
     _, state, progress = checkpoint.Checkpoints(folder).restore_latest(wanted)
     return jax.device_get(state), progress

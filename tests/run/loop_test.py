@@ -59,7 +59,7 @@ def final_state(config, workdir):
 def newest(config, workdir):
     """Every array of the newest checkpoint, as bytes, and the progress that stands beside them."""
     model = models.load_model(config)
-    wanted = trainers.make_training(config, model).abstract_state(model.params)
+    wanted = trainers.make_training(config, model).abstract_state()
     folder = workdirs.checkpoint_folder(str(workdir))
     _, state, progress = checkpoint.Checkpoints(folder).restore_latest(wanted)
     return [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(state)], progress
