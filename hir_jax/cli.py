@@ -8,7 +8,6 @@ Installed, `hir-jax` stands for `python main.py`. A config or model that is not 
 folder it is called in is looked for among those that come with hir_jax.
 """
 
-import functools
 import logging as std_logging
 import operator
 import os
@@ -62,7 +61,6 @@ ALONE = (
     "plan",
 )  # modes of one process
 DEFAULT_CONFIG = "configs/tiny.py"
-OF_A_WORKDIR = "configs/workdir.py"
 DEFAULT_WORKDIR = "runs/tiny"
 
 flags.DEFINE_enum("mode", "train", MODES, "What to do.")
@@ -167,7 +165,7 @@ def run(mode: str) -> str | None:
         jax.config.update("jax_compilation_cache_dir", cache)
         compiling.keep(cache)
 
-    from hir_jax import data
+    from hir_jax import data, library
     from hir_jax.commands import experiment, pretrain
     from hir_jax.commands.check import check
     from hir_jax.commands.diagnose import diagnose
@@ -179,7 +177,7 @@ def run(mode: str) -> str | None:
     from hir_jax.data import sources
     from hir_jax.planning import plan
     from hir_jax.report import report
-    from hir_jax.run import evaluate, loop, settings, workdirs
+    from hir_jax.run import evaluate, settings, workdirs
 
     config = CONFIG.value
     workdirs.check_local(
@@ -202,10 +200,7 @@ def run(mode: str) -> str | None:
         settings.check_given(config, _given("config."))
     match mode:
         case "train":
-            workdir = FLAGS.workdir or DEFAULT_WORKDIR
-            outcome = loop.run(config, workdir, functools.partial(report.keep, config, workdir))
-            report.keep(config, workdir, config.iterations, ended=True)
-            return outcome.table()
+            return library.train(config, FLAGS.workdir or DEFAULT_WORKDIR).table()
         case "diagnose":
             return diagnose(config, FLAGS.workdir, FLAGS.output)
         case "eval":
@@ -229,24 +224,10 @@ def run(mode: str) -> str | None:
 
 def check_named(config: Any) -> None:
     """Raises UserError where code would run that a workdir's config names and no flag does."""
-    from hir_jax.errors import UserError
-    from hir_jax.hindsight import verify
+    from hir_jax.run import configs
 
-    file, _, workdir = config_flags.get_config_filename(FLAGS["config"]).partition(":")
-    if not os.path.samefile(file, shipped.find(OF_A_WORKDIR)):
-        return  # a config file is the user's own
-    code = {
-        "verifier": any(":" in n and verify.module_of(n) for n in verify.names(config.verifier)),
-        "algorithm": ":" in config.algorithm,
-    }
-    unnamed = [name for name, own in code.items() if own and name not in _given("config.")]
-    if unnamed:
-        flags_to_give = " ".join(f"--config.{name}={config[name]}" for name in unnamed)
-        raise UserError(
-            f"{workdir}/config.json asks for code that is not hir_jax's. A workdir may come from "
-            f"anyone, so such code runs only where you name it too. If you trust it, add "
-            f"{flags_to_give}"
-        )
+    file, _, argument = config_flags.get_config_filename(FLAGS["config"]).partition(":")
+    configs.check_named(config, file, argument, _given("config."), "--config.{}={}")
 
 
 def join() -> None:
@@ -352,7 +333,7 @@ def _default_config(argv: Sequence[str]) -> str:
         re.search(rf"^--?{name}[=\n](.*)$", said, re.M) for name in ("mode", "workdir")
     )
     if mode and workdir and mode[1] in OF_A_RUN and "://" not in workdir[1]:  # refused later
-        return f"{OF_A_WORKDIR}:{os.path.abspath(os.path.expanduser(workdir[1]))}"
+        return f"{shipped.OF_A_WORKDIR}:{os.path.abspath(os.path.expanduser(workdir[1]))}"
     return DEFAULT_CONFIG
 
 
@@ -371,6 +352,6 @@ def _name_of(argument: str) -> str:
 
 def start() -> None:
     """What `python main.py` and `hir-jax` do."""
-    sys.path.append(str(shipped.HOME))  # configs import one another as `configs.NAME`
+    shipped.let_configs_be_imported()
     logging.set_verbosity(logging.INFO)
     app.run(main, flags_parser=parse_flags)

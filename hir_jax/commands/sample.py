@@ -1,7 +1,8 @@
 """--mode=sample: outputs of a policy for given questions or prompts."""
 
 import pathlib
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import ml_collections
 
@@ -13,16 +14,26 @@ from hir_jax.data.example import Example, format_prompt
 from hir_jax.data.files import raise_faults, read_text
 from hir_jax.decoding import beam
 from hir_jax.decoding.beam import Beams
-from hir_jax.decoding.prompt import Guide, Output, Prompt, uid
+from hir_jax.decoding.prompt import Among, Guide, Output, Prompt, Tokens, uid
+from hir_jax.decoding.sampler import Sampler
 from hir_jax.devices import keys
 from hir_jax.model import batching
 from hir_jax.model.codec import Codec
+from hir_jax.model.config import Params
 from hir_jax.run import answering, choosing, models, terminal
+from hir_jax.run.models import Model
 from hir_jax.run.prompts import instructions_of
 
 # Prompts between two writes of the output file. Rows stand idle at the end of each piece, so not
 # too few.
 PROMPTS_A_WRITE = 1024
+
+
+class Drawn(NamedTuple):
+    """An output, and its margin (see `run.choosing`) where samples are reranked."""
+
+    output: Output
+    margin: float | None = None
 
 
 def sample_file(
@@ -46,41 +57,28 @@ def sample_file(
         UserError: files or lines are at fault, or a log-probability is not finite.
     """
     continued.check_continued(output)
-    sample = config.sample
-    by_two = bool(sample.guidance or sample.rerank)
-    records = read_jsonl(source, one_of=("question",) if by_two else ("question", "prompt"))
+    records = read_jsonl(source, one_of=("question",) if by_two(config) else ("question", "prompt"))
     options = _options(source, [line for line, record in records if "question" in record])
     model, _ = load_policy(config, workdir)
     counts = [len(options.get(line, ())) for line, _ in records]
     named = [(f"{source}, line {line}", n) for (line, _), n in zip(records, counts, strict=True)]
     allowed = answering.load(config, "sample", model.codec, named)
     beams = answering.beams(config, "sample")
-    instructions = instructions_of(config)
-    goals = [instructions.wanted, instructions.wanted.against(0)]
-    sides = [
-        [
-            (*ids, model.codec.eos_id)
-            for ids in model.codec.encode(
-                [
-                    _prompt_text(instructions.text(goal), record, options.get(line, ()))
-                    for line, record in records
-                ]
-            )
-        ]
-        for goal in goals[: 1 + by_two]
-    ]
-    tokens = sides[0]
+    sides = encode_sides(
+        config,
+        model.codec,
+        lambda p: [_prompt_text(p, record, options.get(line, ())) for line, record in records],
+    )
     longest = [max(both, key=len) for both in zip(*sides, strict=True)]
     keep, buckets = fit(config, source, [line for line, _ in records], longest)
     sampler = models.make_sampler(config, model, buckets)
     params = sampler.prepare(model.params)
-    key = keys.make(config.seed)
-    count = 1 if sample.temperature == 0 and not beams else sample.samples
+    count = samples_of(config)
     digested = [("input", records), ("tokens", sides)]
     digested += [("allowed", allowed.digest)] if allowed else []
     made_of = continued.made_of("sample", config, model, *digested)
     given = [records[i][1] for i in keep]
-    may_come = {"logprobs_among": allowed, "scores": beams, "margins": sample.rerank}
+    may_come = {"logprobs_among": allowed, "scores": beams, "margins": config.sample.rerank}
     given_back = ("samples", "logprobs", *(name for name, comes in may_come.items() if comes))
     with (
         continued.lines(output, made_of, given, given_back) as lines,
@@ -89,56 +87,106 @@ def sample_file(
         for piece in lines.pieces(PROMPTS_A_WRITE):
             bar.update(piece.start * count - bar.done)
             indices = [keep[i] for i in piece]
-            asked = [Prompt(tokens[i], uid(str(records[i][0]))) for i in indices]
-            guide = None
-            if sample.guidance:
-                away = [sides[1][i] for i in indices]
-                guide = Guide(away, sample.guidance, sample.guidance_cutoff)
+            asked = [[side[i] for i in indices] for side in sides]
+            uids = [uid(str(records[i][0])) for i in indices]
             among = allowed and allowed.among([counts[i] for i in indices])
-            if beams:
-                told = lambda n: bar.update(n * count)  # noqa: E731
-                outputs = beam.search(sampler, params, asked, beams, told, among)
-                outputs = [own[:count] for own in outputs]
-            else:
-                how = (key, sample.temperature, count, bar.update, guide, among)
-                outputs = sampler(params, asked, *how)
-            margins = [None] * len(indices)
-            if sample.rerank:
-                both = [(tokens[i], sides[1][i]) for i in indices]
-                lengths = batching.make_buckets([1], sample.max_new_tokens, 1, 1).target
-                margins = choosing.margins(
-                    model.params,
-                    sampler,
-                    both,
-                    outputs,
-                    config.train.batch_size,
-                    batching.Buckets(buckets, lengths),
-                )
-            for i, drawn in zip(indices, outputs, strict=True):
-                check_finite([each.logprob for each in drawn], f"{source}, line {records[i][0]}")
+            drawn = draw(config, model, sampler, params, asked, uids, bar.update, among)
+            for i, own in zip(indices, drawn, strict=True):
+                where = f"{source}, line {records[i][0]}"
+                check_finite([each.output.logprob for each in own], where)
             results = [
-                given[i] | _result(model.codec, drawn, margin, beams)
-                for i, drawn, margin in zip(piece, outputs, margins, strict=True)
+                given[i] | _result(model.codec, own, beams)
+                for i, own in zip(piece, drawn, strict=True)
             ]
             lines.write(piece, results)
 
 
-def _result(
-    codec: Codec, drawn: list[Output], margins: list[float] | None, beams: Beams | None
-) -> dict[str, Any]:
-    """What is written of a prompt's outputs, those of the largest margin first."""
-    order = range(len(drawn))
-    if margins is not None:
-        order = sorted(order, key=lambda i: -margins[i])
+def by_two(config: ml_collections.ConfigDict) -> bool:
+    """Whether samples are drawn or sorted by both instructions."""
+    return bool(config.sample.guidance or config.sample.rerank)
+
+
+def samples_of(config: ml_collections.ConfigDict) -> int:
+    """Outputs of each prompt: greedy there is one, unless a search finds several."""
+    greedy = config.sample.temperature == 0 and config.sample.beams == 1
+    return 1 if greedy else config.sample.samples
+
+
+def encode_sides(
+    config: ml_collections.ConfigDict, codec: Codec, texts: Callable[[str], Sequence[str]]
+) -> list[list[Tokens]]:
+    """The tokens of all prompts under what training samples under, and where they are asked for
+    (`by_two`) under p_wrong; `texts` gives the prompts under an instruction."""
+    instructions = instructions_of(config)
+    goals = [instructions.wanted, instructions.wanted.against(0)]
+    return [
+        [(*ids, codec.eos_id) for ids in codec.encode(texts(instructions.text(goal)))]
+        for goal in goals[: 1 + by_two(config)]
+    ]
+
+
+def draw(
+    config: ml_collections.ConfigDict,
+    model: Model,
+    sampler: Sampler,
+    params: Params,
+    sides: Sequence[Sequence[Tokens]],
+    uids: Sequence[int],
+    progress: Callable[[int], object] = lambda n: None,
+    among: Among | None = None,
+) -> list[list[Drawn]]:
+    """The outputs of each prompt, as `config.sample` has them; reranked, best first.
+
+    Args:
+        config: of it `seed` and `sample` are read, and the batch size to score margins in.
+        model: the policy.
+        sampler: of `models.make_sampler`.
+        params: the model's, prepared by the sampler.
+        sides: of `encode_sides`.
+        uids: what keys the draws of each prompt.
+        progress: told of the number of outputs that have ended since.
+        among: the outputs that there may be.
+    """
+    sample, key = config.sample, keys.make(config.seed)
+    asked = [Prompt(*each) for each in zip(sides[0], uids, strict=True)]
+    guide = None
+    if sample.guidance:
+        guide = Guide(sides[1], sample.guidance, sample.guidance_cutoff)
+    count = samples_of(config)
+    if beams := answering.beams(config, "sample"):
+        found = beam.search(sampler, params, asked, beams, lambda n: progress(n * count), among)
+        outputs = [own[:count] for own in found]
+    else:
+        outputs = sampler(params, asked, key, sample.temperature, count, progress, guide, among)
+    if not sample.rerank:
+        return [[Drawn(output) for output in own] for own in outputs]
+    lengths = batching.make_buckets([1], sample.max_new_tokens, 1, 1).target
+    margins = choosing.margins(
+        model.params,
+        sampler,
+        list(zip(*sides, strict=True)),
+        outputs,
+        config.train.batch_size,
+        batching.Buckets(sampler.buckets, lengths),
+    )
+    return [
+        sorted(map(Drawn, own, margin), key=lambda drawn: -drawn.margin)
+        for own, margin in zip(outputs, margins, strict=True)
+    ]
+
+
+def _result(codec: Codec, drawn: Sequence[Drawn], beams: Beams | None) -> dict[str, Any]:
+    """What is written of a prompt's outputs."""
     result = {
-        "samples": [codec.decode(drawn[i].tokens) for i in order],
-        "logprobs": [drawn[i].logprob for i in order],
+        "samples": [codec.decode(each.output.tokens) for each in drawn],
+        "logprobs": [each.output.logprob for each in drawn],
     }
-    if drawn[0].logprob_among is not None:
-        result["logprobs_among"] = [drawn[i].logprob_among for i in order]
+    if drawn[0].output.logprob_among is not None:
+        result["logprobs_among"] = [each.output.logprob_among for each in drawn]
     if beams is not None:
-        result["scores"] = [beams.score(drawn[i]) for i in order]
-    return result if margins is None else result | {"margins": [margins[i] for i in order]}
+        result["scores"] = [beams.score(each.output) for each in drawn]
+    margins = [each.margin for each in drawn if each.margin is not None]
+    return result | ({"margins": margins} if margins else {})
 
 
 def _options(source: str, numbers: list[int]) -> dict[int, tuple[str, ...]]:

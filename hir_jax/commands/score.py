@@ -1,14 +1,18 @@
 """--mode=score: log-probabilities of given outputs."""
 
 import dataclasses
+from collections.abc import Callable, Sequence
 
 import ml_collections
 
 from hir_jax.commands import continued
 from hir_jax.commands.lines import check_finite, fit, read_jsonl
 from hir_jax.commands.policy import load_policy
+from hir_jax.decoding.prompt import Tokens
+from hir_jax.decoding.sampler import Sampler
 from hir_jax.model import batching
 from hir_jax.run import models, terminal
+from hir_jax.run.models import Model
 from hir_jax.training import scoring
 
 # Lines between two writes of the output file.
@@ -41,37 +45,68 @@ def score_file(
         "score", config, model, ("input", records), ("tokens", (tokens, targets))
     )
     sampler = models.make_sampler(config, model, sources)
-    # The parameters that were read are let go of.
-    model = dataclasses.replace(model, params=sampler.prepare(model.params))
+    model = as_decoded(model, sampler)
     given = [records[i][1] for i in keep]
-    lengths = target_lengths(max(len(targets[i]) for i in keep), config.buckets.target)
+    longest = max(len(targets[i]) for i in keep)
+    buckets = batching.Buckets(sources, target_lengths(longest, config.buckets.target))
     with (
         continued.lines(output, made_of, given, ("logprob", "tokens")) as lines,
         terminal.progress(len(keep), "scoring", "output") as bar,
     ):
         for piece in lines.pieces(LINES_A_WRITE):
             bar.update(piece.start - bar.done)
-            found = {}
-            for length in lengths:
-                own = [
-                    i for i in piece if batching.bucket_of(len(targets[keep[i]]), lengths) == length
-                ]
-                logprobs = scoring.score(
-                    model.params,
-                    sampler.config,
-                    model.mesh,
-                    [(tokens[keep[i]], targets[keep[i]]) for i in own],
-                    max(1, min(config.train.batch_size, TOKENS // length)),
-                    batching.Buckets(sources, (length,)),
-                    progress=bar.update,
-                )
-                found |= zip(own, logprobs, strict=True)
-            for i in piece:
-                check_finite([found[i]], f"{source}, line {records[keep[i]][0]}")
+            pairs = [(tokens[keep[i]], targets[keep[i]]) for i in piece]
+            found = score_pairs(config, model, sampler, pairs, buckets, bar.update)
+            for i, logprob in zip(piece, found, strict=True):
+                check_finite([logprob], f"{source}, line {records[keep[i]][0]}")
             results = [
-                given[i] | {"logprob": found[i], "tokens": len(targets[keep[i]])} for i in piece
+                given[i] | {"logprob": logprob, "tokens": len(targets[keep[i]])}
+                for i, logprob in zip(piece, found, strict=True)
             ]
             lines.write(piece, results)
+
+
+def as_decoded(model: Model, sampler: Sampler) -> Model:
+    """The model with the sampler's copy of its parameters; those that were read are let go of."""
+    return dataclasses.replace(model, params=sampler.prepare(model.params))
+
+
+def score_pairs(
+    config: ml_collections.ConfigDict,
+    model: Model,
+    sampler: Sampler,
+    pairs: Sequence[tuple[Tokens, Tokens]],
+    buckets: batching.Buckets,
+    progress: Callable[[int], object] = lambda n: None,
+) -> list[float]:
+    """The log-probability of each (source, target) in the precision of decoding, in nats.
+
+    Args:
+        config: of it `train.batch_size` is read.
+        model: of `as_decoded`.
+        sampler: of `models.make_sampler`.
+        pairs: tokens, EOS included.
+        buckets: that hold all of them.
+        progress: told of the number of pairs that have been scored since.
+    """
+    found: dict[int, float] = {}
+    for length in buckets.target:
+        own = [
+            i
+            for i, (_, target) in enumerate(pairs)
+            if batching.bucket_of(len(target), buckets.target) == length
+        ]
+        logprobs = scoring.score(
+            model.params,
+            sampler.config,
+            model.mesh,
+            [pairs[i] for i in own],
+            max(1, min(config.train.batch_size, TOKENS // length)),
+            batching.Buckets(buckets.source, (length,)),
+            progress,
+        )
+        found |= zip(own, logprobs, strict=True)
+    return [found[i] for i in range(len(pairs))]
 
 
 def target_lengths(longest: int, count: int) -> tuple[int, ...]:

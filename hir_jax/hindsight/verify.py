@@ -8,6 +8,7 @@ import functools
 import importlib
 import math
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 from hir_jax.data.example import Example
 from hir_jax.errors import UserError
@@ -21,7 +22,7 @@ from hir_jax.hindsight.verifiers.texts import exact, ordered_list, reference
 from hir_jax.hindsight.verifiers.verdict import UNREADABLE, Verdict, Verifier
 
 __all__ = ["BUILT_IN", "UNREADABLE", "Verdict", "Verifier", "auto", "check_suits", "faults"]
-__all__ += ["is_built_in", "module_of", "names", "resolve"]
+__all__ += ["is_built_in", "module_of", "names", "of_function", "resolve"]
 
 
 def auto(output: str, example: Example) -> Verdict:
@@ -107,6 +108,19 @@ def resolve(
     if first in BUILT_IN and not others:
         return BUILT_IN[first]  # says right or wrong, at any threshold
     return reward.Judge(verifiers, tuple(weights) or (1,) * len(verifiers), threshold)
+
+
+def of_function(function: Callable[[str, Example], Any], threshold: float = 0.5) -> Verifier:
+    """The verifier that a function of the user's is, as `resolve` makes one of its import path.
+
+    Raises:
+        UserError: a faulty threshold.
+    """
+    name = getattr(function, "__qualname__", repr(function))
+    if found := faults(name, threshold, ()):
+        raise UserError(f"Faulty reward: {'; '.join(found)}.")
+    called = functools.partial(_call_users, name, function, 0.0)
+    return reward.Judge({name: called}, (1,), threshold)
 
 
 def faults(name: str, threshold: float, weights: Sequence[float]) -> list[str]:

@@ -18,22 +18,31 @@ NAME = "report.html"
 
 
 def run(config: ml_collections.ConfigDict, workdirs: str, output: str | None) -> str:
-    """Writes the page of one or several runs, and its pictures; says where.
+    """`make` of workdirs with commas between, where * stands for anything, as in a shell; says
+    where the page is. Of the config `config.report` is read."""
+    file = make(found(workdirs), output, config.report.samples)
+    return f"{file} ({file.stat().st_size / 1e6:.1f} MB; open it with a browser)"
+
+
+def make(folders: Sequence[str], output: str | None, most_samples: int) -> pathlib.Path:
+    """Writes the page of one or several runs, and its pictures; gives its file.
 
     Args:
-        config: of it `config.report` is read.
-        workdirs: with commas between; * stands for anything, as in a shell.
+        folders: the workdirs.
         output: the page; by default report.html in the workdir, of several runs in the folder that
             they have in common.
+        most_samples: of each run, see `config.report.samples`.
 
     Raises:
         UserError: a folder is no run's, a file in it is at fault, or the page cannot be written.
     """
-    runs = read_runs(found(workdirs))
+    if not folders:
+        raise UserError("--workdir: expected runs, found none.")
+    runs = read_runs(folders)
     file = pathlib.Path(output).expanduser() if output else _default(runs)
-    size = write(runs, file, config.report.samples)
+    write(runs, file, most_samples)
     plots.write(runs, file)
-    return f"{file} ({size / 1e6:.1f} MB; open it with a browser)"
+    return file
 
 
 def found(workdirs: str) -> list[str]:
@@ -55,8 +64,8 @@ def _default(runs: Sequence[Run]) -> pathlib.Path:
     return pathlib.Path(os.path.commonpath([run.folder.absolute() for run in runs]), NAME)
 
 
-def write(runs: Sequence[Run], file: pathlib.Path, most_samples: int) -> int:
-    """Writes the page, whole or not at all; gives its size in bytes."""
+def write(runs: Sequence[Run], file: pathlib.Path, most_samples: int) -> None:
+    """Writes the page, whole or not at all."""
     title = f"hir_jax: {', '.join(run.name for run in runs)}"
     content = page.render(gather.gather(runs, most_samples), title).encode()
     part = file.with_name(f"{file.name}.part")
@@ -69,7 +78,6 @@ def write(runs: Sequence[Run], file: pathlib.Path, most_samples: int) -> int:
         part.replace(file)
     except OSError as e:
         raise UserError(f"--output: cannot write {str(file)!r}: {e.strerror}.") from e
-    return len(content)
 
 
 def keep(

@@ -1,0 +1,118 @@
+"""Configs without flags: a file's, as --config has it, with some of its fields changed."""
+
+import difflib
+import importlib.util
+import operator
+import os
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import ml_collections
+
+from hir_jax import shipped
+from hir_jax.data import sources
+from hir_jax.errors import UserError
+from hir_jax.hindsight import verify
+from hir_jax.run import workdirs
+
+DEFAULTS = "configs/common.py"
+_FACTS = "instruction.facts"  # the one field that is a mapping
+
+
+def make(name: str, changes: Mapping[str, Any]) -> ml_collections.ConfigDict:
+    """The config of a file, with changes; locked.
+
+    Args:
+        name: FILE or FILE:ARGUMENT, as behind --config.
+        changes: values by names such as "data.size".
+
+    Raises:
+        UserError: there is no such file, it refuses the argument, or changes are at fault.
+    """
+    file, colon, argument = name.partition(":")
+    path = shipped.find(file)
+    if not os.path.isfile(path):
+        found = sorted(f"configs/{each.name}" for each in (shipped.HOME / "configs").glob("*.py"))
+        raise UserError(
+            f"Expected a config file, found none at {file!r}. Those that come with hir_jax: "
+            f"{', '.join(found)}."
+        )
+    shipped.let_configs_be_imported()
+    spec = importlib.util.spec_from_file_location("config", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    try:
+        config = module.get_config(*[argument] if colon else [])
+    except ValueError as e:  # which is how config files refuse an argument
+        raise UserError(f"{name}: {e}") from e
+    check_named(config, path, argument, changes, "{!r}: {!r}")
+    config = changed(config.lock(), changes)
+    paths = {"model.path": config.model.path} | {f"data.{k}": config.data[k] for k in sources.PATHS}
+    workdirs.check_local(paths)
+    return config
+
+
+def changed(
+    config: ml_collections.ConfigDict, changes: Mapping[str, Any]
+) -> ml_collections.ConfigDict:
+    """A copy of a config with other values for some fields, by names such as "data.size".
+
+    Raises:
+        UserError: there are no such fields, or they are of another type; all are listed.
+    """
+    shipped.let_configs_be_imported()
+    from configs import common
+
+    config = config.copy_and_resolve_references()
+    default = workdirs.flatten(common.get_config().to_dict())
+    known = {*workdirs.flatten(config.to_dict()), _FACTS}
+    faults = []
+    for name, value in changes.items():
+        if name not in known:
+            close = difflib.get_close_matches(name, known, 1)
+            hint = f"did you mean {close[0]!r}?" if close else "configs/common.py lists them all"
+            faults.append(f"{name}: there is no such field; {hint}")
+            continue
+        section, _, field = name.rpartition(".")
+        fields = operator.attrgetter(section)(config) if section else config
+        kind = fields.get_type(field)
+        try:
+            if value is None and default.get(name, kind) is not None:
+                raise TypeError
+            fields[field] = value
+        except (TypeError, ValueError):
+            faults.append(f"{name}: expected {kind.__name__}; found {value!r}")
+    if faults:
+        raise UserError("Faulty changes of a config:\n  " + "\n  ".join(faults))
+    return config
+
+
+def check_named(
+    config: ml_collections.ConfigDict,
+    file: str,
+    workdir: str,
+    given: Collection[str],
+    spelling: str,
+) -> None:
+    """Raises UserError where code would run that a workdir's config names and the user does not.
+
+    Args:
+        config: of a file.
+        file: its path; any but that of a workdir is the user's own.
+        workdir: the file's argument.
+        given: fields that the user has set.
+        spelling: of a field and its value, as the user may give them.
+    """
+    if not os.path.samefile(file, shipped.find(shipped.OF_A_WORKDIR)):
+        return
+    code = {
+        "verifier": any(":" in n and verify.module_of(n) for n in verify.names(config.verifier)),
+        "algorithm": ":" in config.algorithm,
+    }
+    unnamed = [name for name, own in code.items() if own and name not in given]
+    if unnamed:
+        raise UserError(
+            f"{workdir}/config.json asks for code that is not hir_jax's. A workdir may come from "
+            "anyone, so such code runs only where you name it too. If you trust it, add "
+            f"{' '.join(spelling.format(name, config[name]) for name in unnamed)}"
+        )
