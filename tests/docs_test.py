@@ -102,7 +102,7 @@ def test_every_field_that_is_named_exists():
         named = re.findall(r"--config\.([a-z_][a-z_0-9.]*)", text)
         in_prose = re.findall(r"`(?:config\.)?([a-z_]+\.[a-z_.]+)(?:=[^`]*)?`", text)
         named += [name for name in in_prose if name.partition(".")[0] in sections]
-        files = re.compile(r"\.(html|py|md|jsonl?)$")
+        files = re.compile(r"\.(bin|html|jsonl?|md|model|py|safetensors)$")
         known = {*found, *sections, "experiment", "experiment.only", "experiment.pass_samples"}
         dead = {name for name in named if name.rstrip(".") not in known and not files.search(name)}
         assert {name for name in dead if not name.startswith(open_ended)} == set(), page
