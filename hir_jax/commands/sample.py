@@ -181,8 +181,9 @@ def _result(codec: Codec, drawn: Sequence[Drawn], beams: Beams | None) -> dict[s
         "samples": [codec.decode(each.output.tokens) for each in drawn],
         "logprobs": [each.output.logprob for each in drawn],
     }
-    if drawn[0].output.logprob_among is not None:
-        result["logprobs_among"] = [each.output.logprob_among for each in drawn]
+    among = [each.output.logprob_among for each in drawn]
+    if any(logprob is not None for logprob in among):
+        result["logprobs_among"] = among
     if beams is not None:
         result["scores"] = [beams.score(each.output) for each in drawn]
     margins = [each.margin for each in drawn if each.margin is not None]

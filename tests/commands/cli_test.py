@@ -326,9 +326,9 @@ def test_no_model_folder(refused):
     refused(model="./nowhere", says=["model.path", "'./nowhere'"])
 
 
-def test_a_pickle_is_not_loaded(refused, model):
+def test_a_file_that_torch_never_wrote(refused, model):
     (model / "model.safetensors").rename(model / "pytorch_model.bin")
-    refused(model=model, says=["found only pytorch_model.bin", "Convert it"])
+    refused(model=model, says=["pytorch_model.bin: expected a whole file of torch.save"])
 
 
 def test_truncated_weights(refused, model):
