@@ -8,7 +8,7 @@ from absl import logging
 from hir_jax.commands.policy import load_policy, load_trained
 from hir_jax.errors import UserError
 from hir_jax.model import hf, peft, value_head
-from hir_jax.run import adapters, settings
+from hir_jax.run import adapters, models, settings
 
 
 def export_policy(config: ml_collections.ConfigDict, workdir: str | None, output: str) -> None:
@@ -40,7 +40,7 @@ def export_adapters(config: ml_collections.ConfigDict, workdir: str | None, outp
             f"{workdir or 'none'} with rank {config.lora.rank}. Leave the flag out to export all "
             "weights."
         )
-    model, own, name = load_trained(config, workdir)
+    model, own, name = load_trained(models.pinned(config, workdir), workdir)
     own, head = value_head.split(own)
     with hf.new_folder(folder) as aside:
         peft.write(aside, own, made, model.config, config.model.path)

@@ -31,7 +31,7 @@ def load_policy(config: ml_collections.ConfigDict, workdir: str | None) -> tuple
         model = models.load_model(config)
         checks.check_weights(model.params, config.model.path)
         return model, config.model.path
-    config = models.pinned(config, workdir) if workdir else config
+    config = models.pinned(config, workdir)
     model, own, name = load_trained(config, workdir)
     if is_adapted:
         start = models.read_params(config, model)
@@ -50,6 +50,10 @@ def load_trained(
 ) -> tuple[Model, Params, str]:
     """What was trained: the best of a workdir if one is given, else adapters.
 
+    Args:
+        config: of `models.pinned`.
+        workdir: of a run.
+
     Returns:
         The model at `config.model.path`, abstract; what was trained of it, or beside it; and a name
         for people to read.
@@ -57,7 +61,6 @@ def load_trained(
     Raises:
         UserError: as of `load_policy`.
     """
-    config = models.pinned(config, workdir) if workdir else config
     model = models.abstract_model(config)
     if not workdir:
         where = name = config.lora.path

@@ -18,6 +18,7 @@ class Gpu:
         clock: GHz at best.
         memory: GB.
         bandwidth: GB a second.
+        tflops: bfloat16, without sparsity.
     """
 
     name: str
@@ -30,13 +31,14 @@ class Gpu:
     clock: float
     memory: int
     bandwidth: int
+    tflops: int
 
 
 GPUS = {
-    "h100": Gpu("NVIDIA H100 80GB HBM3", (9, 0), 132, 128, 2048, 228, 50, 1.98, 80, 3350),
-    "h200": Gpu("NVIDIA H200", (9, 0), 132, 128, 2048, 228, 50, 1.98, 141, 4800),
-    "a100": Gpu("NVIDIA A100-SXM4-80GB", (8, 0), 108, 64, 2048, 164, 40, 1.41, 80, 2039),
-    "l4": Gpu("NVIDIA L4", (8, 9), 58, 128, 1536, 100, 48, 2.04, 24, 300),
+    "h100": Gpu("NVIDIA H100 80GB HBM3", (9, 0), 132, 128, 2048, 228, 50, 1.98, 80, 3350, 989),
+    "h200": Gpu("NVIDIA H200", (9, 0), 132, 128, 2048, 228, 50, 1.98, 141, 4800, 989),
+    "a100": Gpu("NVIDIA A100-SXM4-80GB", (8, 0), 108, 64, 2048, 164, 40, 1.41, 80, 2039, 312),
+    "l4": Gpu("NVIDIA L4", (8, 9), 58, 128, 1536, 100, 48, 2.04, 24, 300, 121),
 }
 
 

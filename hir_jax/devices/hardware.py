@@ -40,16 +40,15 @@ class Kind:
 # taken as 10^9 they leave 7% to the runtime. A clock is the peak divided by the operations that the
 # matrix units do in a cycle: 131,072 on v5e, twice as many on v4 and v5p; of v6e and v7x it is not
 # known. A chip of v7x is two devices.
-_CHIPS = {
+_TPUS = {
     "v4": (32, 275, 1228, 1.05),
     "v5e": (16, 197, 819, 1.5),
     "v5p": (95, 459, 2765, 1.75),
     "v6e": (32, 918, 1640, 0),
     "v7x": (192, 2307, 7380, 0),
-    "H100": (80, 989, 3350, 0),
-    "H200": (141, 989, 4800, 0),
-    "A100": (80, 312, 2039, 0),
-    "L4": (24, 121, 300, 0),
+}
+_CHIPS = _TPUS | {
+    name.upper(): (gpu.memory, gpu.tflops, gpu.bandwidth, 0) for name, gpu in gpus.GPUS.items()
 }
 # First match decides: `device_kind` as JAX gives it -> a key of the table.
 _NAMES = (
@@ -64,7 +63,6 @@ _NAMES = (
     (r"\bL4\b", "L4"),
 )
 
-TPUS = ("v4", "v5e", "v5p", "v6e", "v7x")
 # The compiler's own names, and what it must be told to compile as a run does: for v4, that both
 # cores of a chip are one device.
 _COMPILERS_NAMES = {"v7x": "tpu7x"}
@@ -109,12 +107,12 @@ def topology(name: str) -> tuple[Sequence[jax.Device], Kind]:
     Raises:
         UserError: no compiler for such devices is installed, or it knows no such slice.
     """
-    if found := re.fullmatch(rf"({'|'.join(TPUS)}):(\d+(?:x\d+)+)(?:\*([1-9]\d*))?", name):
+    if found := re.fullmatch(rf"({'|'.join(_TPUS)}):(\d+(?:x\d+)+)(?:\*([1-9]\d*))?", name):
         return _slices(name, found[1], found[2], int(found[3] or 1))
     if found := re.fullmatch(rf"({'|'.join(gpus.GPUS)}):([1-9]\d*)", name):
         return _gpus(name, gpus.GPUS[found[1]], int(found[2]))
     raise UserError(
-        f"--topology: expected a kind of TPU ({', '.join(TPUS)}) and a shape, such as v5e:4x4, "
+        f"--topology: expected a kind of TPU ({', '.join(_TPUS)}) and a shape, such as v5e:4x4, "
         "v5p:2x2x2, or v5e:4x4*2 for two such slices; or a kind of GPU "
         f"({', '.join(gpus.GPUS)}) and a number, such as h100:8; found {name!r}."
     )

@@ -5,16 +5,15 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from hir_jax.data.example import Example
+from hir_jax.decoding import prompt as decoding
+from hir_jax.decoding.prompt import Tokens
 from hir_jax.errors import UserError
 from hir_jax.hindsight import relabel as hindsight
 from hir_jax.hindsight import verify as verifiers
-from hir_jax.hindsight.sample import Sample
 from hir_jax.hindsight.verify import Verdict
 from hir_jax.library.policy import Output, Policy
 from hir_jax.methods.hir import Hir
 from hir_jax.run import judging, prompts
-
-Tokens = tuple[int, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,21 +110,9 @@ def relabel(
             f"Expected questions with ids of their own, found {len(by_id)} ids of {len(examples)}."
         )
     config, codec, method = policy.config, policy.model.codec, Hir.make(policy.config)
-    samples = [
-        Sample(
-            example_id=example.id,
-            index=index,
-            tokens=output.tokens,
-            text=output.text,
-            correct=verdict.correct,
-            parsed=verdict.parsed,
-            logprob=output.logprob,
-            iteration=1,
-            facts=dict(verdict.facts),
-        )
-        for example, *own in zip(examples, outputs, verdicts, strict=True)
-        for index, (output, verdict) in enumerate(zip(*own, strict=True))
-    ]
+    drawn = [[decoding.Output(output.tokens, output.logprob) for output in own] for own in outputs]
+    texts = [[output.text for output in own] for own in outputs]
+    samples = judging.as_samples(examples, drawn, texts, verdicts, iteration=1)
     pairs = hindsight.hindsight_pairs(
         samples,
         mode=method.sub_output,

@@ -24,7 +24,7 @@ from hir_jax.errors import UserError
 from hir_jax.model import t5, value_head, weight_files
 from hir_jax.model.config import Params, T5Config
 from hir_jax.model.folder import check_code, check_links, read_json
-from hir_jax.model.names import ALIASES, Path, embedding_name, name_table
+from hir_jax.model.names import ALIASES, Path, at, embedding_name, name_table, put
 from hir_jax.model.raw_config import CLASSES, GENERATION, parse_config, read_raw_config
 from hir_jax.model.weight_files import DTYPES, INDEX, WEIGHTS
 
@@ -147,7 +147,7 @@ def load_params(
                 if name not in table:
                     continue
                 path, transpose = table[name]
-                expected = _get(shapes, path).shape
+                expected = at(shapes, path).shape
                 expected = expected[::-1] if transpose else expected
                 stored = weights.get_slice(name)
                 shape, dtype = tuple(stored.get_shape()), stored.get_dtype()
@@ -159,7 +159,7 @@ def load_params(
                     continue
                 # NumPy knows bfloat16 through ml_dtypes, which jax imports.
                 array = weights.get_tensor(name).astype(np.float32)
-                _set(params, path, place(path, array.T if transpose else array))
+                put(params, path, place(path, array.T if transpose else array))
     faults += [f"missing: {name}" for name in table if name not in found]
     faults += [f"unknown: {name}" for name in sorted(found - table.keys() - ALIASES)]
     faults += [f"another embedding: {name}" for name in weight_files.second_embeddings(files)]
@@ -308,7 +308,7 @@ def write(
     sizes: dict[str, int] = {}
     table = name_table(config)
     for name, (path, _) in table.items():
-        sizes[name] = _get(params, path).size * 4
+        sizes[name] = at(params, path).size * 4
         if shards[-1] and sum(sizes[n] for n in shards[-1]) + sizes[name] > shard_bytes:
             shards.append([])
         shards[-1].append(name)
@@ -318,7 +318,7 @@ def write(
         arrays = {}
         for name in names:
             path, transpose = table[name]
-            array = np.asarray(jax.device_get(_get(params, path)), np.float32)
+            array = np.asarray(jax.device_get(at(params, path)), np.float32)
             arrays[name] = np.ascontiguousarray(array.T if transpose else array)
             index[name] = file
         (folder / file).write_bytes(safetensors.numpy.save(arrays, metadata={"format": "pt"}))
@@ -338,15 +338,3 @@ def check_new(folder: pathlib.Path) -> None:
 
 def _first_line(e: Exception) -> str:
     return f"{type(e).__name__}: {e}".splitlines()[0]
-
-
-def _get(tree: Any, path: Path) -> Any:
-    for key in path:
-        tree = tree[key]
-    return tree
-
-
-def _set(tree: dict[str, Any], path: Path, value: Any) -> None:
-    for key in path[:-1]:
-        tree = tree.setdefault(key, {})
-    tree[path[-1]] = value

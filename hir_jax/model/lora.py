@@ -9,21 +9,19 @@ them and nothing else of the model.
 import dataclasses
 import functools
 import zlib
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from hir_jax.errors import UserError
-from hir_jax.model import names, t5
+from hir_jax.model import t5
 from hir_jax.model.config import Params, T5Config
 from hir_jax.model.layers import ADAPTERS
+from hir_jax.model.names import Path, at, name_table, put
 
 GROUPS = {"attention": ("q", "k", "v", "o"), "feed_forward": ("wi", "wi_0", "wi_1", "wo")}
 GROUPS["all"] = (*GROUPS["attention"], *GROUPS["feed_forward"])
 A, B = ADAPTERS
-
-Path = tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +68,7 @@ def modules(lora: Lora, config: T5Config) -> dict[str, Path]:
     """
     kernels = {
         name.removesuffix(".weight"): path[:-1]
-        for name, (path, _) in names.name_table(config).items()
+        for name, (path, _) in name_table(config).items()
         if path[-1] == "kernel"
     }
     here = {name.split(".")[-1] for name in kernels}
@@ -111,18 +109,6 @@ def init_params(lora: Lora, config: T5Config, key: jax.Array) -> Params:
 def abstract(lora: Lora, config: T5Config) -> Params:
     """Shape and type of each of `init_params`, with its faults."""
     return jax.eval_shape(lambda: init_params(lora, config, jax.random.key(0)))
-
-
-def at(tree: Params, path: Path) -> Any:
-    """What stands in a tree at a path."""
-    return functools.reduce(lambda part, name: part[name], path, tree)
-
-
-def put(tree: Params, path: Path, value: Any) -> None:
-    """Sets what stands in a tree at a path, which is made."""
-    for name in path[:-1]:
-        tree = tree.setdefault(name, {})
-    tree[path[-1]] = value
 
 
 def attach(params: Params, adapters: Params, scale: float) -> Params:

@@ -3,9 +3,11 @@
 One table serves both directions.
 """
 
+import functools
 from collections.abc import Container
+from typing import Any
 
-from hir_jax.model.config import T5Config
+from hir_jax.model.config import Params, T5Config
 
 Path = tuple[str, ...]
 
@@ -21,6 +23,18 @@ ALIASES = frozenset(
         "lm_head.weight",  # of a tied model; of others it is in the table
     }
 )
+
+
+def at(tree: Params, path: Path) -> Any:
+    """What stands in a tree at a path."""
+    return functools.reduce(lambda part, name: part[name], path, tree)
+
+
+def put(tree: Params, path: Path, value: Any) -> None:
+    """Sets what stands in a tree at a path, which is made."""
+    for name in path[:-1]:
+        tree = tree.setdefault(name, {})
+    tree[path[-1]] = value
 
 
 def embedding_name(names: Container[str]) -> str:

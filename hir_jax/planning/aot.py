@@ -107,7 +107,7 @@ def sampling(config: ml_collections.ConfigDict, model: models.Model, kind: Kind)
     source_length, _ = lengths(config)
     made = models.make_sampler(config, model, (source_length,))
     kept = state_memory(config, model)
-    copy = decoding_copy(model.params, made.config, mesh, merged=bool(config.lora.rank))
+    copy = policy_copy(config, model)
     if copy is not model.params:
         named = {"decoding copy": sharding.device_bytes(copy)}
     else:  # decoding reads the parameters themselves
@@ -133,6 +133,13 @@ def sampling(config: ml_collections.ConfigDict, model: models.Model, kind: Kind)
 def device_memory_is_told(mesh: Mesh) -> bool:
     """Whether a run chooses its rows by the memory of a device: not on a CPU."""
     return mesh.devices.flat[0].platform != "cpu"
+
+
+def policy_copy(config: ml_collections.ConfigDict, model: models.Model) -> Params:
+    """What a run's policy is decoded from: `decoding_copy` of the model, adapters merged."""
+    sampler = models.make_sampler(config, model, lengths(config)[:1])
+    merged = bool(config.lora.rank)
+    return decoding_copy(model.params, sampler.config, model.mesh, merged)
 
 
 def decoding_copy(params: Params, config: T5Config, mesh: Mesh, merged: bool = False) -> Params:

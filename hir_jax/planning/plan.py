@@ -19,7 +19,7 @@ from hir_jax.errors import UserError
 from hir_jax.model import hf, shapes, weight_files
 from hir_jax.model.config import T5Config
 from hir_jax.planning import aot, table
-from hir_jax.run import models, settings, trainers
+from hir_jax.run import settings, trainers
 
 PROGRAMS = ("training", "sampling")
 
@@ -139,9 +139,7 @@ def cannot_be(config: ml_collections.ConfigDict, shape: T5Config, mesh: Mesh, ki
         )
     model = aot.abstract_model(config, shape, mesh)
     least = sum(aot.state_memory(config, model).values())
-    sampler = models.make_sampler(config, model, aot.lengths(config)[:1])
-    merged = bool(config.lora.rank)
-    copy = aot.decoding_copy(model.params, sampler.config, mesh, merged)
+    copy = aot.policy_copy(config, model)
     if copy is not model.params:
         least += sharding.device_bytes(copy)
     if least <= kind.memory:

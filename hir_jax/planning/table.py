@@ -126,9 +126,7 @@ def _rooflines(
     sampling = made.get("sampling")
     step = sampling.program.loop(aot.DECODING) if sampling and sampling.program else None
     if step:
-        sampler = models.make_sampler(config, model, (8,))
-        merged = bool(config.lora.rank)
-        copy = aot.decoding_copy(model.params, sampler.config, model.mesh, merged)
+        copy = aot.policy_copy(config, model)
         head = copy["shared" if model.config.tie_lm_head else "lm_head"]
         read = sharding.device_bytes((copy["decoder"], head)) + sampling.memory["caches"]
         limits["a decode step"] = max(step.turn.flops / kind.flops, read / kind.bandwidth)

@@ -74,17 +74,17 @@ def annotate(
         of = dict(zip(distinct, of_distinct, strict=True))
         return [of[each] for each in given]
 
-    found: list[dict[str, Any]] = [{} for _ in samples]
+    columns: dict[str, list[Any]] = {}
     if made.values:
-        for fields, each in zip(found, scores(policy, wanted), strict=True):
-            fields["values"] = each.values
+        columns["values"] = [each.values for each in scores(policy, wanted)]
     if made.start:
-        for fields, each in zip(found, scores(start, wanted), strict=True):
-            fields["reference"] = each.logprobs
+        columns["reference"] = [each.logprobs for each in scores(start, wanted)]
     if made.opposite:
-        for fields, each in zip(found, scores(policy, away), strict=True):
-            fields["opposite"] = math.fsum(each.logprobs)
-    return [dataclasses.replace(s, **fields) for s, fields in zip(samples, found, strict=True)]
+        columns["opposite"] = [math.fsum(each.logprobs) for each in scores(policy, away)]
+    return [
+        dataclasses.replace(sample, **{name: column[i] for name, column in columns.items()})
+        for i, sample in enumerate(samples)
+    ]
 
 
 def summary(samples: Sequence[Sample]) -> dict[str, float]:

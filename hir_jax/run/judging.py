@@ -45,7 +45,19 @@ def judged(
         [text if codec.is_readable(output.tokens) else None for output, text in own]
         for own in map(zip, outputs, texts)
     ]
-    verdicts = judge(verifier, examples, readable)
+    return as_samples(
+        examples, outputs, texts, judge(verifier, examples, readable), iteration=iteration
+    )
+
+
+def as_samples(
+    examples: Sequence[Example],
+    outputs: Sequence[Sequence[Output]],
+    texts: Sequence[Sequence[str]],
+    verdicts: Sequence[Sequence[Verdict]],
+    iteration: int,
+) -> list[Sample]:
+    """The outputs of each example, with their texts and verdicts, as samples of an iteration."""
     return [
         Sample(
             example_id=example.id,
@@ -58,8 +70,8 @@ def judged(
             iteration=iteration,
             read=verdict.read,
             reward=verdict.reward,
-            facts=verdict.facts,
-            rewards=verdict.parts,
+            facts=dict(verdict.facts),
+            rewards=dict(verdict.parts),
             logprobs=output.logprobs,
         )
         for example, *parts in zip(examples, outputs, texts, verdicts, strict=True)

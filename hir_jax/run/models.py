@@ -44,14 +44,17 @@ class Model:
     mesh: Mesh
 
 
-def pinned(config: ml_collections.ConfigDict, workdir: str) -> ml_collections.ConfigDict:
+def pinned(config: ml_collections.ConfigDict, workdir: str | None) -> ml_collections.ConfigDict:
     """The config with the commit of a model on the hub as its revision; of a folder, as it is.
 
     A run that goes on keeps the commit that it began with, wherever a branch or tag is by now.
+    Without a workdir the config is as it is.
 
     Raises:
         UserError: there is no such model or revision.
     """
+    if not workdir:
+        return config
     path, asked = config.model.path, config.model.revision
 
     def resolve() -> str:

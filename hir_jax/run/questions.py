@@ -81,9 +81,10 @@ def load_questions(config: ml_collections.ConfigDict, codec: Codec, only: str = 
     )
     by_id = {example.id: example for example in every}
     _check_same(splits, table)
+    sections = {config[section].among: section for section in ("evaluate", "sample")}
     allowed = {
-        config[section].among: answering.load(config, section, codec, answering.counted(every))
-        for section in ("sample", "evaluate")
+        how: answering.load(config, section, codec, answering.counted(every))
+        for how, section in sections.items()
     }
     return Questions(splits, by_id, instructions, table, buckets, verifier, allowed)
 

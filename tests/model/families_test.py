@@ -12,13 +12,12 @@ import safetensors.numpy
 
 from hir_jax.decoding import sampler
 from hir_jax.decoding.prompt import Prompt
-from hir_jax.devices import sharding
 from hir_jax.model import batching, hf, t5
 from hir_jax.training import scoring
 from tests import tiny
 from tests.golden import families
 from tests.model.hf_test import edit_json, fault, load, make_tokenizer
-from tests.model.t5_test import forward, greedy
+from tests.model.t5_test import forward, greedy, scored
 
 
 @pytest.fixture(scope="module", params=families.FAMILIES)
@@ -61,18 +60,8 @@ def test_greedy_rows_end_at_any_of_several_ids(case):
 
 
 def test_scores_are_torchs(case):
-    params, config, expected = case
-    pairs = [
-        (tuple(source[source_mask].tolist()), tuple(target[target_mask].tolist()))
-        for source, source_mask, target, target_mask in zip(
-            *(expected[name] for name in ("source", "source_mask", "target", "target_mask")),
-            strict=True,
-        )
-    ]
-    mesh = sharding.make_mesh({"data": -1, "fsdp": 1, "tensor": 1})
-    buckets = batching.Buckets(source=(144,), target=(16,))
-    logprobs = scoring.score(params, config, mesh, pairs, 4, buckets)
-    np.testing.assert_allclose(logprobs, expected["logprob"], atol=1e-3, rtol=0)
+    _, logprobs = scored(case, length=144)
+    np.testing.assert_allclose(logprobs, case[2]["logprob"], atol=1e-3, rtol=0)
 
 
 def test_an_export_comes_back_and_has_the_names_that_transformers_asks_for(case, folder, tmp_path):

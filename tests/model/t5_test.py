@@ -136,7 +136,8 @@ def test_greedy_rows_that_end_at_different_steps_are_torchs(case):
     np.testing.assert_array_equal(lengths, ends)
 
 
-def test_scores_are_torchs(case):
+def scored(case, length: int) -> tuple[list[tuple], list[float]]:
+    """The recorded (source, target) pairs, and their scores with sources padded to a length."""
     params, config, expected = case
     pairs = [
         (tuple(source[source_mask].tolist()), tuple(target[target_mask].tolist()))
@@ -145,10 +146,15 @@ def test_scores_are_torchs(case):
             strict=True,
         )
     ]
-    assert all(target[-1] == config.eos_token_id for _, target in pairs)
     mesh = sharding.make_mesh({"data": -1, "fsdp": 1, "tensor": 1})
-    buckets = batching.Buckets(source=(160,), target=(16,))
-    logprobs = scoring.score(params, config, mesh, pairs, 4, buckets)
+    buckets = batching.Buckets(source=(length,), target=(16,))
+    return pairs, scoring.score(params, config, mesh, pairs, 4, buckets)
+
+
+def test_scores_are_torchs(case):
+    _, config, expected = case
+    pairs, logprobs = scored(case, length=160)
+    assert all(target[-1] == config.eos_token_id for _, target in pairs)
     np.testing.assert_allclose(logprobs, expected["logprob"], atol=1e-3, rtol=0)
 
 
