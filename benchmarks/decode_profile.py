@@ -111,14 +111,14 @@ def rate_of(size: int, milliseconds: float) -> str:
 @contextlib.contextmanager
 def without_attention(*lengths: int) -> Iterator[None]:
     """Attention to so many keys gives its queries back, so that its four products remain."""
-    attend = Attention.attend
+    step = Attention.step
 
     def changed(self: Attention, x: jax.Array, key: jax.Array, *args: jax.Array) -> jax.Array:
         if key.shape[2] in lengths:
             return self.out(self.query(x))
-        return attend(self, x, key, *args)
+        return step(self, x, key, *args)
 
-    with mock.patch.object(Attention, "attend", changed):
+    with mock.patch.object(Attention, "step", changed):
         yield
 
 

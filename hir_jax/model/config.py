@@ -25,6 +25,7 @@ class T5Config:
         remat: keep of a block's activations only its input, and compute the rest again for the
             gradient; a third more work for a fraction of the memory. (The training step gathers
             weights that are split over devices again, too.)
+        shards: devices that split the batch of what is encoded, or of whole targets.
     """
 
     vocab_size: int
@@ -50,3 +51,4 @@ class T5Config:
     forced_bos_token_id: int | None = None
     dtype: str = "float32"
     remat: bool = False
+    shards: int = 1

@@ -1,4 +1,4 @@
-"""The layers of T5 (Raffel et al., 2020), v1.0 and v1.1/FLAN, and its biases of attention.
+"""The layers of T5 (Raffel et al., 2020), v1.0 and v1.1/FLAN.
 
 Letters in names: B sources in the batch, N rows, L lanes (a multiple of B), S source tokens,
 T target tokens, D model width, H heads, K width of a head, F feed-forward width, V vocabulary.
@@ -9,13 +9,10 @@ from collections.abc import Callable
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 
+from hir_jax.model.attention import attention
 from hir_jax.model.cache import Lanes
 from hir_jax.model.config import T5Config
-
-# Added to the score of a key that must not be seen; far below any real score in float32.
-MASKED = -1e9
 
 ADAPTERS = ("lora_a", "lora_b")  # what a Dense may have beside its kernel; see `lora`
 
@@ -107,11 +104,17 @@ class Attention(nn.Module):
         self.key = Dense(width, c.d_model**-0.5, c.dtype)
         self.value = Dense(width, c.d_model**-0.5, c.dtype)
         self.out = Dense(c.d_model, width**-0.5, c.dtype)
-        self.dropout = Dropout(c.dropout_rate)
 
-    def __call__(self, x_BxTxD: jax.Array, bias: jax.Array) -> jax.Array:
-        """Self-attention; `bias` broadcasts to BxHxTxT."""
-        return self.attend(x_BxTxD, *self.project(x_BxTxD), bias)
+    def __call__(
+        self,
+        x_BxTxD: jax.Array,
+        table: jax.Array,
+        mask_BxT: jax.Array | None = None,
+        causal: bool = False,
+    ) -> jax.Array:
+        """Self-attention of whole sequences; `table` and the others as `attention` has them."""
+        kept = self.project(x_BxTxD)
+        return self.attend(x_BxTxD, *kept, table, mask_BxT, causal)
 
     def project(self, x_BxTxD: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Keys and values, BxHxTxK each."""
@@ -126,66 +129,50 @@ class Attention(nn.Module):
         x_NxTxD: jax.Array,
         key_BxHxSxK: jax.Array,
         value_BxHxSxK: jax.Array,
-        bias: jax.Array | Callable[[jax.Array], jax.Array],
-        lanes: Lanes | None = None,
-        pieces: int = 1,
+        table: jax.Array | None,
+        mask_BxS: jax.Array | None,
+        causal: bool = False,
     ) -> jax.Array:
-        """Attends from x to given keys and values; NxTxD. `bias` broadcasts to BxHxQxS.
+        """Attends from whole sequences to given keys and values; NxTxD.
 
-        The rows that share keys become further queries of one source, so that keys and values are
-        neither copied nor read twice: N/B * T queries where rows stand in the order of the sources,
-        else one for each lane (T is 1 then). In several pieces the scores of T / pieces queries are
-        held at a time, there is no dropout, and `bias` gives a piece's from its first query on.
+        The N/B sequences that share a source become further queries of it, so that its keys and
+        values are neither copied nor read twice.
+        """
+        c = self.config
+        batch, heads, _, width = key_BxHxSxK.shape
+        query = self.query(x_NxTxD).reshape(batch, -1, heads, width)
+        dropped = self.has_rng("dropout") and c.dropout_rate > 0
+        key = self.make_rng("dropout") if dropped else None
+        context = attention(query, key_BxHxSxK, value_BxHxSxK, table, mask_BxS, c, causal, key)
+        return self.out(context.reshape(*x_NxTxD.shape[:2], heads * width))
+
+    def step(
+        self,
+        x_Nx1xD: jax.Array,
+        key_BxHxSxK: jax.Array,
+        value_BxHxSxK: jax.Array,
+        bias: jax.Array,
+        lanes: Lanes | None = None,
+    ) -> jax.Array:
+        """Attends from one token a row; Nx1xD. `bias` broadcasts to BxHxQxS.
+
+        The rows that share keys become queries of one source: N/B where rows stand in the order of
+        the sources, else one for each lane.
         """
         batch, heads, _, width = key_BxHxSxK.shape
-        query = self.query(x_NxTxD)
+        query = self.query(x_Nx1xD)
         if lanes is not None:
             query = query[lanes.row_L]
-        query = query.reshape(batch, -1, heads, width)
-
-        def attended(
-            query_BxQxHxK: jax.Array, bias: jax.Array, drop: Callable = lambda x: x
-        ) -> jax.Array:
-            scores_BxHxQxS = jnp.einsum(
-                "bqhk,bhsk->bhqs", query_BxQxHxK, key_BxHxSxK, preferred_element_type=jnp.float32
-            )
-            weights = drop(jax.nn.softmax(scores_BxHxQxS + bias)).astype(self.config.dtype)
-            return jnp.einsum("bhqs,bhsk->bqhk", weights, value_BxHxSxK)
-
-        if pieces == 1:
-            context = attended(query, bias, self.dropout)
-        else:
-            parts = query.reshape(batch, pieces, -1, heads, width).swapaxes(0, 1)
-            starts = jnp.arange(pieces) * parts.shape[2]
-            context = jax.lax.map(lambda part: attended(part[1], bias(part[0])), (starts, parts))
-            context = context.swapaxes(0, 1)
-        context = context.reshape(-1, x_NxTxD.shape[1], heads * width)
+        query_BxQxHxK = query.reshape(batch, -1, heads, width)
+        scores_BxHxQxS = jnp.einsum(
+            "bqhk,bhsk->bhqs", query_BxQxHxK, key_BxHxSxK, preferred_element_type=jnp.float32
+        )
+        weights = jax.nn.softmax(scores_BxHxQxS + bias).astype(self.config.dtype)
+        context = jnp.einsum("bhqs,bhsk->bqhk", weights, value_BxHxSxK)
+        context = context.reshape(-1, 1, heads * width)
         if lanes is not None:
             context = context.at[lanes.of_row_N].get(mode="clip")
         return self.out(context)
-
-
-def relative_bucket(config: T5Config, distance: np.ndarray, bidirectional: bool) -> np.ndarray:
-    """Buckets of relative positions (key - query): exact when near, logarithmic when far.
-
-    With 32 buckets and max distance 128, looking back only: distances 0..15 have a bucket each,
-    16..127 share the next 16 in growing steps, and all beyond take the last. Both ways, half of
-    the buckets serve each direction. Computed in NumPy at trace time, so that no compiler rounds
-    the logarithm differently from one backend to another.
-    """
-    buckets = config.relative_attention_num_buckets
-    offset = np.zeros_like(distance)
-    if bidirectional:
-        buckets //= 2
-        offset = np.where(distance > 0, buckets, 0)
-        distance = np.abs(distance)
-    else:
-        distance = np.maximum(-distance, 0)
-    exact = buckets // 2
-    growth = np.log(np.maximum(distance, 1).astype(np.float32) / np.float32(exact))
-    growth = growth / np.float32(np.log(config.relative_attention_max_distance / exact))
-    far = np.minimum(exact + (growth * (buckets - exact)).astype(int), buckets - 1)
-    return offset + np.where(distance < exact, distance, far)
 
 
 def bias_table(module: nn.Module) -> jax.Array:
@@ -193,8 +180,3 @@ def bias_table(module: nn.Module) -> jax.Array:
     c = module.config
     shape = (c.relative_attention_num_buckets, c.num_heads)
     return module.param("relative_bias", nn.initializers.normal(c.d_model**-0.5), shape)
-
-
-def mask_bias(mask_BxS: jax.Array) -> jax.Array:
-    """What is added to scores so that padding is not seen; Bx1x1xS."""
-    return jnp.where(mask_BxS, 0.0, MASKED)[:, None, None, :]

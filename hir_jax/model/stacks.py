@@ -15,25 +15,12 @@ from jax.ad_checkpoint import checkpoint_name
 
 from hir_jax.model.cache import Cache, Lanes
 from hir_jax.model.config import T5Config
-from hir_jax.model.layers import (
-    MASKED,
-    Attention,
-    Dropout,
-    FeedForward,
-    RMSNorm,
-    bias_table,
-    mask_bias,
-    relative_bucket,
-)
+from hir_jax.model.layers import Attention, Dropout, FeedForward, RMSNorm, bias_table
+from hir_jax.model.positions import MASKED, mask_bias, relative_bucket
 
 T = TypeVar("T")
 
 BLOCK = "block"  # the name of what a block gives, for policies of `jax.checkpoint`
-
-
-def spread(table: jax.Array, buckets_QxS: np.ndarray | jax.Array) -> jax.Array:
-    """The biases of pairs of positions, 1xHxQxS."""
-    return table[buckets_QxS].transpose(2, 0, 1)[None]
 
 
 class EncoderBlock(nn.Module):
@@ -43,14 +30,15 @@ class EncoderBlock(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x_BxSxD: jax.Array, bias: jax.Array, buckets_SxS: jax.Array | None = None
+        self, x_BxSxD: jax.Array, table: jax.Array | None, mask_BxS: jax.Array
     ) -> jax.Array:
-        """BxSxD -> BxSxD. With buckets the block has a table, whose biases are added to `bias`."""
+        """BxSxD -> BxSxD. Without a table of biases the block has one of its own."""
         c = self.config
-        if buckets_SxS is not None:
-            bias = spread(bias_table(self), buckets_SxS) + bias
+        table = bias_table(self) if table is None else table
         y = RMSNorm(c, name="self_attention_norm")(x_BxSxD)
-        x = x_BxSxD + Dropout(c.dropout_rate)(Attention(c, name="self_attention")(y, bias))
+        x = x_BxSxD + Dropout(c.dropout_rate)(
+            Attention(c, name="self_attention")(y, table, mask_BxS)
+        )
         y = FeedForward(c, name="feed_forward")(RMSNorm(c, name="feed_forward_norm")(x))
         return x + Dropout(c.dropout_rate)(y)
 
@@ -76,27 +64,16 @@ class DecoderBlock(nn.Module):
     def __call__(
         self,
         x_NxTxD: jax.Array,
-        bias: jax.Array,
+        table: jax.Array,
         cross: tuple[jax.Array, jax.Array],
-        cross_bias: jax.Array,
+        source_mask_BxS: jax.Array,
     ) -> jax.Array:
         """A whole target, NxTxD; `cross` from `cross_attention.project`."""
-        x = x_NxTxD + self.dropout(self.self_attention(self.self_attention_norm(x_NxTxD), bias))
-        return self._attend_source(x, cross, cross_bias)
-
-    def in_pieces(
-        self,
-        x_BxTxD: jax.Array,
-        bias: Callable[[jax.Array], jax.Array],
-        cross: tuple[jax.Array, jax.Array],
-        cross_bias: jax.Array,
-        pieces: int,
-    ) -> jax.Array:
-        """The same, without dropout; attention for T / pieces positions at a time."""
-        y = self.self_attention_norm(x_BxTxD)
-        kept = self.self_attention.project(y)
-        x = x_BxTxD + self.self_attention.attend(y, *kept, bias, pieces=pieces)
-        return self._attend_source(x, cross, lambda start: cross_bias, pieces=pieces)
+        y = self.self_attention(self.self_attention_norm(x_NxTxD), table, causal=True)
+        x = x_NxTxD + self.dropout(y)
+        y = self.cross_attention_norm(x)
+        x = x + self.dropout(self.cross_attention.attend(y, *cross, None, source_mask_BxS))
+        return self._feed_forward(x)
 
     def step(
         self,
@@ -116,20 +93,12 @@ class DecoderBlock(nn.Module):
             jax.lax.dynamic_update_slice(old, one.astype(old.dtype), start)
             for old, one in zip(kept, new, strict=True)
         )
-        x = x_Nx1xD + self.self_attention.attend(y, key, value, bias)
-        return self._attend_source(x, cross, cross_bias, lanes), (key, value)
-
-    def _attend_source(
-        self,
-        x: jax.Array,
-        cross: tuple[jax.Array, jax.Array],
-        cross_bias: jax.Array | Callable[[jax.Array], jax.Array],
-        lanes: Lanes | None = None,
-        pieces: int = 1,
-    ) -> jax.Array:
+        x = x_Nx1xD + self.self_attention.step(y, key, value, bias)
         y = self.cross_attention_norm(x)
-        y = self.cross_attention.attend(y, *cross, cross_bias, lanes, pieces)
-        x = x + self.dropout(y)
+        x = x + self.cross_attention.step(y, *cross, cross_bias, lanes)
+        return self._feed_forward(x), (key, value)
+
+    def _feed_forward(self, x: jax.Array) -> jax.Array:
         return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
 
 
@@ -142,16 +111,11 @@ class Encoder(nn.Module):
     def __call__(self, x_BxSxD: jax.Array, mask_BxS: jax.Array) -> jax.Array:
         """BxSxD -> BxSxD."""
         c = self.config
-        positions = np.arange(x_BxSxD.shape[1])
-        buckets_SxS = relative_bucket(c, positions[None, :] - positions[:, None], True)
-        if c.layer_biases:
-            biases = (mask_bias(mask_BxS), buckets_SxS)
-        else:
-            biases = (spread(bias_table(self), buckets_SxS) + mask_bias(mask_BxS),)
+        table = None if c.layer_biases else bias_table(self)
         x = Dropout(c.dropout_rate)(x_BxSxD)
         block = nn.remat(EncoderBlock) if c.remat else EncoderBlock
         for i in range(c.num_layers):
-            x = checkpoint_name(block(c, name=f"block_{i}")(x, *biases), BLOCK)
+            x = checkpoint_name(block(c, name=f"block_{i}")(x, table, mask_BxS), BLOCK)
         return Dropout(c.dropout_rate)(RMSNorm(c, name="final_norm")(x))
 
 
@@ -184,46 +148,12 @@ class Decoder(nn.Module):
         self, x_NxTxD: jax.Array, encoded_BxSxD: jax.Array, source_mask_BxS: jax.Array
     ) -> jax.Array:
         """A whole target at once, NxTxD."""
-        positions = np.arange(x_NxTxD.shape[1])
-        distance_TxT = positions[None, :] - positions[:, None]
-        buckets_TxT = relative_bucket(self.config, distance_TxT, False)
-        unseen_TxT = np.where(distance_TxT <= 0, 0.0, MASKED)
-        biases = self.biases(lambda table: spread(table, buckets_TxT) + unseen_TxT)
-        cross_bias = mask_bias(source_mask_BxS)
+        tables = self.biases(lambda table: table)
         x = self.dropout(x_NxTxD)
         crosses = self.project_cross(encoded_BxSxD)
-        for block, bias, cross in zip(self.block, biases, crosses, strict=True):
-            x = checkpoint_name(block(x, bias, cross, cross_bias), BLOCK)
+        for block, table, cross in zip(self.block, tables, crosses, strict=True):
+            x = checkpoint_name(block(x, table, cross, source_mask_BxS), BLOCK)
         return self.dropout(self.final_norm(x))
-
-    def in_pieces(
-        self,
-        x_BxTxD: jax.Array,
-        encoded_BxSxD: jax.Array,
-        source_mask_BxS: jax.Array,
-        pieces: int,
-    ) -> jax.Array:
-        """The same, without dropout; attention for T / pieces positions at a time."""
-        length = x_BxTxD.shape[1]
-        buckets_T = relative_bucket(self.config, -np.arange(length), False)
-
-        def of_pieces(table: jax.Array) -> Callable[[jax.Array], jax.Array]:
-            table_TxH = table[buckets_T]
-
-            def bias(start: jax.Array) -> jax.Array:
-                queries = start + jnp.arange(length // pieces)
-                steps_ago_QxT = queries[:, None] - jnp.arange(length)
-                seen = spread(table_TxH, jnp.maximum(steps_ago_QxT, 0))
-                return seen + jnp.where(steps_ago_QxT >= 0, 0.0, MASKED)
-
-            return bias
-
-        biases = self.biases(of_pieces)
-        cross_bias, x = mask_bias(source_mask_BxS), x_BxTxD
-        crosses = self.project_cross(encoded_BxSxD)
-        for block, bias, cross in zip(self.block, biases, crosses, strict=True):
-            x = block.in_pieces(x, bias, cross, cross_bias, pieces)
-        return self.final_norm(x)
 
     def step(
         self,
@@ -286,12 +216,10 @@ class T5(nn.Module):
         encoded_BxSxD: jax.Array,
         source_mask_BxS: jax.Array,
         inputs_NxT: jax.Array,
-        pieces: int = 1,
     ) -> jax.Array:
         """See the function `decode`."""
-        given = (self._embed(inputs_NxT), encoded_BxSxD, source_mask_BxS)
-        decoded = self.decoder(*given) if pieces == 1 else self.decoder.in_pieces(*given, pieces)
-        return self._scale(decoded)
+        x = self._embed(inputs_NxT)
+        return self._scale(self.decoder(x, encoded_BxSxD, source_mask_BxS))
 
     def project_cross(self, encoded_BxSxD: jax.Array) -> list[tuple[jax.Array, jax.Array]]:
         """Cross-attention keys and values of each layer."""

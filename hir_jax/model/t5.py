@@ -42,15 +42,13 @@ def decode(
     source_mask_BxS: jax.Array,
     inputs_NxT: jax.Array,
     dropout_key: jax.Array | None = None,
-    pieces: int = 1,
 ) -> jax.Array:
     """Decoder output NxTxD of a whole target at once; `inputs` from `shift_right`.
 
     Its product with `head` is the logits. N may be a multiple of B: rows n * N/B ... (n + 1) * N/B
-    - 1 then share source n. Attention is computed for T / pieces positions at a time; for more
-    pieces than one, N must be B, and there is no dropout.
+    - 1 then share source n.
     """
-    args = (encoded_BxSxD, source_mask_BxS, inputs_NxT, pieces)
+    args = (encoded_BxSxD, source_mask_BxS, inputs_NxT)
     return _apply(params, config, dropout_key, "decode", *args)
 
 

@@ -3,6 +3,7 @@
 Letters in names: B rows, S source tokens, T target tokens.
 """
 
+import dataclasses
 import functools
 import math
 from collections.abc import Callable, Sequence
@@ -20,9 +21,7 @@ from hir_jax.training.batch import plan_batches
 
 Tokens = tuple[int, ...]
 
-# At a time: logits, float32, on a device; and target positions whose attention is computed.
-LOGITS = 2**24
-POSITIONS = 256
+LOGITS = 2**24  # float32, held at a time on a device
 
 
 class Scores(NamedTuple):
@@ -49,8 +48,7 @@ def score_batch(
     rows, length = target_BxT.shape
     inputs_BxT = t5.shift_right(config, target_BxT)
     encoded = t5.encode(params, config, source_BxS, source_mask_BxS)
-    parts = losses.fewest_parts(length, length / POSITIONS)
-    decoded = t5.decode(params, config, encoded, source_mask_BxS, inputs_BxT, pieces=parts)
+    decoded = t5.decode(params, config, encoded, source_mask_BxS, inputs_BxT)
     pieces = losses.pieces_for(rows, length, config.vocab_size, logits_at_once)
     statistics = losses.token_statistics(decoded, t5.head(params, config), target_BxT, pieces)
     has_values = value_head.NAME in params
@@ -67,7 +65,9 @@ def score_tokens(
     progress: Callable[[int], object] = lambda n: None,
 ) -> list[Scores]:
     """The scores of each (source, target), in their order."""
-    size = batching.round_up(batch_size, sharding.batch_multiple(mesh))
+    shards = sharding.batch_multiple(mesh)
+    config = dataclasses.replace(config, shards=shards)
+    size = batching.round_up(batch_size, shards)
     lengths = [(len(source), len(target)) for source, target in pairs]
     scores = [Scores((), ())] * len(pairs)
     for indices, (source_length, target_length) in plan_batches(

@@ -3,6 +3,7 @@
 Letters in names: B examples, S source tokens, T target tokens, A parts of an accumulated batch.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -63,6 +64,7 @@ def make_step(
         )
 
     mesh = shardings.step.mesh
+    config = dataclasses.replace(config, shards=sharding.batch_multiple(mesh))
     regather = config.remat and mesh.shape["fsdp"] > 1
 
     def step(

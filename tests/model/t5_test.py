@@ -18,7 +18,7 @@ from hir_jax.devices import sharding
 from hir_jax.model import batching, hf, t5
 from hir_jax.model.cache import Cache, Lanes, init_cache, lengthen_sources
 from hir_jax.model.config import Params, T5Config
-from hir_jax.model.layers import relative_bucket
+from hir_jax.model.positions import relative_bucket
 from hir_jax.training import scoring
 from tests import tiny
 
@@ -306,21 +306,6 @@ def test_rows_that_share_a_source_equal_repeated_sources():
     for t in range(5):
         logits, cache = decode_step(params, CONFIG, cache, inputs[:, t], t, np.full(6, t))
         np.testing.assert_allclose(logits, repeated[:, t], atol=1e-5, rtol=0)
-
-
-@pytest.mark.parametrize("layer_biases", [False, True])
-def test_a_target_in_pieces_equals_the_whole(layer_biases):
-    config = dataclasses.replace(CONFIG, layer_biases=layer_biases)
-    params, inputs = random_params(config), random_tokens(1, 2, 24)
-    encoded = encode(params, config, SOURCE, SOURCE_MASK)
-
-    @functools.partial(jax.jit, static_argnames="pieces")
-    def decode(pieces: int) -> jax.Array:
-        return t5.decode(params, config, encoded, SOURCE_MASK, inputs, pieces=pieces)
-
-    whole = decode(1)
-    for pieces in (3, 24):
-        np.testing.assert_allclose(decode(pieces), whole, atol=1e-5, rtol=0)
 
 
 def test_logits_do_not_depend_on_later_inputs():

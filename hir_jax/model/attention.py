@@ -1,0 +1,253 @@
+"""Attention over whole sequences that never holds the scores of all of them.
+
+The scores of a few sources, or of some queries of one source, are computed at a time, and again for
+the gradient: so that they stay where a processor is fast, and a long source's fit at all. What is
+kept besides the result is the logarithm of each softmax's sum (Dao et al., 2022, 2205.14135).
+
+Letters in names: B sources, H heads, K width of a head, N buckets of distances, Q queries, S keys;
+P parts of the sources, J blocks of the queries.
+"""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from hir_jax.model.config import T5Config
+from hir_jax.model.positions import bias_block, mask_bias
+
+# float32 scores that a device holds at a time, 16 MB: what the fast memories of accelerators and
+# the caches of processors take.
+SCORES = 2**22
+
+ONES = 8  # columns beside the values; as many as keep products aligned
+
+
+@dataclasses.dataclass(frozen=True)
+class _Cut:
+    """What attention is computed for at a time.
+
+    Attributes:
+        config: the model's shape.
+        causal: whether keys behind a query are unseen.
+        shards: devices that split the sources.
+        sources: of each shard.
+        queries: of each source.
+    """
+
+    config: T5Config
+    causal: bool
+    shards: int
+    sources: int
+    queries: int
+
+    def parts(self, x: jax.Array) -> jax.Array:
+        """Bx... -> PxB/P...; each takes a share of every shard's sources, so that none moves."""
+        x = x.reshape(self.shards, -1, self.sources, *x.shape[1:]).swapaxes(0, 1)
+        return x.reshape(x.shape[0], -1, *x.shape[3:])
+
+    def whole(self, x: jax.Array) -> jax.Array:
+        """The inverse of `parts`."""
+        shape = x.shape[2:]
+        x = x.reshape(x.shape[0], self.shards, self.sources, *shape).swapaxes(0, 1)
+        return x.reshape(-1, *shape)
+
+    def blocks(self, x: jax.Array, axis: int) -> jax.Array:
+        """...xQx... -> Jx...xQ/Jx..."""
+        shape = (*x.shape[:axis], -1, self.queries, *x.shape[axis + 1 :])
+        return jnp.moveaxis(x.reshape(shape), axis, 0)
+
+    def joined(self, x: jax.Array, axis: int) -> jax.Array:
+        """The inverse of `blocks`."""
+        x = jnp.moveaxis(x, 0, axis)
+        return x.reshape(*x.shape[:axis], -1, *x.shape[axis + 2 :])
+
+    def bias(self, table_NxH: jax.Array | None, start: jax.Array, keys: int) -> jax.Array:
+        """Of a block's queries, which begin at `start`."""
+        if table_NxH is None:
+            return jnp.zeros((1, 1, 1, 1))
+        return bias_block(table_NxH, self.config, self.causal, start, self.queries, keys)
+
+
+def attention(
+    query_BxQxHxK: jax.Array,
+    key_BxHxSxK: jax.Array,
+    value_BxHxSxK: jax.Array,
+    table_NxH: jax.Array | None,
+    mask_BxS: jax.Array | None,
+    config: T5Config,
+    causal: bool = False,
+    dropout_key: jax.Array | None = None,
+) -> jax.Array:
+    """softmax(query key + bias) value, without scaling of the scores; BxQxHxK.
+
+    Args:
+        query_BxQxHxK: in the precision of the products; scores and softmax are float32.
+        key_BxHxSxK: likewise.
+        value_BxHxSxK: likewise.
+        table_NxH: of the biases of distances, for self-attention; None: there are none.
+        mask_BxS: False at keys that are not seen; None: all are.
+        config: the model's shape.
+        causal: whether keys behind a query are unseen.
+        dropout_key: of dropout of the weights; None: there is none.
+    """
+    batch, queries, heads, _ = query_BxQxHxK.shape
+    keys = key_BxHxSxK.shape[2]
+    shards = config.shards if batch % config.shards == 0 else 1
+    sources = _divisor(batch // shards, SCORES // (heads * queries * keys))
+    cut = _Cut(config, causal, shards, sources, _divisor(queries, SCORES // (heads * keys)))
+    args = (query_BxQxHxK, key_BxHxSxK, value_BxHxSxK, table_NxH, mask_BxS, dropout_key)
+    if cut.sources * shards == batch and cut.queries == queries:
+        return _at_once(cut, *args)
+    return _in_parts(cut, *args)
+
+
+def _divisor(n: int, most: int) -> int:
+    """The largest divisor of n that is at most `most`, and at least 1."""
+    return next(i for i in range(max(1, min(n, most)), 0, -1) if n % i == 0)
+
+
+def _scores(query: jax.Array, key: jax.Array, bias: jax.Array, mask: jax.Array | None) -> jax.Array:
+    # The biases of all sources and the masks of each are never added into one array.
+    scores = jnp.einsum("bqhk,bhsk->bhqs", query, key, preferred_element_type=jnp.float32) + bias
+    return scores if mask is None else scores + mask_bias(mask)
+
+
+def _kept(key: jax.Array, rate: float, like: jax.Array) -> jax.Array:
+    """What dropout multiplies weights by."""
+    return jax.random.bernoulli(key, 1 - rate, like.shape) / (1 - rate)
+
+
+def _at_once(
+    cut: _Cut,
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    table: jax.Array | None,
+    mask: jax.Array | None,
+    dropout_key: jax.Array | None,
+) -> jax.Array:
+    bias = cut.bias(table, jnp.int32(0), key.shape[2])
+    weights = jax.nn.softmax(_scores(query, key, bias, mask))
+    if dropout_key is not None:
+        weights *= _kept(dropout_key, cut.config.dropout_rate, weights)
+    return jnp.einsum("bhqs,bhsk->bqhk", weights.astype(query.dtype), value)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _in_parts(cut: _Cut, *args: jax.Array | None) -> jax.Array:
+    return _forward(cut, *args)[0]
+
+
+def _forward(
+    cut: _Cut,
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    table: jax.Array | None,
+    mask: jax.Array | None,
+    dropout_key: jax.Array | None,
+) -> tuple[jax.Array, tuple[Any, ...]]:
+    """The result, and what the gradient needs."""
+    width, rate = value.shape[-1], cut.config.dropout_rate
+    if dropout_key is None:  # sums of the weights come out of the product with the values
+        value = jnp.concatenate([value, jnp.ones_like(value[..., :ONES])], axis=-1)
+    sources = jax.tree.map(cut.parts, (key, value, mask))
+    queries = cut.blocks(cut.parts(query), 2)
+    places = _places(queries)
+
+    def block(_: None, given: tuple[Any, ...]) -> tuple[None, Any]:
+        query, place = given
+        bias = cut.bias(table, place[0, 0] * cut.queries, key.shape[2])
+
+        def part(_: None, given: tuple[Any, ...]) -> tuple[None, Any]:
+            query, (key, value, mask), place = given
+            scores = _scores(query, key, bias, mask)
+            highest = jnp.max(scores, axis=-1, keepdims=True)
+            weights = jnp.exp(scores - highest)
+            if dropout_key is None:
+                product = _weighed(weights, value)
+                total = product[..., width].swapaxes(1, 2)
+            else:
+                total = jnp.sum(weights, axis=-1)
+                kept = _kept(_key_at(dropout_key, place), rate, weights)
+                product = _weighed(weights * kept, value)
+            result = product[..., :width] / total.swapaxes(1, 2)[..., None]
+            return None, (result.astype(query.dtype), highest[..., 0] + jnp.log(total))
+
+        return None, jax.lax.scan(part, None, (query, sources, place))[1]
+
+    _, (result, log_total) = jax.lax.scan(block, None, (queries, places))
+    kept = (query, key, value[..., :width], table, mask, dropout_key)
+    result = cut.whole(cut.joined(result, 2))
+    return result, (*kept, result, log_total)
+
+
+def _weighed(weights: jax.Array, value: jax.Array) -> jax.Array:
+    weights = weights.astype(value.dtype)
+    return jnp.einsum("bhqs,bhsk->bqhk", weights, value, preferred_element_type=jnp.float32)
+
+
+def _places(queries: jax.Array) -> jax.Array:
+    """The numbers of each block and part, JxPx2."""
+    blocks, parts = jnp.indices(queries.shape[:2])
+    return jnp.stack([blocks, parts], axis=-1)
+
+
+def _key_at(key: jax.Array, place: jax.Array) -> jax.Array:
+    return jax.random.fold_in(jax.random.fold_in(key, place[0]), place[1])
+
+
+def _backward(cut: _Cut, kept: tuple[Any, ...], dresult: jax.Array) -> tuple[Any, ...]:
+    """With weights p, their gradient dp and the result's do: ds = p (dp - sum(result do))."""
+    query, key, value, table, mask, dropout_key, result, log_total = kept
+    rate = cut.config.dropout_rate
+    inner = jnp.einsum("bqhk,bqhk->bhq", dresult, result, preferred_element_type=jnp.float32)
+    sources = jax.tree.map(cut.parts, (key, value, mask))
+    cut_up = lambda x: cut.blocks(cut.parts(x), 2)  # noqa: E731
+    queries = (cut_up(query), cut_up(dresult), cut.blocks(cut.parts(inner), 3), log_total)
+
+    def block(carry: tuple[Any, ...], given: tuple[Any, ...]) -> tuple[Any, Any]:
+        dkey, dvalue, dtable = carry
+        queries, place = given
+        start = place[0, 0] * cut.queries
+        bias, back = jax.vjp(lambda table: cut.bias(table, start, key.shape[2]), table)
+
+        def part(dbias: jax.Array, given: tuple[Any, ...]) -> tuple[jax.Array, Any]:
+            (query, dresult, inner, log_total), (key, value, mask), place = given
+            weights = jnp.exp(_scores(query, key, bias, mask) - log_total[..., None])
+            dweights = jnp.einsum(
+                "bqhk,bhsk->bhqs", dresult, value, preferred_element_type=jnp.float32
+            )
+            dropped = weights
+            if dropout_key is not None:
+                kept = _kept(_key_at(dropout_key, place), rate, weights)
+                dropped, dweights = weights * kept, dweights * kept
+            dscores = weights * (dweights - inner[..., None])
+            # Or a compiler would compute them again for each of the products.
+            low = jax.lax.optimization_barrier(
+                (dropped.astype(query.dtype), dscores.astype(query.dtype))
+            )
+            dvalue = jnp.einsum("bhqs,bqhk->bhsk", low[0], dresult)
+            dquery = jnp.einsum("bhqs,bhsk->bqhk", low[1], key)
+            dkey = jnp.einsum("bhqs,bqhk->bhsk", low[1], query)
+            if table is not None:
+                dbias += jnp.sum(dscores, axis=0, keepdims=True)
+            return dbias, (dquery, dkey, dvalue)
+
+        zero = jnp.zeros_like(bias)
+        dbias, (dquery, *more) = jax.lax.scan(part, zero, (queries, sources, place))
+        dtable = jax.tree.map(jnp.add, dtable, back(dbias)[0])
+        return (dkey + more[0], dvalue + more[1], dtable), dquery
+
+    zeros = [jnp.zeros(x.shape, jnp.float32) for x in sources[:2]]
+    carry = (*zeros, jax.tree.map(jnp.zeros_like, table))
+    (dkey, dvalue, dtable), dquery = jax.lax.scan(block, carry, (queries, _places(queries[0])))
+    dquery = cut.whole(cut.joined(dquery, 2))
+    dkey, dvalue = (cut.whole(x).astype(key.dtype) for x in (dkey, dvalue))
+    return dquery, dkey, dvalue, dtable, None, None
+
+
+_in_parts.defvjp(_forward, _backward)
