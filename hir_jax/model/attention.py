@@ -10,6 +10,7 @@ P parts of the sources, J blocks of the queries.
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -18,8 +19,8 @@ import jax.numpy as jnp
 from hir_jax.model.config import T5Config
 from hir_jax.model.positions import bias_block, mask_bias
 
-# float32 scores that a device holds at a time, 16 MB: what the fast memories of accelerators and
-# the caches of processors take.
+# float32 scores that a device holds at a time: 16 MB, what fast memories of accelerators and
+# caches of processors take. Up to twice as many are computed at once and kept for the gradient.
 SCORES = 2**22
 
 ONES = 8  # columns beside the values; as many as keep products aligned
@@ -54,15 +55,15 @@ class _Cut:
         x = x.reshape(x.shape[0], self.shards, self.sources, *shape).swapaxes(0, 1)
         return x.reshape(-1, *shape)
 
-    def blocks(self, x: jax.Array, axis: int) -> jax.Array:
-        """...xQx... -> Jx...xQ/Jx..."""
-        shape = (*x.shape[:axis], -1, self.queries, *x.shape[axis + 1 :])
-        return jnp.moveaxis(x.reshape(shape), axis, 0)
+    def blocks(self, x: jax.Array) -> jax.Array:
+        """PxB/PxHxQ... -> JxPxB/PxHxQ/J..."""
+        x = x.reshape(*x.shape[:3], -1, self.queries, *x.shape[4:])
+        return jnp.moveaxis(x, 3, 0)
 
-    def joined(self, x: jax.Array, axis: int) -> jax.Array:
+    def joined(self, x: jax.Array) -> jax.Array:
         """The inverse of `blocks`."""
-        x = jnp.moveaxis(x, 0, axis)
-        return x.reshape(*x.shape[:axis], -1, *x.shape[axis + 2 :])
+        x = jnp.moveaxis(x, 0, 3)
+        return x.reshape(*x.shape[:3], -1, *x.shape[5:])
 
     def bias(self, table_NxH: jax.Array | None, start: jax.Array, keys: int) -> jax.Array:
         """Of a block's queries, which begin at `start`."""
@@ -72,36 +73,38 @@ class _Cut:
 
 
 def attention(
-    query_BxQxHxK: jax.Array,
+    query_BxHxQxK: jax.Array,
     key_BxHxSxK: jax.Array,
     value_BxHxSxK: jax.Array,
     table_NxH: jax.Array | None,
     mask_BxS: jax.Array | None,
-    config: T5Config,
     causal: bool = False,
+    *,
+    config: T5Config,
     dropout_key: jax.Array | None = None,
 ) -> jax.Array:
     """softmax(query key + bias) value, without scaling of the scores; BxQxHxK.
 
     Args:
-        query_BxQxHxK: in the precision of the products; scores and softmax are float32.
+        query_BxHxQxK: in the precision of the products; scores and softmax are float32.
         key_BxHxSxK: likewise.
         value_BxHxSxK: likewise.
         table_NxH: of the biases of distances, for self-attention; None: there are none.
         mask_BxS: False at keys that are not seen; None: all are.
-        config: the model's shape.
         causal: whether keys behind a query are unseen.
+        config: the model's shape.
         dropout_key: of dropout of the weights; None: there is none.
     """
-    batch, queries, heads, _ = query_BxQxHxK.shape
+    batch, heads, queries, _ = query_BxHxQxK.shape
     keys = key_BxHxSxK.shape[2]
     shards = config.shards if batch % config.shards == 0 else 1
-    sources = _divisor(batch // shards, SCORES // (heads * queries * keys))
-    cut = _Cut(config, causal, shards, sources, _divisor(queries, SCORES // (heads * keys)))
-    args = (query_BxQxHxK, key_BxHxSxK, value_BxHxSxK, table_NxH, mask_BxS, dropout_key)
-    if cut.sources * shards == batch and cut.queries == queries:
-        return _at_once(cut, *args)
-    return _in_parts(cut, *args)
+    sources = batch // shards
+    args = (query_BxHxQxK, key_BxHxSxK, value_BxHxSxK, table_NxH, mask_BxS, dropout_key)
+    if sources * heads * queries * keys <= 2 * SCORES:
+        return _at_once(_Cut(config, causal, shards, sources, queries), *args)
+    sources = _divisor(sources, SCORES // (heads * queries * keys))
+    queries = _divisor(queries, SCORES // (heads * keys))
+    return _in_parts(_Cut(config, causal, shards, sources, queries), *args)
 
 
 def _divisor(n: int, most: int) -> int:
@@ -111,7 +114,7 @@ def _divisor(n: int, most: int) -> int:
 
 def _scores(query: jax.Array, key: jax.Array, bias: jax.Array, mask: jax.Array | None) -> jax.Array:
     # The biases of all sources and the masks of each are never added into one array.
-    scores = jnp.einsum("bqhk,bhsk->bhqs", query, key, preferred_element_type=jnp.float32) + bias
+    scores = jnp.einsum("bhqk,bhsk->bhqs", query, key, preferred_element_type=jnp.float32) + bias
     return scores if mask is None else scores + mask_bias(mask)
 
 
@@ -133,7 +136,7 @@ def _at_once(
     weights = jax.nn.softmax(_scores(query, key, bias, mask))
     if dropout_key is not None:
         weights *= _kept(dropout_key, cut.config.dropout_rate, weights)
-    return jnp.einsum("bhqs,bhsk->bqhk", weights.astype(query.dtype), value)
+    return jnp.einsum("bhqs,bhsk->bhqk", weights.astype(query.dtype), value)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -152,10 +155,8 @@ def _forward(
 ) -> tuple[jax.Array, tuple[Any, ...]]:
     """The result, and what the gradient needs."""
     width, rate = value.shape[-1], cut.config.dropout_rate
-    if dropout_key is None:  # sums of the weights come out of the product with the values
-        value = jnp.concatenate([value, jnp.ones_like(value[..., :ONES])], axis=-1)
     sources = jax.tree.map(cut.parts, (key, value, mask))
-    queries = cut.blocks(cut.parts(query), 2)
+    queries = cut.blocks(cut.parts(query))
     places = _places(queries)
 
     def block(_: None, given: tuple[Any, ...]) -> tuple[None, Any]:
@@ -167,27 +168,35 @@ def _forward(
             scores = _scores(query, key, bias, mask)
             highest = jnp.max(scores, axis=-1, keepdims=True)
             weights = jnp.exp(scores - highest)
-            if dropout_key is None:
-                product = _weighed(weights, value)
-                total = product[..., width].swapaxes(1, 2)
+            if dropout_key is None:  # their sum comes out of the product with the values
+                ones = jnp.ones_like(value[..., :ONES])
+                product = _weighed(weights, jnp.concatenate([value, ones], axis=-1))
+                total = product[..., width]
             else:
                 total = jnp.sum(weights, axis=-1)
                 kept = _kept(_key_at(dropout_key, place), rate, weights)
                 product = _weighed(weights * kept, value)
-            result = product[..., :width] / total.swapaxes(1, 2)[..., None]
+            result = product[..., :width] / total[..., None]
             return None, (result.astype(query.dtype), highest[..., 0] + jnp.log(total))
 
-        return None, jax.lax.scan(part, None, (query, sources, place))[1]
+        return None, _scan(part, None, (query, sources, place))[1]
 
-    _, (result, log_total) = jax.lax.scan(block, None, (queries, places))
-    kept = (query, key, value[..., :width], table, mask, dropout_key)
-    result = cut.whole(cut.joined(result, 2))
-    return result, (*kept, result, log_total)
+    _, (result, log_total) = _scan(block, None, (queries, places))
+    result = cut.whole(cut.joined(result))
+    return result, (query, key, value, table, mask, dropout_key, result, log_total)
+
+
+def _scan(body: Callable[..., Any], carry: Any, given: Any) -> tuple[Any, Any]:
+    """`jax.lax.scan`, but one turn is no loop: compilers allocate a loop's results for nothing."""
+    if jax.tree.leaves(given)[0].shape[0] > 1:
+        return jax.lax.scan(body, carry, given)
+    carry, made = body(carry, jax.tree.map(lambda x: x[0], given))
+    return carry, jax.tree.map(lambda x: x[None], made)
 
 
 def _weighed(weights: jax.Array, value: jax.Array) -> jax.Array:
     weights = weights.astype(value.dtype)
-    return jnp.einsum("bhqs,bhsk->bqhk", weights, value, preferred_element_type=jnp.float32)
+    return jnp.einsum("bhqs,bhsk->bhqk", weights, value, preferred_element_type=jnp.float32)
 
 
 def _places(queries: jax.Array) -> jax.Array:
@@ -204,10 +213,10 @@ def _backward(cut: _Cut, kept: tuple[Any, ...], dresult: jax.Array) -> tuple[Any
     """With weights p, their gradient dp and the result's do: ds = p (dp - sum(result do))."""
     query, key, value, table, mask, dropout_key, result, log_total = kept
     rate = cut.config.dropout_rate
-    inner = jnp.einsum("bqhk,bqhk->bhq", dresult, result, preferred_element_type=jnp.float32)
+    inner = jnp.einsum("bhqk,bhqk->bhq", dresult, result, preferred_element_type=jnp.float32)
     sources = jax.tree.map(cut.parts, (key, value, mask))
-    cut_up = lambda x: cut.blocks(cut.parts(x), 2)  # noqa: E731
-    queries = (cut_up(query), cut_up(dresult), cut.blocks(cut.parts(inner), 3), log_total)
+    cut_up = lambda x: cut.blocks(cut.parts(x))  # noqa: E731
+    queries = (*map(cut_up, (query, dresult, inner)), log_total)
 
     def block(carry: tuple[Any, ...], given: tuple[Any, ...]) -> tuple[Any, Any]:
         dkey, dvalue, dtable = carry
@@ -219,7 +228,7 @@ def _backward(cut: _Cut, kept: tuple[Any, ...], dresult: jax.Array) -> tuple[Any
             (query, dresult, inner, log_total), (key, value, mask), place = given
             weights = jnp.exp(_scores(query, key, bias, mask) - log_total[..., None])
             dweights = jnp.einsum(
-                "bqhk,bhsk->bhqs", dresult, value, preferred_element_type=jnp.float32
+                "bhqk,bhsk->bhqs", dresult, value, preferred_element_type=jnp.float32
             )
             dropped = weights
             if dropout_key is not None:
@@ -230,22 +239,22 @@ def _backward(cut: _Cut, kept: tuple[Any, ...], dresult: jax.Array) -> tuple[Any
             low = jax.lax.optimization_barrier(
                 (dropped.astype(query.dtype), dscores.astype(query.dtype))
             )
-            dvalue = jnp.einsum("bhqs,bqhk->bhsk", low[0], dresult)
-            dquery = jnp.einsum("bhqs,bhsk->bqhk", low[1], key)
-            dkey = jnp.einsum("bhqs,bqhk->bhsk", low[1], query)
+            dvalue = jnp.einsum("bhqs,bhqk->bhsk", low[0], dresult)
+            dquery = jnp.einsum("bhqs,bhsk->bhqk", low[1], key)
+            dkey = jnp.einsum("bhqs,bhqk->bhsk", low[1], query)
             if table is not None:
                 dbias += jnp.sum(dscores, axis=0, keepdims=True)
             return dbias, (dquery, dkey, dvalue)
 
         zero = jnp.zeros_like(bias)
-        dbias, (dquery, *more) = jax.lax.scan(part, zero, (queries, sources, place))
+        dbias, (dquery, *more) = _scan(part, zero, (queries, sources, place))
         dtable = jax.tree.map(jnp.add, dtable, back(dbias)[0])
         return (dkey + more[0], dvalue + more[1], dtable), dquery
 
     zeros = [jnp.zeros(x.shape, jnp.float32) for x in sources[:2]]
     carry = (*zeros, jax.tree.map(jnp.zeros_like, table))
-    (dkey, dvalue, dtable), dquery = jax.lax.scan(block, carry, (queries, _places(queries[0])))
-    dquery = cut.whole(cut.joined(dquery, 2))
+    (dkey, dvalue, dtable), dquery = _scan(block, carry, (queries, _places(queries[0])))
+    dquery = cut.whole(cut.joined(dquery))
     dkey, dvalue = (cut.whole(x).astype(key.dtype) for x in (dkey, dvalue))
     return dquery, dkey, dvalue, dtable, None, None
 

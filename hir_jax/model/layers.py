@@ -4,7 +4,8 @@ Letters in names: B sources in the batch, N rows, L lanes (a multiple of B), S s
 T target tokens, D model width, H heads, K width of a head, F feed-forward width, V vocabulary.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -27,23 +28,35 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
 class Dense(nn.Module):
     """A matrix product without bias, kernel drawn from N(0, stddev²); see `lora` for adapters."""
 
+    width: int
     features: int
     stddev: float
     dtype: str
 
-    @nn.compact
+    def setup(self) -> None:
+        """The kernel."""
+        initializer = nn.initializers.normal(self.stddev)
+        self.kernel_DxF = self.param("kernel", initializer, (self.width, self.features))
+
     def __call__(self, x: jax.Array) -> jax.Array:
         """x @ kernel in `dtype`, with (x @ a) @ b where there are adapters."""
-        shape = (x.shape[-1], self.features)
-        kernel = self.param("kernel", nn.initializers.normal(self.stddev), shape)
         # As one matrix: for a sum over two axes of a batch, which the kernel's gradient would be,
         # XLA transposes activations first on a CPU.
-        rows = x.astype(self.dtype).reshape(-1, x.shape[-1])
-        y = rows @ kernel.astype(self.dtype)
-        if self.has_variable("params", ADAPTERS[0]):
-            a, b = (self.get_variable("params", name).astype(self.dtype) for name in ADAPTERS)
-            y = y + (rows @ a) @ b
+        rows = x.astype(self.dtype).reshape(-1, self.width)
+        y = rows @ self.kernel()
+        if adapters := self.adapters():
+            y = y + (rows @ adapters[0]) @ adapters[1]
         return y.reshape(*x.shape[:-1], self.features)
+
+    def kernel(self) -> jax.Array:
+        """DxF, in `dtype`."""
+        return self.kernel_DxF.astype(self.dtype)
+
+    def adapters(self) -> list[jax.Array] | None:
+        """a, Dxr, and b, rxF, in `dtype`, where there are any."""
+        if not self.has_variable("params", ADAPTERS[0]):
+            return None
+        return [self.get_variable("params", name).astype(self.dtype) for name in ADAPTERS]
 
 
 class RMSNorm(nn.Module):
@@ -82,13 +95,45 @@ class FeedForward(nn.Module):
         """BxLxD -> BxLxD."""
         c = self.config
         activation = ACTIVATIONS[c.activation]
-        wi = {"features": c.d_ff, "stddev": c.d_model**-0.5, "dtype": c.dtype}
+        wi = (c.d_model, c.d_ff, c.d_model**-0.5, c.dtype)
         if c.gated:
-            hidden = activation(Dense(**wi, name="wi_0")(x)) * Dense(**wi, name="wi_1")(x)
+            hidden = activation(Dense(*wi, name="wi_0")(x)) * Dense(*wi, name="wi_1")(x)
         else:
-            hidden = activation(Dense(**wi, name="wi")(x))
+            hidden = activation(Dense(*wi, name="wi")(x))
         hidden = Dropout(c.dropout_rate)(hidden)
-        return Dense(c.d_model, c.d_ff**-0.5, c.dtype, name="wo")(hidden)
+        return Dense(c.d_ff, c.d_model, c.d_ff**-0.5, c.dtype, name="wo")(hidden)
+
+
+def into_heads(x_BxTxD: jax.Array, kernels: Sequence[jax.Array], heads: int) -> list[jax.Array]:
+    """x @ kernel, split into heads, of each DxF kernel; BxHxTxK.
+
+    Where a product can write any order, the heads are its own axis, and all kernels one.
+    """
+
+    def by_rows(x: jax.Array, *kernels: jax.Array) -> list[jax.Array]:
+        rows = x.reshape(-1, x.shape[-1])
+        split = (*x.shape[:2], heads, -1)
+        return [(rows @ kernel).reshape(split).swapaxes(1, 2) for kernel in kernels]
+
+    def by_heads(x: jax.Array, *kernels: jax.Array) -> list[jax.Array]:
+        split = [kernel.reshape(x.shape[-1], heads, -1) for kernel in kernels]
+        return list(jnp.einsum("btd,dnhk->nbhtk", x, jnp.stack(split, axis=1)))
+
+    return jax.lax.platform_dependent(x_BxTxD, *kernels, cpu=by_rows, default=by_heads)
+
+
+def out_of_heads(x_BxHxTxK: jax.Array, kernel_FxD: jax.Array) -> jax.Array:
+    """All heads of x, beside one another, @ kernel; BxTxD."""
+
+    def by_rows(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        x = x.swapaxes(1, 2)
+        rows = x.reshape(-1, kernel.shape[0])
+        return (rows @ kernel).reshape(*x.shape[:2], -1)
+
+    def by_heads(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return jnp.einsum("bhtk,hkd->btd", x, kernel.reshape(x.shape[1], x.shape[3], -1))
+
+    return jax.lax.platform_dependent(x_BxHxTxK, kernel_FxD, cpu=by_rows, default=by_heads)
 
 
 class Attention(nn.Module):
@@ -100,10 +145,10 @@ class Attention(nn.Module):
         """Four kernels."""
         c = self.config
         width = c.num_heads * c.d_kv
-        self.query = Dense(width, (c.d_model * c.d_kv) ** -0.5, c.dtype)
-        self.key = Dense(width, c.d_model**-0.5, c.dtype)
-        self.value = Dense(width, c.d_model**-0.5, c.dtype)
-        self.out = Dense(c.d_model, width**-0.5, c.dtype)
+        self.query = Dense(c.d_model, width, (c.d_model * c.d_kv) ** -0.5, c.dtype)
+        self.key = Dense(c.d_model, width, c.d_model**-0.5, c.dtype)
+        self.value = Dense(c.d_model, width, c.d_model**-0.5, c.dtype)
+        self.out = Dense(width, c.d_model, width**-0.5, c.dtype)
 
     def __call__(
         self,
@@ -113,38 +158,46 @@ class Attention(nn.Module):
         causal: bool = False,
     ) -> jax.Array:
         """Self-attention of whole sequences; `table` and the others as `attention` has them."""
-        kept = self.project(x_BxTxD)
-        return self.attend(x_BxTxD, *kept, table, mask_BxT, causal)
+        query, *kept = self._heads(x_BxTxD, self.query, self.key, self.value)
+        return self._attend(query, *kept, table, mask_BxT, causal)
 
     def project(self, x_BxTxD: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Keys and values, BxHxTxK each."""
-
-        def heads(y: jax.Array) -> jax.Array:
-            return y.reshape(*y.shape[:2], self.config.num_heads, -1).transpose(0, 2, 1, 3)
-
-        return heads(self.key(x_BxTxD)), heads(self.value(x_BxTxD))
+        return tuple(self._heads(x_BxTxD, self.key, self.value))
 
     def attend(
         self,
         x_NxTxD: jax.Array,
         key_BxHxSxK: jax.Array,
         value_BxHxSxK: jax.Array,
-        table: jax.Array | None,
-        mask_BxS: jax.Array | None,
-        causal: bool = False,
+        mask_BxS: jax.Array,
     ) -> jax.Array:
         """Attends from whole sequences to given keys and values; NxTxD.
 
         The N/B sequences that share a source become further queries of it, so that its keys and
         values are neither copied nor read twice.
         """
-        c = self.config
-        batch, heads, _, width = key_BxHxSxK.shape
-        query = self.query(x_NxTxD).reshape(batch, -1, heads, width)
-        dropped = self.has_rng("dropout") and c.dropout_rate > 0
+        shared = (key_BxHxSxK.shape[0], -1, x_NxTxD.shape[-1])
+        query = self._heads(x_NxTxD.reshape(shared), self.query)[0]
+        y = self._attend(query, key_BxHxSxK, value_BxHxSxK, None, mask_BxS)
+        return y.reshape(x_NxTxD.shape)
+
+    def _heads(self, x_BxTxD: jax.Array, *layers: Dense) -> list[jax.Array]:
+        heads = self.config.num_heads
+        made = into_heads(x_BxTxD, [layer.kernel() for layer in layers], heads)
+        for i, layer in enumerate(layers):
+            if adapters := layer.adapters():
+                made[i] += into_heads(x_BxTxD @ adapters[0], adapters[1:], heads)[0]
+        return made
+
+    def _attend(self, query_BxHxTxK: jax.Array, *args: Any) -> jax.Array:
+        dropped = self.has_rng("dropout") and self.config.dropout_rate > 0
         key = self.make_rng("dropout") if dropped else None
-        context = attention(query, key_BxHxSxK, value_BxHxSxK, table, mask_BxS, c, causal, key)
-        return self.out(context.reshape(*x_NxTxD.shape[:2], heads * width))
+        context = attention(query_BxHxTxK, *args, config=self.config, dropout_key=key)
+        y = out_of_heads(context, self.out.kernel())
+        if adapters := self.out.adapters():
+            y += out_of_heads(context, adapters[0]) @ adapters[1]
+        return y
 
     def step(
         self,

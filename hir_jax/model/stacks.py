@@ -72,7 +72,7 @@ class DecoderBlock(nn.Module):
         y = self.self_attention(self.self_attention_norm(x_NxTxD), table, causal=True)
         x = x_NxTxD + self.dropout(y)
         y = self.cross_attention_norm(x)
-        x = x + self.dropout(self.cross_attention.attend(y, *cross, None, source_mask_BxS))
+        x = x + self.dropout(self.cross_attention.attend(y, *cross, source_mask_BxS))
         return self._feed_forward(x)
 
     def step(

@@ -17,15 +17,15 @@ CONFIG = T5Config(96, 16, 8, 32, 2, 2, num_heads=3, dropout_rate=0.25)
 
 def plain(query, key, value, table, mask, causal=False):
     """softmax(q k + bias) v as it is written, with the biases of each pair looked up."""
-    scores = jnp.einsum("bqhk,bhsk->bhqs", query, key)
-    distance = np.arange(key.shape[2]) - np.arange(query.shape[1])[:, None]
+    scores = jnp.einsum("bhqk,bhsk->bhqs", query, key)
+    distance = np.arange(key.shape[2]) - np.arange(query.shape[2])[:, None]
     if table is not None:
         scores += table[relative_bucket(CONFIG, distance, not causal)].transpose(2, 0, 1)
     if causal:
         scores += np.where(distance > 0, MASKED, 0.0)
     if mask is not None:
         scores += jnp.where(mask, 0.0, MASKED)[:, None, None]
-    return jnp.einsum("bhqs,bhsk->bqhk", jax.nn.softmax(scores), value)
+    return jnp.einsum("bhqs,bhsk->bhqk", jax.nn.softmax(scores), value)
 
 
 def drawn(sources: int, queries: int, keys: int, with_table: bool = True) -> list[jax.Array | None]:
@@ -36,7 +36,7 @@ def drawn(sources: int, queries: int, keys: int, with_table: bool = True) -> lis
     seen = random.integers(keys // 2, keys + 1, sources)
     seen[0] = 1
     return [
-        of(sources, queries, heads, width),
+        of(sources, heads, queries, width),
         of(sources, heads, keys, width),
         of(sources, heads, keys, width),
         of(CONFIG.relative_attention_num_buckets, heads) if with_table else None,
@@ -51,7 +51,7 @@ def with_gradients(function, args, mask):
     return jax.jit(lambda args: (function(*args, mask), jax.grad(loss)(args)))(args)
 
 
-# 5 sources of 40 tokens are 24,000 scores: at once, two parts at least, blocks of a source's queries.
+# 5 sources of 40 tokens are 24,000 scores: at once, in parts, in blocks of a source's queries.
 @pytest.mark.parametrize("scores", [24_000, 23_999, 4_800, 4_799, 700, 1])
 @pytest.mark.parametrize("kind", ["bidirectional", "causal", "cross"])
 def test_any_cut_equals_the_plain_formula(monkeypatch, scores, kind):
@@ -60,7 +60,7 @@ def test_any_cut_equals_the_plain_formula(monkeypatch, scores, kind):
     queries = 16 if kind == "cross" else 40
     *args, mask = drawn(5, queries, 40, with_table=kind != "cross")
     mask = None if causal else mask
-    made = with_gradients(lambda *a: attention(*a, CONFIG, causal), args, mask)
+    made = with_gradients(lambda *a: attention(*a, causal, config=CONFIG), args, mask)
     expected = with_gradients(lambda *a: plain(*a, causal), args, mask)
     np.testing.assert_allclose(made[0], expected[0], atol=1e-5, rtol=0)
     for ours, theirs in zip(*map(jax.tree.leaves, (made[1], expected[1])), strict=True):
@@ -73,18 +73,18 @@ def test_any_cut_equals_the_plain_formula(monkeypatch, scores, kind):
 def test_sources_of_all_lengths(monkeypatch, length, scores):
     monkeypatch.setattr(module, "SCORES", scores)
     *args, mask = drawn(2, length, length)
-    made = with_gradients(lambda *a: attention(*a, CONFIG), args, mask)
+    made = with_gradients(lambda *a: attention(*a, config=CONFIG), args, mask)
     expected = with_gradients(plain, args, mask)
     np.testing.assert_allclose(made[0], expected[0], atol=1e-5, rtol=0)
     for ours, theirs in zip(made[1], expected[1], strict=True):
-        np.testing.assert_allclose(ours, theirs, atol=1e-4, rtol=1e-5)
+        np.testing.assert_allclose(ours, theirs, atol=1e-4, rtol=5e-5)
 
 
 def test_a_source_of_which_nothing_is_seen_gives_finite_numbers(monkeypatch):
     monkeypatch.setattr(module, "SCORES", 700)
     *args, mask = drawn(3, 40, 40)
     made = with_gradients(
-        lambda *a: attention(*a, CONFIG), args, mask & (jnp.arange(3) > 0)[:, None]
+        lambda *a: attention(*a, config=CONFIG), args, mask & (jnp.arange(3) > 0)[:, None]
     )
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(made))
 
@@ -98,7 +98,7 @@ def test_dropout_zeroes_a_share_and_its_gradient_is_that_of_what_was_kept(monkey
 
     @jax.jit
     def dropped(args):
-        return attention(*args, mask, CONFIG, dropout_key=key)
+        return attention(*args, mask, config=CONFIG, dropout_key=key)
 
     ones = [*args[:2], jnp.ones_like(args[2]), args[3]]
     sums = dropped(ones)[
@@ -124,20 +124,20 @@ def test_parts_are_shares_of_every_shard(monkeypatch):
     np.testing.assert_array_equal(cut.whole(parts), np.arange(8))
     monkeypatch.setattr(module, "SCORES", 4_800)
     *args, mask = drawn(8, 40, 40)
-    made = attention(*args, mask, dataclasses.replace(CONFIG, shards=2))
+    made = attention(*args, mask, config=dataclasses.replace(CONFIG, shards=2))
     np.testing.assert_allclose(made, plain(*args, mask), atol=1e-5, rtol=0)
 
 
 def test_scores_of_all_sources_are_never_held(monkeypatch):
     monkeypatch.setattr(module, "SCORES", 2**16)
-    *args, mask = drawn(8, 256, 256)  # 1,572,864 scores, 6.3 MB
+    *args, mask = drawn(8, 512, 512)  # 6,291,456 scores, 25 MB
 
     def temporaries(function) -> int:
         grad = jax.jit(jax.grad(lambda args: jnp.sum(function(*args, mask))))
         return grad.lower(args).compile().memory_analysis().temp_size_in_bytes
 
-    assert temporaries(plain) > 12e6
-    assert temporaries(lambda *a: attention(*a, CONFIG)) < 5e6
+    assert temporaries(plain) > 50e6
+    assert temporaries(lambda *a: attention(*a, config=CONFIG)) < 12e6
 
 
 @pytest.mark.parametrize("causal", [False, True])
