@@ -40,13 +40,11 @@ class Dense(nn.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """x @ kernel in `dtype`, with (x @ a) @ b where there are adapters."""
-        # As one matrix: for a sum over two axes of a batch, which the kernel's gradient would be,
-        # XLA transposes activations first on a CPU.
-        rows = x.astype(self.dtype).reshape(-1, self.width)
-        y = rows @ self.kernel()
+        x = x.astype(self.dtype)
+        y = product(x, self.kernel())
         if adapters := self.adapters():
-            y = y + (rows @ adapters[0]) @ adapters[1]
-        return y.reshape(*x.shape[:-1], self.features)
+            y = y + product(product(x, adapters[0]), adapters[1])
+        return y
 
     def kernel(self) -> jax.Array:
         """DxF, in `dtype`."""
@@ -104,6 +102,17 @@ class FeedForward(nn.Module):
         return Dense(c.d_ff, c.d_model, c.d_ff**-0.5, c.dtype, name="wo")(hidden)
 
 
+def product(x: jax.Array, kernel_DxF: jax.Array) -> jax.Array:
+    """x @ kernel over the last axis of x."""
+
+    def by_rows(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        # As one matrix: for a sum over two axes of a batch, which the kernel's gradient would be,
+        # XLA transposes activations first on a CPU.
+        return (x.reshape(-1, x.shape[-1]) @ kernel).reshape(*x.shape[:-1], -1)
+
+    return jax.lax.platform_dependent(x, kernel_DxF, cpu=by_rows, default=jnp.matmul)
+
+
 def into_heads(x_BxTxD: jax.Array, kernels: Sequence[jax.Array], heads: int) -> list[jax.Array]:
     """x @ kernel, split into heads, of each DxF kernel; BxHxTxK.
 
@@ -111,9 +120,8 @@ def into_heads(x_BxTxD: jax.Array, kernels: Sequence[jax.Array], heads: int) -> 
     """
 
     def by_rows(x: jax.Array, *kernels: jax.Array) -> list[jax.Array]:
-        rows = x.reshape(-1, x.shape[-1])
         split = (*x.shape[:2], heads, -1)
-        return [(rows @ kernel).reshape(split).swapaxes(1, 2) for kernel in kernels]
+        return [product(x, kernel).reshape(split).swapaxes(1, 2) for kernel in kernels]
 
     def by_heads(x: jax.Array, *kernels: jax.Array) -> list[jax.Array]:
         split = [kernel.reshape(x.shape[-1], heads, -1) for kernel in kernels]
@@ -127,8 +135,7 @@ def out_of_heads(x_BxHxTxK: jax.Array, kernel_FxD: jax.Array) -> jax.Array:
 
     def by_rows(x: jax.Array, kernel: jax.Array) -> jax.Array:
         x = x.swapaxes(1, 2)
-        rows = x.reshape(-1, kernel.shape[0])
-        return (rows @ kernel).reshape(*x.shape[:2], -1)
+        return product(x.reshape(*x.shape[:2], -1), kernel)
 
     def by_heads(x: jax.Array, kernel: jax.Array) -> jax.Array:
         return jnp.einsum("bhtk,hkd->btd", x, kernel.reshape(x.shape[1], x.shape[3], -1))
@@ -187,7 +194,7 @@ class Attention(nn.Module):
         made = into_heads(x_BxTxD, [layer.kernel() for layer in layers], heads)
         for i, layer in enumerate(layers):
             if adapters := layer.adapters():
-                made[i] += into_heads(x_BxTxD @ adapters[0], adapters[1:], heads)[0]
+                made[i] += into_heads(product(x_BxTxD, adapters[0]), adapters[1:], heads)[0]
         return made
 
     def _attend(self, query_BxHxTxK: jax.Array, *args: Any) -> jax.Array:
@@ -196,7 +203,7 @@ class Attention(nn.Module):
         context = attention(query_BxHxTxK, *args, config=self.config, dropout_key=key)
         y = out_of_heads(context, self.out.kernel())
         if adapters := self.out.adapters():
-            y += out_of_heads(context, adapters[0]) @ adapters[1]
+            y += product(out_of_heads(context, adapters[0]), adapters[1])
         return y
 
     def step(
