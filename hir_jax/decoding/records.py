@@ -29,6 +29,7 @@ class Shape:
         places: Q, questions whose cross-attention keys and values are kept; see `places_for`.
         samples: R, of each question.
         max_new_tokens: T, after which an output is cut.
+        greedy: whether the likeliest tokens are taken; nothing is drawn then, by no `top_k`.
         top_k: see `draws.draw`.
         top_p: see `draws.draw`.
         logprobs: one of `draws.LOGPROBS`.
@@ -42,6 +43,7 @@ class Shape:
     places: int
     samples: int
     max_new_tokens: int
+    greedy: bool = False
     top_k: int = 0
     top_p: float = 1.0
     logprobs: str = "none"

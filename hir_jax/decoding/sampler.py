@@ -106,7 +106,11 @@ class Sampler:
         params = self.prepare(params)  # first, since rows are chosen by the memory that it leaves
         sides = [[prompt.tokens for prompt in prompts], *([guide.opposite] if guide else [])]
         lengths = [max(map(len, own)) for own in zip(*sides, strict=True)]
-        kind = {"guided": guide is not None, "among": among is not None}
+        kind = {
+            "greedy": temperature == 0,
+            "guided": guide is not None,
+            "among": among is not None,
+        }
         shape = self.shape(len(prompts), samples, max(lengths), **kind)
         trie = among and processes.place(among.trie, sharding.replicated(self.mesh))
         pools = self._pools(lengths, shape)
@@ -141,6 +145,7 @@ class Sampler:
         samples: int,
         source_length: int,
         free: float | None = None,
+        greedy: bool = False,
         guided: bool = False,
         among: bool = False,
     ) -> records.Shape:
@@ -148,12 +153,14 @@ class Sampler:
 
         `free` is a device's free memory in bytes; None: what it was when first asked.
         """
+        # Greedy programs are one, whatever would be drawn by.
+        cut = {} if greedy else {"top_k": self.top_k, "top_p": self.top_p}
         make = functools.partial(
             records.Shape.make,
             samples=samples,
             max_new_tokens=self.max_new_tokens,
-            top_k=self.top_k,
-            top_p=self.top_p,
+            greedy=greedy,
+            **cut,
             logprobs=self.logprobs,
             guided=guided,
             among=among,

@@ -1,5 +1,6 @@
 """The engine, with a policy of a few lines in the model's place; and its compiled loop."""
 
+import dataclasses
 import re
 from math import log
 
@@ -106,6 +107,7 @@ def shape_of(rows=8, places=8, samples=1, limit=5, **options):
 
 def decode_pools(pools, shape, temperature=0.0, eos_id=EOS, trie=None):
     """Outputs by request of all pools, one after the other, and the last state."""
+    shape = dataclasses.replace(shape, greedy=temperature == 0)
     state = records.new_state(POLICY, shape, 2)
     ended = {}
     logs = []
@@ -302,7 +304,8 @@ SMALL = T5Config(
 @pytest.mark.parametrize(
     "options, ring, cross",
     [
-        ({}, "f32[16,2,24,4]", "f32[10,2,4,56]"),
+        ({"top_k": 5}, "f32[16,2,24,4]", "f32[10,2,4,56]"),
+        ({"greedy": True}, "f32[16,2,24,4]", "f32[10,2,4,56]"),
         ({"guided": True, "logprobs": "drawn"}, "f32[32,2,24,4]", "f32[20,2,4,56]"),
     ],
 )
@@ -322,6 +325,9 @@ def test_no_cache_is_copied_in_the_compiled_loop(options, ring, cross):
     assert ring in text and cross in text  # the shapes that are looked for do occur
     copies = re.findall(r"= (\S+?)(?:\{\S*\})? copy(?:-start)?\(", text)
     assert copies and ring not in copies and cross not in copies
+    # Drawing and taking the likeliest are two programs, not two branches of one.
+    assert "conditional(" not in text
+    assert ("top_k" in text) == bool(shape.top_k)
 
 
 def pool_arrays(shape, length):

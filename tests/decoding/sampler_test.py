@@ -159,11 +159,25 @@ def test_one_compilation_a_length_bucket(params, monkeypatch):
     assert {len(p.tokens) <= 8 for p in PROMPTS} == {True, False}
     assert [int(text.rsplit(" ", 1)[1]) for text in logged] == [8, 16]
     # Temperature, key, EOS and the number of prompts are arguments: nothing new is compiled.
-    engine(params, PROMPTS[:5], jax.random.key(1), 0.0, samples=2)
+    engine(params, PROMPTS[:5], jax.random.key(1), 0.7, samples=2)
     dataclasses.replace(engine, eos_id=7)(params, random_prompts(30), KEY, 0.3, samples=2)
     shape = engine.shape(len(PROMPTS), 2, 16)
     assert programs.programs(engine.mesh, CONFIG, shape).decode_pool._cache_size() == 2
     assert [int(text.rsplit(" ", 1)[1]) for text in logged] == [8, 16]
+
+
+def test_a_temperature_of_zero_is_another_program_whatever_the_others_draw_by():
+    drawing = dataclasses.replace(SAMPLER, top_k=5, top_p=0.9)
+    shape = drawing.shape(13, 2, 16)
+    assert (shape.greedy, shape.top_k, shape.top_p) == (False, 5, 0.9)
+    assert drawing.shape(13, 2, 16, greedy=True) == SAMPLER.shape(13, 2, 16, greedy=True) != shape
+
+
+def test_greedy_programs_keep_certainties(params):
+    engine = dataclasses.replace(SAMPLER, buckets=(16,), logprobs="drawn")
+    outputs = [one for (one,) in engine(params, PROMPTS, KEY, 0.0)]
+    assert all(output.logprobs == (0.0,) * len(output.tokens) for output in outputs)
+    assert all(output.logprob < 0 for output in outputs)
 
 
 def test_logprobs_are_the_scores_of_the_outputs(params, sampled):
@@ -238,6 +252,7 @@ def test_outputs_are_the_simple_loops(params, sampled):
                 config=CONFIG,
                 samples=2,
                 max_new_tokens=6,
+                greedy=temperature == 0,
             )
         )
         outputs = [output for outputs in outputs_of for output in outputs]
