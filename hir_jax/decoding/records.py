@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from hir_jax.devices import keys
-from hir_jax.model.cache import Cache, init_cache, lengthen_sources
+from hir_jax.model.cache import Cache, init_cache
 from hir_jax.model.config import T5Config
 
 POOL_ROWS = 2  # a pool has work for so many times the rows
@@ -193,11 +193,6 @@ def new_state(config: T5Config, shape: Shape, source_length: int) -> State:
         ),
         place=Place(jnp.zeros(rows, jnp.int32), jnp.zeros(rows)) if shape.among else None,
     )
-
-
-def lengthen(state: State, source_length: int) -> State:
-    """The state with room for longer sources, which those at work do not notice."""
-    return state.replace(cache=lengthen_sources(state.cache, source_length))
 
 
 def new_log(capacity: int, shape: Shape) -> Log:

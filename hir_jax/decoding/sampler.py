@@ -16,7 +16,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from hir_jax.decoding import records
-from hir_jax.decoding.programs import decoding_copy, programs
+from hir_jax.decoding.programs import decoding_copy, lengthen, programs
 from hir_jax.decoding.prompt import Among, Guide, Output, Prompt, Tokens
 from hir_jax.decoding.rows import default_rows, free_memory
 from hir_jax.devices import processes, sharding
@@ -116,7 +116,7 @@ class Sampler:
         pools = self._pools(lengths, shape)
         ended: dict[tuple[int, int], Output] = {}
         logs: list[records.Log] = []
-        new_state, lengthen, decode_pool = programs(self.mesh, self.config, shape)
+        new_state, decode_pool = programs(self.mesh, self.config, shape)
         state = new_state(pools[0].length)
         for number, pool in enumerate(pools):
             if pool.length > state.cache.source_mask_BxS.shape[-1]:

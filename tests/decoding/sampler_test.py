@@ -122,8 +122,8 @@ def test_heads_of_the_caches_are_split_over_tensor(heads, on_a_device):
     mesh = sharding.make_mesh({"data": 2, "fsdp": 2, "tensor": 2})
     config = dataclasses.replace(CONFIG, num_heads=heads)
     shape = records.Shape(rows=4, places=3, samples=2, max_new_tokens=5)
-    new_state, lengthen, _ = programs.programs(mesh, config, shape)
-    for state, length in ((new_state(8), 8), (lengthen(new_state(8), 16), 16)):
+    new_state, _ = programs.programs(mesh, config, shape)
+    for state, length in ((new_state(8), 8), (programs.lengthen(new_state(8), 16), 16)):
         local = jax.tree.map(lambda x: x.addressable_shards[0].data.shape, state)
         kept = local.cache
         layers = range(config.num_decoder_layers)
@@ -133,6 +133,30 @@ def test_heads_of_the_caches_are_split_over_tensor(heads, on_a_device):
         assert kept.cross_values == kept.cross_keys
         assert kept.source_mask_BxS == (1, 3, length)
         assert local.token_N == (1, 4)
+
+
+@pytest.mark.parametrize("samples", [1, 2])  # caches of either layout
+def test_of_a_cache_that_is_lengthened_one_array_is_there_twice(monkeypatch, samples):
+    shape = records.Shape(rows=4, places=3, samples=samples, max_new_tokens=5)
+    state = programs.programs(tiny.one_device(), CONFIG, shape).new_state(8)
+    state = state.replace(cache=jax.tree.map(lambda x: x + 1, state.cache))
+    old = [*state.cache.cross_keys, *state.cache.cross_values]
+    values, pad, freed = [np.asarray(x) for x in old], programs._pad, []
+
+    def spy(x, *args):
+        freed.append([each.is_deleted() for each in old])
+        return pad(x, *args)
+
+    monkeypatch.setattr(programs, "_pad", spy)
+    new = programs.lengthen(state, 12).cache
+    count = len(old)
+    assert freed[:count] == [[True] * i + [False] * (count - i) for i in range(count)]
+    assert all(each.is_deleted() for each in old)
+    for before, after in zip(values, [*new.cross_keys, *new.cross_values], strict=True):
+        after = after if samples == 1 else after.swapaxes(-1, -2)
+        before = before if samples == 1 else before.swapaxes(-1, -2)
+        np.testing.assert_array_equal(after[..., :8, :], before)
+        assert after.shape[-2] == 12 and not after[..., 8:, :].any()
 
 
 def test_more_samples_begin_with_the_same(params, sampled):

@@ -125,7 +125,7 @@ def test_memory_of_the_state_by_hand():
 
 def test_rows_by_the_memory_that_the_state_leaves(monkeypatch):
     asked = []
-    monkeypatch.setattr(aot, "programs", lambda *_: (None, None, None))
+    monkeypatch.setattr(aot, "programs", lambda *_: (None, None))
     monkeypatch.setattr(aot, "device_memory_is_told", lambda mesh: True)
 
     def shape(self, prompts, samples, source_length, free, greedy, guided):
