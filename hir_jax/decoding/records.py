@@ -5,6 +5,7 @@ in the pool, C capacity of the log, S source tokens, T new tokens.
 """
 
 import dataclasses
+import math
 from typing import Any
 
 import flax.struct
@@ -84,10 +85,12 @@ class Shape:
 def places_for(rows: int, samples: int) -> int:
     """Places that keep rows busy.
 
-    rows / samples would do if the samples of a question ended together; two and a half times that
-    leaves 1% of the rows idle where lengths are geometric.
+    A question keeps its place until its longest sample has ended. Where lengths are geometric the
+    longest of R is 1 + 1/2 + ... + 1/R times as long as the mean; so many times rows / R places
+    leave 1% of the rows idle.
     """
-    return min(rows, -(-5 * rows // (2 * samples)))
+    longest = sum(1 / i for i in range(1, samples + 1))
+    return min(rows, math.ceil(longest * rows / samples))
 
 
 @flax.struct.dataclass

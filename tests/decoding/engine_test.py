@@ -277,9 +277,18 @@ def test_draws_by_hand(fake_model):
             assert ended[2 * b + r][1] == pytest.approx(total, abs=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("rows", "samples", "places"),
+    [(64, 1, 64), (64, 2, 48), (48, 4, 25), (64, 8, 22), (8, 16, 2), (1, 4, 1)],
+)
+def test_places_are_for_the_longest_of_a_questions_samples(rows, samples, places):
+    assert records.places_for(rows, samples) == places
+
+
 def test_rows_stay_busy_while_there_is_work(fake_model):
-    """Lengths 1 to 5, 4 samples a question, 2.5 places a question at work."""
-    shape = shape_of(rows=16, places=10, samples=4)
+    """Lengths 1 to 5, 4 samples a question, of which the longest keeps the place."""
+    shape = records.Shape.make(rows=16, samples=4, max_new_tokens=5)
+    assert shape.places == 9
     rng = np.random.default_rng(0)
     pools = [
         pool_of(rng.choice([0, 2, 3, 4, 5], shape.pool), shape, number=i * 1000) for i in range(6)
