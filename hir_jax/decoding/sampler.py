@@ -23,6 +23,10 @@ from hir_jax.devices import processes, sharding
 from hir_jax.model import batching
 from hir_jax.model.config import Params, T5Config
 
+# A greedy call takes as many rows as the largest of its run, up to so many times its own: a program
+# less to compile, for rows that stand idle.
+SHARED = 4
+
 
 class Statistics(NamedTuple):
     """What a run of the sampler cost."""
@@ -52,6 +56,7 @@ class Sampler:
         memory: free bytes of a device that rows are chosen by, by the mesh's name; added to when
             first asked for, so that each iteration, and a run that goes on, compiles and rounds
             alike.
+        evaluated: prompts of a run's largest evaluation, whose programs smaller ones share.
     """
 
     config: T5Config
@@ -64,6 +69,7 @@ class Sampler:
     top_p: float = 1.0
     logprobs: str = "none"
     memory: dict[str, int] = dataclasses.field(default_factory=dict)
+    evaluated: int = 0
 
     def prepare(self, params: Params) -> Params:
         """See `decoding_copy`; to be made once where several calls follow, each of which would."""
@@ -111,7 +117,8 @@ class Sampler:
             "guided": guide is not None,
             "among": among is not None,
         }
-        shape = self.shape(len(prompts), samples, max(lengths), **kind)
+        # By the longest bucket, not the longest prompt, so that rows do not follow the split.
+        shape = self.shape(len(prompts), samples, max(self.buckets), **kind)
         trie = among and processes.place(among.trie, sharding.replicated(self.mesh))
         pools = self._pools(lengths, shape)
         ended: dict[tuple[int, int], Output] = {}
@@ -168,8 +175,14 @@ class Sampler:
         rows = self.rows or default_rows(
             self.config, self.mesh, make, source_length, self._free() if free is None else free
         )
-        work = -(-prompts * samples // sharding.batch_multiple(self.mesh))
-        return make(min(rows, max(8, 1 << (work - 1).bit_length())))
+        own, largest = self._rows_of(prompts * samples), self._rows_of(self.evaluated)
+        shared = greedy and own <= largest <= SHARED * own
+        return make(min(rows, largest if shared else own))
+
+    def _rows_of(self, outputs: int) -> int:
+        """Rows on each shard that so many outputs keep busy, a power of two."""
+        work = -(-outputs // sharding.batch_multiple(self.mesh))
+        return max(8, 1 << max(0, work - 1).bit_length())
 
     def _free(self) -> int | None:
         name = sharding.mesh_name(self.mesh)

@@ -337,6 +337,23 @@ def test_no_more_rows_than_work_or_memory(params):
     assert dataclasses.replace(SAMPLER, rows=128).shape(10**6, 4, 16).rows == 128
 
 
+def test_a_small_evaluation_shares_the_programs_of_a_large_one():
+    run = dataclasses.replace(SAMPLER, rows=64, evaluated=50)
+    greedy = functools.partial(run.shape, source_length=16, greedy=True)
+    assert [greedy(n, 1).rows for n in (50, 30, 9, 8, 5)] == [64, 64, 64, 8, 8]
+    assert greedy(100, 1).rows == 64  # no more than there may be
+    assert run.shape(30, 1, 16).rows == 32  # draws are other programs, of their own rows
+    assert dataclasses.replace(run, evaluated=0).shape(30, 1, 16, greedy=True).rows == 32
+
+
+def test_rows_do_not_follow_the_longest_prompt(params, monkeypatch):
+    asked = []
+    monkeypatch.setattr(sampler, "default_rows", lambda *args: asked.append(args[3]) or 8)
+    engine = dataclasses.replace(SAMPLER, rows=0)
+    engine(params, [prompt for prompt in PROMPTS if len(prompt.tokens) <= 8], KEY, 0.0)
+    assert asked == [16]
+
+
 class Accelerator:
     platform = "gpu"
 
