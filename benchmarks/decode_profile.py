@@ -7,6 +7,7 @@ inside a loop of steps, as the engine runs them. `read` is the rate at which thi
 large array, `product` that of a large matrix product. Beside it, two other ways to build an engine:
 a cache whose rows are each written at a column of their own, which is a scatter, timed; and refills
 by the host after chunks of steps, whose share of rows at work follows from the outputs' lengths.
+And that share with the places that the engine has, by a simulation of its refills.
 """
 
 import contextlib
@@ -100,6 +101,8 @@ def main(argv: Sequence[str]) -> None:
     print(metrics.format_table(("part", "ms", ""), [(a, f"{b:.1f}", c) for a, b, c in rows]))
     shares = ", ".join(f"{chunk}: {rows_at_work(chunk):.0%}" for chunk in (4, 8, 16, 32))
     print(f"rows at work with refills after chunks of steps, mean length 12: {shares}")
+    shares = ", ".join(f"{samples}: {rows_kept_busy(samples):.1%}" for samples in (1, 2, 4, 8, 16))
+    print(f"rows at work with the engine's places, by samples a question: {shares}")
     print(f"this machine: product {rate:.0f} GFLOP/s, read {read:.1f} GB/s")
 
 
@@ -144,6 +147,30 @@ def rows_at_work(chunk: int) -> float:
     probability = (1 - 1 / workloads.MEAN_LENGTH) ** (lengths - 1) / workloads.MEAN_LENGTH
     taken = -(-lengths // chunk) * chunk
     return float((probability * lengths).sum() / (probability * taken).sum())
+
+
+def rows_kept_busy(samples: int, rows: int = 64, questions: int = 1000) -> float:
+    """The share with `places_for` places and geometric lengths, until all is handed out."""
+    places, batch = records.places_for(rows, samples), max(1, rows // 16)
+    probability = 1 / workloads.MEAN_LENGTH
+    left_QxR = np.random.default_rng(0).geometric(probability, (questions, samples))
+    at_work_QxR = np.zeros(left_QxR.shape, bool)
+    handed_out = busy = steps = 0
+    while handed_out < left_QxR.size:
+        taken_Q = at_work_QxR.any(axis=1)
+        begun = -handed_out % samples  # samples still to be handed out of a question that has begun
+        taken_Q[handed_out // samples] |= begun > 0
+        room = samples * (places - taken_Q.sum()) + begun
+        waiting = left_QxR.size - handed_out
+        given = min(rows - at_work_QxR.sum(), room, waiting)
+        if given >= min(batch, waiting):
+            at_work_QxR.ravel()[handed_out : handed_out + given] = True
+            handed_out += given
+        busy += at_work_QxR.sum()
+        steps += 1
+        left_QxR -= at_work_QxR
+        at_work_QxR &= left_QxR > 0
+    return busy / (steps * rows)
 
 
 def seconds(run: Callable[[], jax.Array]) -> float:

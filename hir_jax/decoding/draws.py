@@ -45,15 +45,11 @@ def draw(
     Args:
         logits_NxV: float32 scores.
         uniform_Nx2: from `uniforms`.
-        temperature: scalar; 0 takes the likeliest token (the lowest id among equals).
+        temperature: scalar above 0; see `greedy` for 0.
         top_k: keep the k likeliest tokens; 0 keeps all.
         top_p: of those, keep the fewest whose probability reaches p (Holtzman et al., 2020).
     """
-    return jax.lax.cond(
-        temperature > 0,
-        lambda: _draw(logits_NxV / temperature, uniform_Nx2, top_k, top_p)[0],
-        lambda: _lowest_id_of_highest(logits_NxV),
-    )
+    return _draw(logits_NxV / temperature, uniform_Nx2, top_k, top_p)[0]
 
 
 def scored_draw(
@@ -65,17 +61,10 @@ def scored_draw(
 ) -> tuple[jax.Array, jax.Array]:
     """`draw`, and the log-probability of each token under what it is drawn from; float32 N.
 
-    That is tempered, cut off by `top_k` and `top_p`, and sums to 1 again; greedy it is certain.
+    That is tempered, cut off by `top_k` and `top_p`, and sums to 1 again.
     """
-
-    def tempered() -> tuple[jax.Array, jax.Array]:
-        drawn_N, logprob = _draw(logits_NxV / temperature, uniform_Nx2, top_k, top_p)
-        return drawn_N, logprob()
-
-    def greedy() -> tuple[jax.Array, jax.Array]:
-        return _lowest_id_of_highest(logits_NxV), jnp.zeros(logits_NxV.shape[0])
-
-    return jax.lax.cond(temperature > 0, tempered, greedy)
+    drawn_N, logprob = _draw(logits_NxV / temperature, uniform_Nx2, top_k, top_p)
+    return drawn_N, logprob()
 
 
 def _draw(
@@ -114,7 +103,8 @@ def likeliest(scores_NxV: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
     return values_NxK, block_NxK * TOP_BLOCK + place_NxK % TOP_BLOCK
 
 
-def _lowest_id_of_highest(logits_NxV: jax.Array) -> jax.Array:
+def greedy(logits_NxV: jax.Array) -> jax.Array:
+    """The likeliest token of each row, the lowest id among equals; int32 N."""
     # argmax in two plain reductions, which a CPU runs several times faster than the one over pairs.
     vocabulary = logits_NxV.shape[-1]
     highest_N = jnp.max(logits_NxV, axis=-1, keepdims=True)

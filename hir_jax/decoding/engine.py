@@ -58,7 +58,7 @@ def decode_pool(
         state: from `new_state` or the call before.
         pool: the questions.
         key: of this iteration.
-        temperature: scalar; 0 is greedy.
+        temperature: scalar above 0; not read where `shape.greedy`.
         eos_id: scalar, or several; -1 never ends a row early.
         drain: scalar bool; decode until every row has ended.
         trie: of the outputs that may be drawn; None: of any.
@@ -169,15 +169,10 @@ def _step(
     if opposite is not None:
         scores = draws.guided(*sides, opposite.guidance, opposite.cutoff)
         scores = scores if edges is None else edges.masked(scores)
-    how = (draws.uniforms(state.key_N, age_N), temperature, shape.top_k, shape.top_p)
-    if shape.logprobs == "drawn":
-        chosen_N, kept_N = draws.scored_draw(scores, *how)
-    else:
-        chosen_N = draws.draw(scores, *how)
+    chosen_N, certainty_N = _choose(scores, state.key_N, age_N, temperature, shape)
     drawn_N, child_N = (chosen_N, None) if edges is None else edges.at(chosen_N)
     logprob_N = draws.token_logprob(plain_NxV, drawn_N)
-    if shape.logprobs != "drawn":
-        kept_N = logprob_N
+    kept_N = certainty_N if shape.logprobs == "drawn" else logprob_N
     if config.forced_bos_token_id is not None and edges is None:  # given outputs begin with it
         # Not drawn, so that there is no other log-probability of it than the model's own.
         begins_N = age_N == 0
@@ -210,6 +205,19 @@ def _step(
     among_N = jnp.where(working_N, draws.token_logprob(sides[0], chosen_N), 0.0)
     node_N = jnp.where(state.ended_N, 0, child_N)
     return state.replace(place=Place(node_N, place.among_N + among_N))
+
+
+def _choose(
+    scores: jax.Array, key_N: jax.Array, age_N: jax.Array, temperature: jax.Array, shape: Shape
+) -> tuple[jax.Array, jax.Array | None]:
+    """What each row takes, and its log-probability under what it is drawn from, if that is kept."""
+    if shape.greedy:
+        chosen_N = draws.greedy(scores)
+        return chosen_N, jnp.zeros(chosen_N.shape)  # certain
+    how = (draws.uniforms(key_N, age_N), temperature, shape.top_k, shape.top_p)
+    if shape.logprobs == "drawn":
+        return draws.scored_draw(scores, *how)
+    return draws.draw(scores, *how), None
 
 
 def _doubled(x_N: jax.Array, shape: Shape) -> jax.Array:

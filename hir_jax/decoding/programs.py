@@ -13,6 +13,7 @@ from jax.sharding import PartitionSpec as P
 from hir_jax.decoding import engine, records
 from hir_jax.devices import compiling, sharding
 from hir_jax.model import t5
+from hir_jax.model.cache import lengthen_sources, padded
 from hir_jax.model.config import Params, T5Config
 
 
@@ -23,7 +24,6 @@ class Programs(NamedTuple):
     """
 
     new_state: Callable[[int], records.State]
-    lengthen: Callable[[records.State, int], records.State]
     decode_pool: Callable[..., tuple[records.State, records.Log]]
 
 
@@ -32,9 +32,6 @@ def programs(mesh: Mesh, config: T5Config, shape: records.Shape) -> Programs:
     """The functions for a mesh, a model and an engine; whatever they give lies in one place."""
     split = P(("data", "fsdp"))
     in_step = ("data", "fsdp") if mesh.shape["tensor"] > 1 else ()
-
-    def lengthen(state: records.State, source_length: int) -> records.State:
-        return jax.vmap(lambda one: records.lengthen(one, source_length))(state)
 
     def decode_pool(
         params: Params, state: records.State, *args: Any
@@ -64,9 +61,29 @@ def programs(mesh: Mesh, config: T5Config, shape: records.Shape) -> Programs:
     log_place = sharding.batch_sharding(mesh)
     return Programs(
         jax.jit(new_state, static_argnums=0, out_shardings=places),
-        jax.jit(lengthen, static_argnums=1, out_shardings=places),
         jax.jit(decode_pool, donate_argnames="state", out_shardings=(places, log_place)),
     )
+
+
+def lengthen(state: records.State, source_length: int) -> records.State:
+    """The states with room for longer sources, which those at work do not notice.
+
+    Keys and values are lengthened array by array, and each old one is freed before the next is
+    made: of what memory is chosen by, no more than one is there twice.
+    """
+
+    def longer(old: jax.Array, axis: int, missing: int) -> jax.Array:
+        new = jax.block_until_ready(_pad(old, axis, missing, old.sharding))
+        old.delete()
+        return new
+
+    missing = source_length - state.cache.source_mask_BxS.shape[-1]
+    return state.replace(cache=lengthen_sources(state.cache, missing, longer))
+
+
+@functools.partial(jax.jit, static_argnames=("axis", "missing", "place"))
+def _pad(x: jax.Array, axis: int, missing: int, place: NamedSharding) -> jax.Array:
+    return jax.lax.with_sharding_constraint(padded(x, axis, missing), place)
 
 
 def new_states(

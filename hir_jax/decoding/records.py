@@ -5,6 +5,7 @@ in the pool, C capacity of the log, S source tokens, T new tokens.
 """
 
 import dataclasses
+import math
 from typing import Any
 
 import flax.struct
@@ -12,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from hir_jax.devices import keys
-from hir_jax.model.cache import Cache, init_cache, lengthen_sources
+from hir_jax.model.cache import Cache, init_cache
 from hir_jax.model.config import T5Config
 
 POOL_ROWS = 2  # a pool has work for so many times the rows
@@ -29,6 +30,7 @@ class Shape:
         places: Q, questions whose cross-attention keys and values are kept; see `places_for`.
         samples: R, of each question.
         max_new_tokens: T, after which an output is cut.
+        greedy: whether the likeliest tokens are taken; nothing is drawn then, by no `top_k`.
         top_k: see `draws.draw`.
         top_p: see `draws.draw`.
         logprobs: one of `draws.LOGPROBS`.
@@ -42,6 +44,7 @@ class Shape:
     places: int
     samples: int
     max_new_tokens: int
+    greedy: bool = False
     top_k: int = 0
     top_p: float = 1.0
     logprobs: str = "none"
@@ -82,10 +85,12 @@ class Shape:
 def places_for(rows: int, samples: int) -> int:
     """Places that keep rows busy.
 
-    rows / samples would do if the samples of a question ended together; two and a half times that
-    leaves 1% of the rows idle where lengths are geometric.
+    A question keeps its place until its longest sample has ended. Where lengths are geometric the
+    longest of R is 1 + 1/2 + ... + 1/R times as long as the mean; so many times rows / R places
+    leave 1% of the rows idle.
     """
-    return min(rows, -(-5 * rows // (2 * samples)))
+    longest = sum(1 / i for i in range(1, samples + 1))
+    return min(rows, math.ceil(longest * rows / samples))
 
 
 @flax.struct.dataclass
@@ -191,11 +196,6 @@ def new_state(config: T5Config, shape: Shape, source_length: int) -> State:
         ),
         place=Place(jnp.zeros(rows, jnp.int32), jnp.zeros(rows)) if shape.among else None,
     )
-
-
-def lengthen(state: State, source_length: int) -> State:
-    """The state with room for longer sources, which those at work do not notice."""
-    return state.replace(cache=lengthen_sources(state.cache, source_length))
 
 
 def new_log(capacity: int, shape: Shape) -> Log:

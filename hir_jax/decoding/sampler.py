@@ -16,12 +16,16 @@ import numpy as np
 from jax.sharding import Mesh
 
 from hir_jax.decoding import records
-from hir_jax.decoding.programs import decoding_copy, programs
+from hir_jax.decoding.programs import decoding_copy, lengthen, programs
 from hir_jax.decoding.prompt import Among, Guide, Output, Prompt, Tokens
 from hir_jax.decoding.rows import default_rows, free_memory
 from hir_jax.devices import processes, sharding
 from hir_jax.model import batching
 from hir_jax.model.config import Params, T5Config
+
+# A greedy call takes as many rows as the largest of its run, up to so many times its own: a program
+# less to compile, for rows that stand idle.
+SHARED = 4
 
 
 class Statistics(NamedTuple):
@@ -52,6 +56,7 @@ class Sampler:
         memory: free bytes of a device that rows are chosen by, by the mesh's name; added to when
             first asked for, so that each iteration, and a run that goes on, compiles and rounds
             alike.
+        evaluated: prompts of a run's largest evaluation, whose programs smaller ones share.
     """
 
     config: T5Config
@@ -64,6 +69,7 @@ class Sampler:
     top_p: float = 1.0
     logprobs: str = "none"
     memory: dict[str, int] = dataclasses.field(default_factory=dict)
+    evaluated: int = 0
 
     def prepare(self, params: Params) -> Params:
         """See `decoding_copy`; to be made once where several calls follow, each of which would."""
@@ -106,13 +112,18 @@ class Sampler:
         params = self.prepare(params)  # first, since rows are chosen by the memory that it leaves
         sides = [[prompt.tokens for prompt in prompts], *([guide.opposite] if guide else [])]
         lengths = [max(map(len, own)) for own in zip(*sides, strict=True)]
-        kind = {"guided": guide is not None, "among": among is not None}
-        shape = self.shape(len(prompts), samples, max(lengths), **kind)
+        kind = {
+            "greedy": temperature == 0,
+            "guided": guide is not None,
+            "among": among is not None,
+        }
+        # By the longest bucket, not the longest prompt, so that rows do not follow the split.
+        shape = self.shape(len(prompts), samples, max(self.buckets), **kind)
         trie = among and processes.place(among.trie, sharding.replicated(self.mesh))
         pools = self._pools(lengths, shape)
         ended: dict[tuple[int, int], Output] = {}
         logs: list[records.Log] = []
-        new_state, lengthen, decode_pool = programs(self.mesh, self.config, shape)
+        new_state, decode_pool = programs(self.mesh, self.config, shape)
         state = new_state(pools[0].length)
         for number, pool in enumerate(pools):
             if pool.length > state.cache.source_mask_BxS.shape[-1]:
@@ -141,6 +152,7 @@ class Sampler:
         samples: int,
         source_length: int,
         free: float | None = None,
+        greedy: bool = False,
         guided: bool = False,
         among: bool = False,
     ) -> records.Shape:
@@ -148,12 +160,14 @@ class Sampler:
 
         `free` is a device's free memory in bytes; None: what it was when first asked.
         """
+        # Greedy programs are one, whatever would be drawn by.
+        cut = {} if greedy else {"top_k": self.top_k, "top_p": self.top_p}
         make = functools.partial(
             records.Shape.make,
             samples=samples,
             max_new_tokens=self.max_new_tokens,
-            top_k=self.top_k,
-            top_p=self.top_p,
+            greedy=greedy,
+            **cut,
             logprobs=self.logprobs,
             guided=guided,
             among=among,
@@ -161,8 +175,14 @@ class Sampler:
         rows = self.rows or default_rows(
             self.config, self.mesh, make, source_length, self._free() if free is None else free
         )
-        work = -(-prompts * samples // sharding.batch_multiple(self.mesh))
-        return make(min(rows, max(8, 1 << (work - 1).bit_length())))
+        own, largest = self._rows_of(prompts * samples), self._rows_of(self.evaluated)
+        shared = greedy and own <= largest <= SHARED * own
+        return make(min(rows, largest if shared else own))
+
+    def _rows_of(self, outputs: int) -> int:
+        """Rows on each shard that so many outputs keep busy, a power of two."""
+        work = -(-outputs // sharding.batch_multiple(self.mesh))
+        return max(8, 1 << max(0, work - 1).bit_length())
 
     def _free(self) -> int | None:
         name = sharding.mesh_name(self.mesh)

@@ -4,6 +4,8 @@ Letters in names: B sources in the batch, N rows, L lanes (a multiple of B), S s
 T target tokens, D model width, H heads, K width of a head, F feed-forward width, V vocabulary.
 """
 
+from collections.abc import Callable
+
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -80,15 +82,23 @@ def init_cache(
     return Cache(empty(*kept), empty(*kept), empty(*cross), empty(*cross), mask, transposed)
 
 
-def lengthen_sources(cache: Cache, source_length: int) -> Cache:
-    """The cache with room for longer sources; those in it stay as they are."""
-    missing = source_length - cache.source_mask_BxS.shape[1]
+def lengthen_sources(
+    cache: Cache, missing: int, pad: Callable[[jax.Array, int, int], jax.Array]
+) -> Cache:
+    """The cache with room for sources that are longer by `missing`; those in it stay as they are.
 
-    def pad(kept: jax.Array) -> jax.Array:
-        return cache.turn(jnp.pad(cache.turn(kept), ((0, 0), (0, 0), (0, missing), (0, 0))))
-
+    `pad` appends so many columns to an array along an axis, counted from behind.
+    """
+    axis = -1 if cache.transposed else -2
     return cache.replace(
-        cross_keys=tuple(map(pad, cache.cross_keys)),
-        cross_values=tuple(map(pad, cache.cross_values)),
-        source_mask_BxS=jnp.pad(cache.source_mask_BxS, ((0, 0), (0, missing))),
+        cross_keys=tuple(pad(kept, axis, missing) for kept in cache.cross_keys),
+        cross_values=tuple(pad(kept, axis, missing) for kept in cache.cross_values),
+        source_mask_BxS=pad(cache.source_mask_BxS, -1, missing),
     )
+
+
+def padded(x: jax.Array, axis: int, missing: int) -> jax.Array:
+    """Zeros behind x along an axis."""
+    widths = [(0, 0)] * x.ndim
+    widths[axis] = (0, missing)
+    return jnp.pad(x, widths)

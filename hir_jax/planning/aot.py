@@ -113,8 +113,8 @@ def sampling(config: ml_collections.ConfigDict, model: models.Model, kind: Kind)
     else:  # decoding reads the parameters themselves
         named = {"parameters": kept.pop("parameters")}
     free = kind.memory - sum((kept | named).values()) if device_memory_is_told(mesh) else None
-    guided = bool(config.sample.guidance)
-    shape = made.shape(MANY, config.sample.samples, source_length, free, guided)
+    kind_of = {"greedy": config.sample.temperature == 0, "guided": bool(config.sample.guidance)}
+    shape = made.shape(MANY, config.sample.samples, source_length, free, **kind_of)
     state = abstract_states(mesh, made.config, shape, source_length)
     named["caches"] = sharding.device_bytes(state.cache)
     scalars = [_scalar(mesh, dtype) for dtype in (jnp.float32, jnp.int32, jnp.bool)]
@@ -127,7 +127,12 @@ def sampling(config: ml_collections.ConfigDict, model: models.Model, kind: Kind)
         *scalars,
     )
     notes = f"{shape.rows} rows, {shape.places} places, pools of {shape.pool} prompts on each shard"
-    return dataclasses.replace(_compile(lower, named, kept), notes=notes)
+    made = _compile(lower, named, kept)
+    # Between two buckets one array of the cache is there twice, see `programs.lengthen`.
+    twice = sharding.device_bytes(state.cache.cross_keys[0])
+    temporaries = max(twice, made.memory.get("temporaries", 0.0))
+    memory = made.memory | {"temporaries": temporaries}
+    return dataclasses.replace(made, memory=memory, notes=notes)
 
 
 def device_memory_is_told(mesh: Mesh) -> bool:

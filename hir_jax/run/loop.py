@@ -111,8 +111,10 @@ class Job:
         self.state, self.progress, self.reference = start.take_up(
             config, workdir, model, self.questions, self.training, self.checkpoints
         )
+        splits = self.questions.splits
+        evaluated = max(len(splits.dev), len(splits.test)) * len(self.questions.instructions.asked)
         self.sampler = models.make_sampler(
-            config, model, self.questions.buckets.source, self.progress.memory
+            config, model, self.questions.buckets.source, self.progress.memory, evaluated
         )
         self.writer = metrics.writer(workdir, self.progress.metrics_bytes, config)
         self.alarms = Alarms(self.progress.alarms, functools.partial(self._write, "alarm"))

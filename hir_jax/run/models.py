@@ -165,10 +165,12 @@ def make_sampler(
     model: Model,
     buckets: tuple[int, ...],
     memory: dict[str, int] | None = None,
+    evaluated: int = 0,
 ) -> Sampler:
     """A sampler by `config.sample` for prompts of at most the longest bucket.
 
-    `memory` is what an earlier one chose its rows by; see there.
+    `memory` is what an earlier one chose its rows by, `evaluated` how many prompts the largest
+    evaluation of the run has; see there.
     """
     sample = config.sample
     return Sampler(
@@ -182,6 +184,7 @@ def make_sampler(
         top_p=sample.top_p,
         logprobs=config.ratio.behaviour if LOGPROBS in settings.method_of(config).needs else "none",
         memory={} if memory is None else memory,
+        evaluated=evaluated,
     )
 
 

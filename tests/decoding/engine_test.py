@@ -1,5 +1,6 @@
 """The engine, with a policy of a few lines in the model's place; and its compiled loop."""
 
+import dataclasses
 import re
 from math import log
 
@@ -106,6 +107,7 @@ def shape_of(rows=8, places=8, samples=1, limit=5, **options):
 
 def decode_pools(pools, shape, temperature=0.0, eos_id=EOS, trie=None):
     """Outputs by request of all pools, one after the other, and the last state."""
+    shape = dataclasses.replace(shape, greedy=temperature == 0)
     state = records.new_state(POLICY, shape, 2)
     ended = {}
     logs = []
@@ -275,9 +277,18 @@ def test_draws_by_hand(fake_model):
             assert ended[2 * b + r][1] == pytest.approx(total, abs=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("rows", "samples", "places"),
+    [(64, 1, 64), (64, 2, 48), (48, 4, 25), (64, 8, 22), (8, 16, 2), (1, 4, 1)],
+)
+def test_places_are_for_the_longest_of_a_questions_samples(rows, samples, places):
+    assert records.places_for(rows, samples) == places
+
+
 def test_rows_stay_busy_while_there_is_work(fake_model):
-    """Lengths 1 to 5, 4 samples a question, 2.5 places a question at work."""
-    shape = shape_of(rows=16, places=10, samples=4)
+    """Lengths 1 to 5, 4 samples a question, of which the longest keeps the place."""
+    shape = records.Shape.make(rows=16, samples=4, max_new_tokens=5)
+    assert shape.places == 9
     rng = np.random.default_rng(0)
     pools = [
         pool_of(rng.choice([0, 2, 3, 4, 5], shape.pool), shape, number=i * 1000) for i in range(6)
@@ -302,7 +313,8 @@ SMALL = T5Config(
 @pytest.mark.parametrize(
     "options, ring, cross",
     [
-        ({}, "f32[16,2,24,4]", "f32[10,2,4,56]"),
+        ({"top_k": 5}, "f32[16,2,24,4]", "f32[10,2,4,56]"),
+        ({"greedy": True}, "f32[16,2,24,4]", "f32[10,2,4,56]"),
         ({"guided": True, "logprobs": "drawn"}, "f32[32,2,24,4]", "f32[20,2,4,56]"),
     ],
 )
@@ -322,6 +334,9 @@ def test_no_cache_is_copied_in_the_compiled_loop(options, ring, cross):
     assert ring in text and cross in text  # the shapes that are looked for do occur
     copies = re.findall(r"= (\S+?)(?:\{\S*\})? copy(?:-start)?\(", text)
     assert copies and ring not in copies and cross not in copies
+    # Drawing and taking the likeliest are two programs, not two branches of one.
+    assert "conditional(" not in text
+    assert ("top_k" in text) == bool(shape.top_k)
 
 
 def pool_arrays(shape, length):

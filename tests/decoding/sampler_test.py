@@ -122,8 +122,8 @@ def test_heads_of_the_caches_are_split_over_tensor(heads, on_a_device):
     mesh = sharding.make_mesh({"data": 2, "fsdp": 2, "tensor": 2})
     config = dataclasses.replace(CONFIG, num_heads=heads)
     shape = records.Shape(rows=4, places=3, samples=2, max_new_tokens=5)
-    new_state, lengthen, _ = programs.programs(mesh, config, shape)
-    for state, length in ((new_state(8), 8), (lengthen(new_state(8), 16), 16)):
+    new_state, _ = programs.programs(mesh, config, shape)
+    for state, length in ((new_state(8), 8), (programs.lengthen(new_state(8), 16), 16)):
         local = jax.tree.map(lambda x: x.addressable_shards[0].data.shape, state)
         kept = local.cache
         layers = range(config.num_decoder_layers)
@@ -133,6 +133,30 @@ def test_heads_of_the_caches_are_split_over_tensor(heads, on_a_device):
         assert kept.cross_values == kept.cross_keys
         assert kept.source_mask_BxS == (1, 3, length)
         assert local.token_N == (1, 4)
+
+
+@pytest.mark.parametrize("samples", [1, 2])  # caches of either layout
+def test_of_a_cache_that_is_lengthened_one_array_is_there_twice(monkeypatch, samples):
+    shape = records.Shape(rows=4, places=3, samples=samples, max_new_tokens=5)
+    state = programs.programs(tiny.one_device(), CONFIG, shape).new_state(8)
+    state = state.replace(cache=jax.tree.map(lambda x: x + 1, state.cache))
+    old = [*state.cache.cross_keys, *state.cache.cross_values]
+    values, pad, freed = [np.asarray(x) for x in old], programs._pad, []
+
+    def spy(x, *args):
+        freed.append([each.is_deleted() for each in old])
+        return pad(x, *args)
+
+    monkeypatch.setattr(programs, "_pad", spy)
+    new = programs.lengthen(state, 12).cache
+    count = len(old)
+    assert freed[:count] == [[True] * i + [False] * (count - i) for i in range(count)]
+    assert all(each.is_deleted() for each in old)
+    for before, after in zip(values, [*new.cross_keys, *new.cross_values], strict=True):
+        after = after if samples == 1 else after.swapaxes(-1, -2)
+        before = before if samples == 1 else before.swapaxes(-1, -2)
+        np.testing.assert_array_equal(after[..., :8, :], before)
+        assert after.shape[-2] == 12 and not after[..., 8:, :].any()
 
 
 def test_more_samples_begin_with_the_same(params, sampled):
@@ -159,11 +183,25 @@ def test_one_compilation_a_length_bucket(params, monkeypatch):
     assert {len(p.tokens) <= 8 for p in PROMPTS} == {True, False}
     assert [int(text.rsplit(" ", 1)[1]) for text in logged] == [8, 16]
     # Temperature, key, EOS and the number of prompts are arguments: nothing new is compiled.
-    engine(params, PROMPTS[:5], jax.random.key(1), 0.0, samples=2)
+    engine(params, PROMPTS[:5], jax.random.key(1), 0.7, samples=2)
     dataclasses.replace(engine, eos_id=7)(params, random_prompts(30), KEY, 0.3, samples=2)
     shape = engine.shape(len(PROMPTS), 2, 16)
     assert programs.programs(engine.mesh, CONFIG, shape).decode_pool._cache_size() == 2
     assert [int(text.rsplit(" ", 1)[1]) for text in logged] == [8, 16]
+
+
+def test_a_temperature_of_zero_is_another_program_whatever_the_others_draw_by():
+    drawing = dataclasses.replace(SAMPLER, top_k=5, top_p=0.9)
+    shape = drawing.shape(13, 2, 16)
+    assert (shape.greedy, shape.top_k, shape.top_p) == (False, 5, 0.9)
+    assert drawing.shape(13, 2, 16, greedy=True) == SAMPLER.shape(13, 2, 16, greedy=True) != shape
+
+
+def test_greedy_programs_keep_certainties(params):
+    engine = dataclasses.replace(SAMPLER, buckets=(16,), logprobs="drawn")
+    outputs = [one for (one,) in engine(params, PROMPTS, KEY, 0.0)]
+    assert all(output.logprobs == (0.0,) * len(output.tokens) for output in outputs)
+    assert all(output.logprob < 0 for output in outputs)
 
 
 def test_logprobs_are_the_scores_of_the_outputs(params, sampled):
@@ -238,6 +276,7 @@ def test_outputs_are_the_simple_loops(params, sampled):
                 config=CONFIG,
                 samples=2,
                 max_new_tokens=6,
+                greedy=temperature == 0,
             )
         )
         outputs = [output for outputs in outputs_of for output in outputs]
@@ -296,6 +335,23 @@ def test_no_more_rows_than_work_or_memory(params):
     assert auto.shape(5, 4, 16).rows == 32
     assert auto.shape(10**6, 4, 16).rows == 64  # on a CPU
     assert dataclasses.replace(SAMPLER, rows=128).shape(10**6, 4, 16).rows == 128
+
+
+def test_a_small_evaluation_shares_the_programs_of_a_large_one():
+    run = dataclasses.replace(SAMPLER, rows=64, evaluated=50)
+    greedy = functools.partial(run.shape, source_length=16, greedy=True)
+    assert [greedy(n, 1).rows for n in (50, 30, 9, 8, 5)] == [64, 64, 64, 8, 8]
+    assert greedy(100, 1).rows == 64  # no more than there may be
+    assert run.shape(30, 1, 16).rows == 32  # draws are other programs, of their own rows
+    assert dataclasses.replace(run, evaluated=0).shape(30, 1, 16, greedy=True).rows == 32
+
+
+def test_rows_do_not_follow_the_longest_prompt(params, monkeypatch):
+    asked = []
+    monkeypatch.setattr(sampler, "default_rows", lambda *args: asked.append(args[3]) or 8)
+    engine = dataclasses.replace(SAMPLER, rows=0)
+    engine(params, [prompt for prompt in PROMPTS if len(prompt.tokens) <= 8], KEY, 0.0)
+    assert asked == [16]
 
 
 class Accelerator:

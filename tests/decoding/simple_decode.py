@@ -11,7 +11,7 @@ from hir_jax.model.cache import init_cache
 
 
 @functools.partial(
-    jax.jit, static_argnames=("config", "samples", "max_new_tokens", "top_k", "top_p")
+    jax.jit, static_argnames=("config", "samples", "max_new_tokens", "greedy", "top_k", "top_p")
 )
 def decode_batch(
     params,
@@ -25,6 +25,7 @@ def decode_batch(
     config,
     samples,
     max_new_tokens,
+    greedy=False,
     top_k=0,
     top_p=1.0,
 ):
@@ -42,7 +43,8 @@ def decode_batch(
         cache, token_N, done_N, length_N, total_N = carry
         age_N = jnp.broadcast_to(clock, (rows,))
         logits_NxV, cache = t5.decode_step(params, config, cache, token_N, clock, age_N)
-        drawn_N = draws.draw(logits_NxV, draws.uniforms(key_N, age_N), temperature, top_k, top_p)
+        how = (draws.uniforms(key_N, age_N), temperature, top_k, top_p)
+        drawn_N = draws.greedy(logits_NxV) if greedy else draws.draw(logits_NxV, *how)
         logprob_N = draws.token_logprob(logits_NxV, drawn_N)
         drawn_N = jnp.where(done_N, config.pad_token_id, drawn_N)
         total_N += jnp.where(done_N, 0.0, logprob_N)

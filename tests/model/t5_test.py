@@ -16,7 +16,7 @@ from hir_jax.decoding import sampler
 from hir_jax.decoding.prompt import Prompt
 from hir_jax.devices import sharding
 from hir_jax.model import batching, hf, t5
-from hir_jax.model.cache import Cache, Lanes, init_cache, lengthen_sources
+from hir_jax.model.cache import Cache, Lanes, init_cache, lengthen_sources, padded
 from hir_jax.model.config import Params, T5Config
 from hir_jax.model.positions import relative_bucket
 from hir_jax.training import scoring
@@ -285,7 +285,8 @@ def test_lanes_and_longer_sources_change_nothing():
     for t in range(5):
         if t == 2:
             longer = SOURCE.shape[1] + 8
-            cache = lengthen_sources(cache, longer)
+            missing = longer - cache.source_mask_BxS.shape[-1]
+            cache = lengthen_sources(cache, missing, padded)
             assert cache.cross(0)[0].shape[2] == longer
         args = (cache, inputs[:, t], t, np.full(6, t), lanes)
         logits, cache = decode_step(params, CONFIG, *args)

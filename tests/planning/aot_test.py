@@ -78,10 +78,12 @@ def test_training_is_compiled_for_the_arguments_of_a_run(monkeypatch, changes):
 
 
 @pytest.mark.parametrize(
-    ("dtype", "guidance"), [("bfloat16", 0.0), ("float32", 0.0), ("float32", 0.5)]
+    ("dtype", "guidance", "temperature"),
+    [("bfloat16", 0.0, 1.0), ("float32", 0.0, 0.0), ("float32", 0.5, 1.0)],
 )
-def test_sampling_is_compiled_for_the_arguments_of_a_run(monkeypatch, dtype, guidance):
-    config, model = setup(**{"sample.dtype": dtype, "sample.guidance": guidance})
+def test_sampling_is_compiled_for_the_arguments_of_a_run(monkeypatch, dtype, guidance, temperature):
+    changes = {"sample.dtype": dtype, "sample.guidance": guidance}
+    config, model = setup(**changes, **{"sample.temperature": temperature})
     real = models.load_model(config)
     made = models.make_sampler(config, real, (16,))
     prompts = [Prompt((5,) * 16, i) for i in range(99)]
@@ -89,7 +91,7 @@ def test_sampling_is_compiled_for_the_arguments_of_a_run(monkeypatch, dtype, gui
     programs = sampler.programs
     recorders = []
     for call in (
-        lambda: made(real.params, prompts, jax.random.key(0), 1.0, 2, guide=guide),
+        lambda: made(real.params, prompts, jax.random.key(0), temperature, 2, guide=guide),
         lambda: aot.sampling(config, model, KIND),
     ):
         recorders.append(Recorder())
@@ -123,10 +125,10 @@ def test_memory_of_the_state_by_hand():
 
 def test_rows_by_the_memory_that_the_state_leaves(monkeypatch):
     asked = []
-    monkeypatch.setattr(aot, "programs", lambda *_: (None, None, None))
+    monkeypatch.setattr(aot, "programs", lambda *_: (None, None))
     monkeypatch.setattr(aot, "device_memory_is_told", lambda mesh: True)
 
-    def shape(self, prompts, samples, source_length, free, guided):
+    def shape(self, prompts, samples, source_length, free, greedy, guided):
         asked.append((prompts, samples, source_length, free))
         raise Stop
 
