@@ -1,19 +1,32 @@
 """Questions of reasoning-gym, a package of task families, each with its own scorer of answers.
 
 Stojanovski et al. 2025, arXiv 2505.24760; https://github.com/open-thought/reasoning-gym.
+
+Some families draw in the order of a set of texts, which differs from process to process, and one
+by Python's own random state. So questions are drawn in a process where both are fixed.
 """
 
 import functools
 import importlib
+import os
+import pickle
+import random
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from hir_jax.data.canonical import canonical, question_key, with_ids
+from hir_jax.data.canonical import canonical, with_ids
 from hir_jax.data.example import Example
 from hir_jax.data.splits import keyed_hash
 from hir_jax.errors import UserError
 
-_REPEATS_IN_A_ROW = 1000  # after so many draws that give nothing new, a family is exhausted
+Entry = dict[str, Any]  # "question", "answer" and "metadata"
+
+_DRAWS = 4  # for each question that is wanted, since some come again
+_DRAW = "from hir_jax.data import reasoning_gym; reasoning_gym.draw_to_file()"
 
 
 def generate(task: str, size: int, level: int | None, seed: int) -> list[Example]:
@@ -31,24 +44,81 @@ def generate(task: str, size: int, level: int | None, seed: int) -> list[Example
     """
     if size < 1:
         raise UserError(f"{task}: expected a size of at least 1, found {size}.")
-    dataset = _dataset(task, size, level, seed)
-    examples: dict[tuple[str, ...], Example] = {}
-    index = new = 0
-    while len(examples) < size and index - new < _REPEATS_IN_A_ROW:
-        example = _example(task, index, dataset)
-        if examples.setdefault(question_key(example), example) is example:
-            new = index
-        index += 1
-    if len(examples) < size:
+    scorer = _dataset(task, level, seed, size=1)
+    drawn = _drawn(task, size, level, seed)
+    if len(drawn) < size:
         raise UserError(
-            f"{task}: expected {size:,} different questions, but found only {len(examples):,} "
-            "(case, white space and outer punctuation aside). Set a smaller --config.data.size, or "
-            "another --config.data.level."
+            f"{task}: expected {size:,} different questions, but found only {len(drawn):,} in "
+            f"{_DRAWS * size:,} draws. Set a smaller --config.data.size, or another "
+            "--config.data.level."
         )
-    return with_ids(examples.values())
+    return with_ids(_example(task, index, entry, scorer) for index, entry in drawn.items())
 
 
-def _dataset(task: str, size: int, level: int | None, seed: int) -> Any:
+def draw_to_file() -> None:
+    """Draws what the process's arguments say; writes it, or the error, to the file they name."""
+    path, task, *numbers = sys.argv[1:]
+    size, level, seed = (int(number) if number else None for number in numbers)
+    try:
+        drawn = _draw(task, size, _dataset(task, level, seed, _DRAWS * size))
+    except UserError as error:
+        drawn = error
+    Path(path).write_bytes(pickle.dumps(drawn))
+
+
+def _drawn(task: str, size: int, level: int | None, seed: int) -> dict[int, Entry]:
+    """As `_draw`, by another process."""
+    numbers = [str(size), "" if level is None else str(level), str(seed)]
+    search = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PYTHONHASHSEED": "0"}
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "drawn")
+        done = subprocess.run(
+            [sys.executable, "-c", _DRAW, str(file), task, *numbers],
+            env=os.environ | search,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            raise _failed(task, done.stderr.strip().rpartition("\n")[2] or done.returncode)
+        drawn = pickle.loads(file.read_bytes())
+    if isinstance(drawn, UserError):
+        raise drawn
+    return drawn
+
+
+def _draw(task: str, size: int, dataset: Any) -> dict[int, Entry]:
+    """The first `size` entries that ask something new, or all that there are, by their number.
+
+    Those whose answer is empty are left out.
+    """
+    random.seed(dataset.seed)
+    entries: dict[int, Entry] = {}
+    asked: set[str] = set()
+    answer = None
+    for index in range(_DRAWS * size):
+        try:
+            entry = dataset[index]
+        except IndexError:  # there are no others
+            break
+        except Exception as error:
+            raise _failed(task, f"{type(error).__name__}: {error}") from error
+        question, answer = canonical(entry["question"]), entry["answer"]
+        if question not in asked and isinstance(answer, str) and answer.strip():
+            asked.add(question)
+            entries[index] = entry
+        if len(entries) == size:
+            break
+    if not entries:
+        raise UserError(
+            f"{task}: expected answers that are texts, found {answer!r}. Such a family cannot be "
+            "asked here; take another."
+        )
+    return entries
+
+
+def _dataset(task: str, level: int | None, seed: int, size: int) -> Any:
     package = _package()
     families = package.factory.DATASETS
     if task not in families:
@@ -62,7 +132,7 @@ def _dataset(task: str, size: int, level: int | None, seed: int) -> Any:
     try:
         return package.create_dataset(task, **(given | {"size": size}))
     except Exception as error:  # the package asserts, and reads files
-        raise _failed(task, error) from error
+        raise _failed(task, f"{type(error).__name__}: {error}") from error
 
 
 def _of_level(package: ModuleType, task: str, level: int) -> dict[str, Any]:
@@ -90,30 +160,20 @@ def _package() -> ModuleType:
         ) from error
 
 
-def _example(task: str, index: int, dataset: Any) -> Example:
-    try:
-        entry = dataset[index]
-    except Exception as error:
-        raise _failed(task, error) from error
-    question, answer = entry["question"], entry["answer"]
-    if not (isinstance(answer, str) and answer.strip()):
-        raise UserError(
-            f"{task}: expected an answer that is a text, found {answer!r} for question {index}. "
-            "Such a family cannot be trained or checked here; take another."
-        )
+def _example(task: str, index: int, entry: Entry, dataset: Any) -> Example:
     return Example(
         id="",
-        question=question,
+        question=entry["question"],
         options=(),
-        answers=(answer,),
+        answers=(entry["answer"],),
         task=task,
-        premise=canonical(question),
+        premise=canonical(entry["question"]),
         where=f"{task}[{index}]",
         score=functools.partial(_score, dataset, entry),
     )
 
 
-def _score(dataset: Any, entry: dict[str, Any], answer: str) -> float:
+def _score(dataset: Any, entry: Entry, answer: str) -> float:
     """The family's own score. Some raise where they cannot read an answer: that is 0."""
     try:
         return dataset.score_answer(answer, entry)
@@ -121,8 +181,8 @@ def _score(dataset: Any, entry: dict[str, Any], answer: str) -> float:
         return 0.0
 
 
-def _failed(task: str, error: Exception) -> UserError:
+def _failed(task: str, error: object) -> UserError:
     return UserError(
-        f"{task}: reasoning-gym has failed with {type(error).__name__}: {error}. Take another "
-        "--config.data.level or family."
+        f"{task}: reasoning-gym has failed with {error}. Take another --config.data.level or "
+        "another family."
     )
