@@ -341,6 +341,21 @@ def test_any_task_is_known_by_its_folder(tmp_path, task):
     assert sum(map(len, paper)) == 20
 
 
+def test_of_graded_options_those_of_the_highest_score_are_right(tmp_path):
+    moods = [
+        {"input": f"Face {i}?", "target_scores": {"joy": 0.69, "fear": 0.1, "trust": 0.69}}
+        for i in range(9)
+    ]
+    write_raw(tmp_path, "faces", {"examples": moods})
+    for protocol, answers in (("premise", ("joy", "trust")), ("paper", ("joy",))):
+        splits = load("faces", str(tmp_path), bigbench_dir=str(tmp_path), protocol=protocol)
+        assert {e.answers for side in splits for e in side} == {answers}
+    moods[4]["target_scores"] = {"joy": 0.0, "fear": 0}
+    write_raw(tmp_path, "faces", {"examples": moods})
+    with pytest.raises(UserError, match=r"1 fault.*\n  example 4: .* an option scored above 0"):
+        load("faces", str(tmp_path), bigbench_dir=str(tmp_path))
+
+
 def test_tasks_that_cannot_be_read_are_told(tmp_path):
     write_raw(tmp_path, "birds", {"name": "birds"})
     write_raw(tmp_path, "birds/at_sea", {"examples": FREE})

@@ -105,7 +105,7 @@ def read_raw(path: Path) -> list[dict[str, Any]]:
     ]
     faults += [
         f'example {i}: expected a text "input" and "target" (text or texts) or "target_scores" '
-        "with an option scored 1"
+        "with an option scored above 0"
         for i, example in enumerate(task["examples"])
         if not _is_whole(example)
     ]
@@ -120,9 +120,11 @@ def _is_whole(example: dict[str, Any]) -> bool:
         return False
     if "target_scores" in example:
         scores = example["target_scores"]
-        if not isinstance(scores, dict) or 1 not in scores.values():
+        if not (isinstance(scores, dict) and scores):
             return False
         if not all(type(s) in (int, float) and abs(s) <= _MOST for s in scores.values()):
+            return False
+        if not np.float32(max(scores.values())) > 0:
             return False
     elif not targets:
         return False

@@ -181,9 +181,9 @@ def _decoded(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _as_published(task: str, record: Mapping[str, Any]) -> Example:
-    """Prefix and input as they are; every option scored 1, every target counts as right."""
-    options = tuple(record["options"])
-    right = [o for o, score in zip(options, record["scores"], strict=True) if score == 1]
+    """Prefix and input as they are; the options scored highest, and every target, are right."""
+    options, scores = tuple(record["options"]), list(record["scores"])
+    right = [o for o, score in zip(options, scores, strict=True) if score == max(scores)]
     question = record["prefix"] + record["input"]
     return _example(task, record, question, options, tuple(right or record["targets"]))
 
@@ -193,7 +193,7 @@ def _as_paper(task: str, record: Mapping[str, Any]) -> Example:
     prefix, options = record["prefix"].replace("\n\n", "\n"), tuple(record["options"])
     if options:
         question = prefix + record["input"].replace("\n\n", "")
-        answer = options[list(record["scores"]).index(1)]
+        answer = options[list(record["scores"]).index(max(record["scores"]))]
     else:
         question = prefix + record["input"].replace("\n\n", "\n")
         # Where several spellings are accepted, the reference code takes the second.
