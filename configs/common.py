@@ -70,6 +70,9 @@ def get_config() -> ml_collections.ConfigDict:
     data.max_source_tokens = 512  # longest prompt, EOS included
     data.too_long = "error"  # prompts beyond that: error | drop (counted in the log)
     data.unwritable = "error"  # answers that the tokenizer cannot write: error | drop (counted)
+    # Prompts of two sides that the tokenizer cannot tell apart: error | drop (counted), from train
+    # if the other is in dev or test, from dev if it is in test
+    data.alike = "error"
 
     config.sample = sample = ml_collections.ConfigDict()
     sample.samples = 4  # R: outputs a question and iteration

@@ -14,7 +14,7 @@ READ_BY: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("source", "task", "protocol", "seed", "shuffle_options"), SOURCES),
     **dict.fromkeys(("dev_fraction", "test_fraction"), SOURCES),  # where fixed, checked
     **dict.fromkeys(("max_train", "max_dev", "max_test"), SOURCES),
-    **dict.fromkeys(("max_source_tokens", "too_long", "unwritable"), SOURCES),
+    **dict.fromkeys(("max_source_tokens", "too_long", "unwritable", "alike"), SOURCES),
     "path": ("bbh", "jsonl"),
     **dict.fromkeys(("dev_path", "test_path", "fields"), ("jsonl",)),
     **dict.fromkeys(("bigbench_dir", "tfds_dir"), ("bigbench",)),
