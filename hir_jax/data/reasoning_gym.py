@@ -6,10 +6,11 @@ Some families draw in the order of a set of texts, which differs from process to
 by Python's own random state. So questions are drawn in a process where both are fixed.
 """
 
+import ast
 import functools
 import importlib
+import math
 import os
-import pickle
 import random
 import subprocess
 import sys
@@ -17,6 +18,8 @@ import tempfile
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+import numpy as np
 
 from hir_jax.data.canonical import canonical, with_ids
 from hir_jax.data.example import Example
@@ -60,10 +63,31 @@ def draw_to_file() -> None:
     path, task, *numbers = sys.argv[1:]
     size, level, seed = (int(number) if number else None for number in numbers)
     try:
-        drawn = _draw(task, size, _dataset(task, level, seed, _DRAWS * size))
+        drawn = _plain(_draw(task, size, _dataset(task, level, seed, _DRAWS * size)))
     except UserError as error:
-        drawn = error
-    Path(path).write_bytes(pickle.dumps(drawn))
+        drawn = str(error)
+    except TypeError as error:
+        drawn = str(_failed(task, error))
+    Path(path).write_text(repr(drawn), encoding="utf-8")
+
+
+def _plain(value: Any) -> Any:
+    """The value with Python's own scalars for NumPy's, to be read as it is written.
+
+    Raises:
+        TypeError: it holds something else.
+    """
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, dict):
+        return {_plain(key): _plain(item) for key, item in value.items()}
+    if type(value) in (list, tuple, set):
+        return type(value)(map(_plain, value))
+    if value is None or type(value) in (str, bool, int, bytes):
+        return value
+    if type(value) is float and math.isfinite(value):
+        return value
+    raise TypeError(f"an entry that holds {value!r}, which is none of Python's plain types")
 
 
 def _drawn(task: str, size: int, level: int | None, seed: int) -> dict[int, Entry]:
@@ -82,9 +106,9 @@ def _drawn(task: str, size: int, level: int | None, seed: int) -> dict[int, Entr
         )
         if done.returncode:
             raise _failed(task, done.stderr.strip().rpartition("\n")[2] or done.returncode)
-        drawn = pickle.loads(file.read_bytes())
-    if isinstance(drawn, UserError):
-        raise drawn
+        drawn = ast.literal_eval(file.read_text(encoding="utf-8"))
+    if isinstance(drawn, str):
+        raise UserError(drawn)
     return drawn
 
 

@@ -21,6 +21,9 @@ needs_package = pytest.mark.skipif(
 FACTORY = '''
 import random
 import types
+from typing import ClassVar
+
+import numpy as np
 
 
 class Sums:
@@ -45,6 +48,23 @@ class Words(Sums):
     def __getitem__(self, index):
         word = "".join({"ab", "cd", "ef", "gh", "ij", "kl"})
         return {"question": f"{word} {random.random()} {index}", "answer": word, "metadata": {}}
+
+
+class Kept(Sums):
+    """As some families keep tuples, numbers for keys and NumPy's scalars beside a question."""
+
+    kept: ClassVar[dict] = {(1, 2): [np.float64(0.5), {np.str_("a")}], 3: None}
+
+    def __getitem__(self, index):
+        return super().__getitem__(index) | {"metadata": self.kept}
+
+    def score_answer(self, answer, entry):
+        return float(entry["metadata"] == {(1, 2): [0.5, {"a"}], 3: None})
+
+
+class Odd(Sums):
+    def __getitem__(self, index):
+        return super().__getitem__(index) | {"metadata": {"odd": object()}}
 
 
 class Silent(Sums):
@@ -86,7 +106,7 @@ class Curriculum:
         return types.SimpleNamespace(seed=None, size=500, most=self.most)
 
 
-FAMILIES = (Sums, Words, Silent, Partly, Broken, Late, Dying)
+FAMILIES = (Sums, Words, Kept, Odd, Silent, Partly, Broken, Late, Dying)
 DATASETS = {each.__name__.lower(): (each, None) for each in FAMILIES}
 
 
@@ -133,6 +153,11 @@ def test_the_same_config_gives_the_same_questions_and_no_side_shares_any(package
     assert sum(map(len, questions)) == len(set.union(*questions)) == 300
     for name, side in zip(data.Splits._fields, splits, strict=True):
         assert {generators.split_of(example) for example in side} == {name}
+
+
+def test_what_an_entry_keeps_is_there_for_its_scorer(package):
+    [example] = reasoning_gym.generate("kept", 1, None, seed=0)
+    assert example.score("any") == 1.0
 
 
 def test_questions_with_an_empty_answer_are_left_out(package):
@@ -214,10 +239,14 @@ def test_the_best_constant_answer_is_by_the_scorer(package):
     [
         (
             {"task": "sum"},
-            "Unknown family 'sum' of reasoning-gym. Choose one of: broken, dying, late, partly, ",
+            "Unknown family 'sum' of reasoning-gym. Choose one of: broken, dying, kept, ",
         ),
         ({"task": "silent"}, "silent: expected answers that are texts, found None. Such a family"),
         ({"task": "broken"}, "broken: reasoning-gym has failed with AssertionError: most must be"),
+        (
+            {"task": "odd"},
+            "odd: reasoning-gym has failed with an entry that holds <object object at",
+        ),
         ({"task": "late"}, "late: reasoning-gym has failed with KeyError: 'word'. Take another"),
         ({"task": "dying"}, "dying: reasoning-gym has failed with out of memory. Take another"),
         ({"size": 0}, "sums: expected a size of at least 1, found 0"),
