@@ -12,10 +12,10 @@ def get_config() -> ml_collections.ConfigDict:
     # rloo | grpo | ppo | nft | topr | w_reinforce | maxrl | package.module:Class (docs/methods.md)
     config.algorithm = "hir"
     config.iterations = 10  # N: rounds of sampling and training
-    # auto (choice where there are options, else exact) | exact | choice | number | list | order |
-    # math | reference | chrf:0.6 | bleu:0.3 (likeness needed) | package.module:function | final, or
-    # final: before any of these, as in final:number, for the answer that a longer text comes to;
-    # several with commas between judge together
+    # auto (the source's own scorer if it has one, choice where there are options, else exact) |
+    # exact | choice | number | list | order | math | reference | chrf:0.6 | bleu:0.3 (likeness
+    # needed) | package.module:function | final, or final: before any of these, as in final:number,
+    # for the answer that a longer text comes to; several with commas between judge together
     config.verifier = "auto"
 
     config.reward = reward = ml_collections.ConfigDict()
@@ -37,7 +37,7 @@ def get_config() -> ml_collections.ConfigDict:
     instruction.facts = ml_collections.ConfigDict()
 
     config.data = data = ml_collections.ConfigDict()
-    data.source = "generated"  # generated | bigbench | bbh | jsonl
+    data.source = "generated"  # generated | bigbench | bbh | jsonl | reasoning_gym
     data.task = ""  # a task's name, or several with commas between
     data.path = ""  # bbh: a file or folder; jsonl: a file, .jsonl or .csv, with .gz or without
     data.dev_path = ""  # jsonl: development questions of their own; '' splits them off `path`
@@ -56,18 +56,23 @@ def get_config() -> ml_collections.ConfigDict:
     data.bigbench_dir = ""  # bigbench: a folder laid out like benchmark_tasks/; '' downloads
     data.tfds_dir = ""  # bigbench: where prepared data is kept; '' is TFDS's default
     data.protocol = "premise"  # premise (shuffled options, stories never parted) | paper
-    data.dev_fraction = 0.1  # of the premises; chooses the best checkpoint; generated: fixed
-    data.test_fraction = 0.2  # of the premises; for the closing table only; generated: fixed
+    data.dev_fraction = 0.1  # of the premises; chooses the best checkpoint; fixed if generated
+    data.test_fraction = 0.2  # of the premises; for the closing table only; fixed if generated
     data.seed = 1  # of the split and the option shuffle
     data.shuffle_options = True  # protocol=premise: options of a question in random order
     data.max_train = 0  # questions at most; 0 = all
     data.max_dev = 0  # questions at most; 0 = all
     data.max_test = 0  # questions at most; 0 = all
-    data.size = 1000  # generated: questions in all splits
+    data.size = 1000  # generated, reasoning_gym: questions in all splits
     data.difficulty = 3  # generated: things in a question; the range depends on the task
+    # reasoning_gym: level of the family's curriculum, from 0; None = the family's own defaults
+    data.level = config_dict.placeholder(int)
     data.max_source_tokens = 512  # longest prompt, EOS included
     data.too_long = "error"  # prompts beyond that: error | drop (counted in the log)
     data.unwritable = "error"  # answers that the tokenizer cannot write: error | drop (counted)
+    # Prompts of two sides that the tokenizer cannot tell apart: error | drop (counted), from train
+    # if the other is in dev or test, from dev if it is in test
+    data.alike = "error"
 
     config.sample = sample = ml_collections.ConfigDict()
     sample.samples = 4  # R: outputs a question and iteration

@@ -114,7 +114,9 @@ def _on_two_sides(data: Data) -> Iterator[Finding]:
     pairs = prompts.shared(data.asked, data.table.under(data.table.instructions.wanted))
     same = [(one, other) for _, one, _, other in pairs if question_key(one) != question_key(other)]
     says = "prompts of two sides that are the same, token by token, though their texts differ"
-    yield Finding("prompt_on_two_sides", says, same, refused)
+    dropped = refused and data.config.data.alike == "drop"
+    says += "; those of the side that comes first are left out" * dropped
+    yield Finding("prompt_on_two_sides", says, same, refused and not dropped)
 
 
 def _lengths(data: Data) -> Iterator[Finding]:

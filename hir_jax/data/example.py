@@ -2,6 +2,7 @@
 
 import dataclasses
 import string
+from collections.abc import Callable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,6 +19,9 @@ class Example:
         where: the place that it was read from, such as "questions.jsonl:12" (a line) or
             "navigate[12]" (of a list, from 0); '' if it has none. For
             people: it is no part of what the example is.
+        metric: what its source scores answers by, where it is not whether they are equal; '' if
+            it is.
+        score: the source's own scorer of answers, 0 to 1; None where answers and options tell.
     """
 
     id: str
@@ -27,6 +31,10 @@ class Example:
     task: str
     premise: str
     where: str = dataclasses.field(default="", compare=False, repr=False)
+    metric: str = dataclasses.field(default="", compare=False, repr=False)
+    score: Callable[[str], float] | None = dataclasses.field(
+        default=None, compare=False, repr=False
+    )
 
     @property
     def targets(self) -> tuple[str, ...]:

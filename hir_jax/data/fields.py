@@ -7,18 +7,20 @@ import ml_collections
 
 from hir_jax.errors import UserError
 
-SOURCES = ("generated", "bigbench", "bbh", "jsonl")
+SOURCES = ("generated", "bigbench", "bbh", "jsonl", "reasoning_gym")
 
 # What a field means stands in the config files.
 READ_BY: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("source", "task", "protocol", "seed", "shuffle_options"), SOURCES),
-    **dict.fromkeys(("dev_fraction", "test_fraction"), SOURCES),  # generated: fixed, but checked
+    **dict.fromkeys(("dev_fraction", "test_fraction"), SOURCES),  # where fixed, checked
     **dict.fromkeys(("max_train", "max_dev", "max_test"), SOURCES),
-    **dict.fromkeys(("max_source_tokens", "too_long", "unwritable"), SOURCES),
+    **dict.fromkeys(("max_source_tokens", "too_long", "unwritable", "alike"), SOURCES),
     "path": ("bbh", "jsonl"),
     **dict.fromkeys(("dev_path", "test_path", "fields"), ("jsonl",)),
     **dict.fromkeys(("bigbench_dir", "tfds_dir"), ("bigbench",)),
-    **dict.fromkeys(("size", "difficulty"), ("generated",)),
+    "size": ("generated", "reasoning_gym"),
+    "difficulty": ("generated",),
+    "level": ("reasoning_gym",),
 }
 
 

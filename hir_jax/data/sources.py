@@ -8,7 +8,7 @@ from pathlib import Path
 import ml_collections
 from absl import logging
 
-from hir_jax.data import bbh, fields, generators, jsonl
+from hir_jax.data import bbh, fields, generators, jsonl, reasoning_gym
 from hir_jax.data.canonical import question_key
 from hir_jax.data.example import Example
 from hir_jax.data.options import movable, shuffle_options
@@ -92,12 +92,22 @@ def _first(examples: tuple[Example, ...], maximum: int) -> tuple[Example, ...]:
 
 
 def _generated(config: ml_collections.ConfigDict) -> list[Splits]:
-    return [_generated_task(task, config) for task in _tasks(config)]
-
-
-def _generated_task(task: str, config: ml_collections.ConfigDict) -> Splits:
     _check_fractions(config)
-    examples = generators.generate(task, config.size, config.difficulty, config.seed)
+    return [
+        _fixed_sides(generators.generate(task, config.size, config.difficulty, config.seed), config)
+        for task in _tasks(config)
+    ]
+
+
+def _reasoning_gym(config: ml_collections.ConfigDict) -> list[Splits]:
+    _check_fractions(config)
+    return [
+        _fixed_sides(reasoning_gym.generate(task, config.size, config.level, config.seed), config)
+        for task in _tasks(config)
+    ]
+
+
+def _fixed_sides(examples: Sequence[Example], config: ml_collections.ConfigDict) -> Splits:
     ordered = seeded_order(examples, config.seed)
     splits = Splits(
         *(tuple(e for e in ordered if generators.split_of(e) == side) for side in Splits._fields)
@@ -105,8 +115,8 @@ def _generated_task(task: str, config: ml_collections.ConfigDict) -> Splits:
     empty = [side for side in Splits._fields if not getattr(splits, side)]
     if empty:
         raise UserError(
-            f"Generated task {task}: data.size={config.size} leaves {' and '.join(empty)} empty. "
-            "Set a larger --config.data.size."
+            f"Generated task {examples[0].task}: data.size={config.size} leaves "
+            f"{' and '.join(empty)} empty. Set a larger --config.data.size."
         )
     return splits
 
@@ -177,6 +187,7 @@ _SOURCES: dict[str, Callable[[ml_collections.ConfigDict], list[Splits]]] = {
     "bigbench": _bigbench,
     "bbh": _bbh,
     "jsonl": _jsonl,
+    "reasoning_gym": _reasoning_gym,
 }
 
 

@@ -35,8 +35,8 @@ def split_by_premise(
     """Parts the examples so that no premise stands on two sides.
 
     The distinct premises, in an order keyed by (seed, premise), are cut by the fractions (rounded
-    to the nearest whole premise): test first, then dev, the rest is train. A fraction of 0 leaves
-    its part empty.
+    to the nearest whole premise, at least one): test first, then dev, the rest is train. A fraction
+    of 0 leaves its part empty.
 
     Raises:
         UserError: a part with a fraction above 0, or train, would be empty.
@@ -45,8 +45,11 @@ def split_by_premise(
         {example.premise for example in examples},
         key=lambda premise: keyed_hash(seed, "premise", premise),
     )
-    test_end = round(test_fraction * len(premises))
-    dev_end = test_end + round(dev_fraction * len(premises))
+    test_end, dev_count = (
+        max(round(fraction * len(premises)), fraction > 0)
+        for fraction in (test_fraction, dev_fraction)
+    )
+    dev_end = test_end + dev_count
     wanted = {"train": True, "dev": dev_fraction > 0, "test": test_fraction > 0}
     parts = {"train": premises[dev_end:], "dev": premises[test_end:dev_end]}
     parts["test"] = premises[:test_end]

@@ -25,8 +25,21 @@ __all__ = ["BUILT_IN", "UNREADABLE", "Verdict", "Verifier", "auto", "check_suits
 __all__ += ["is_built_in", "module_of", "names", "of_function", "resolve"]
 
 
-def auto(output: str, example: Example) -> Verdict:
-    """`choice` where the example has options, else `exact`."""
+def auto(output: str, example: Example, seconds: float = 0.0) -> Verdict:
+    """The source's own scorer, if it has one; else `choice` where there are options, or `exact`.
+
+    Raises:
+        UserError: its source scores answers by another measure, or the scorer is at fault or takes
+            longer than so many seconds (0 is no limit).
+    """
+    if score := example.score:
+        return _call_users("auto", lambda text, _: score(text), seconds, output, example)
+    if example.metric:
+        raise UserError(
+            f"{example.task} is scored by {example.metric}, and verifier 'auto' would ask for the "
+            "very words of an answer. Set config.verifier: exact if that is meant, chrf:0.6 or "
+            "bleu:0.3 for likeness, number, or a function of your own."
+        )
     return choice(output, example) if example.options else exact(output, example)
 
 
@@ -57,7 +70,7 @@ def module_of(name: str) -> str:
 
 
 def is_built_in(verifier: Verifier) -> bool:
-    """Whether all of it is ours, and so looks at an example's options and answers alone."""
+    """Whether all of it is ours, and so looks at an example's options, answers and score alone."""
     if isinstance(verifier, reward.Judge):
         return not any(map(module_of, verifier.verifiers))
     return verifier in BUILT_IN.values()
@@ -105,7 +118,7 @@ def resolve(
         raise UserError(f"Faulty reward: {'; '.join(found)}.")
     verifiers = {one: _named(one, seconds) for one in names(name)}
     first, *others = verifiers
-    if first in BUILT_IN and not others:
+    if first in BUILT_IN and first != "auto" and not others:
         return BUILT_IN[first]  # says right or wrong, at any threshold
     return reward.Judge(verifiers, tuple(weights) or (1,) * len(verifiers), threshold)
 
@@ -140,6 +153,8 @@ def faults(name: str, threshold: float, weights: Sequence[float]) -> list[str]:
 
 
 def _named(name: str, seconds: float = 0.0) -> Verifier:
+    if name == "auto":
+        return functools.partial(auto, seconds=seconds)
     if name in BUILT_IN:
         return BUILT_IN[name]
     head, colon, rest = name.partition(":")

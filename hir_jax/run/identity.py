@@ -90,7 +90,8 @@ def of_questions(
 def _judging(config: ml_collections.ConfigDict) -> Any:
     """All that decides a verdict."""
     names = verify.names(config.verifier)
-    if len(names) == 1 and not verify.module_of(names[0]):
+    graded = config.data.source == "reasoning_gym"
+    if len(names) == 1 and not verify.module_of(names[0]) and not graded:
         return names[0]  # says right or wrong, at any threshold
     sources = [(name, _source(name)) for name in names]
     return sources, config.reward.threshold, tuple(config.reward.weights)

@@ -73,22 +73,27 @@ class PromptTable:
         return [Goal(correct, tuple(facts)) for correct in (True, False)]
 
 
-def check_sides(splits: Splits, prompts: dict[str, Tokens], protocol: str) -> None:
-    """Checks that no two sides have the same prompt, token by token: the last check of all data.
+def check_sides(
+    splits: Splits, prompts: dict[str, Tokens], protocol: str, alike: str = "error"
+) -> set[str]:
+    """The ids of examples whose prompt is, token by token, that of a later side.
 
-    It sees what the texts do not show: questions that differ in what the tokenizer leaves out.
+    The last check of all data. It sees what the texts do not show: questions that differ in what
+    the tokenizer leaves out.
 
     Args:
         splits: train, dev and test.
         prompts: the tokens of every example's prompt, by id.
         protocol: 'paper' lets them pass with a warning, since its split leaks by design.
+        alike: 'error' refuses all, 'drop' leaves them out and logs how many.
 
     Raises:
-        UserError: there are such prompts, and the protocol is another.
+        UserError: there are such prompts, the protocol is another and `alike` is 'error', or no
+            others on a side.
     """
     leaks = shared(splits, prompts)
     if not leaks:
-        return
+        return set()
     shown = [
         f"{one.id} in {one_side}, {other.id} in {other_side}: {one.question!r}"
         + (f" and {other.question!r}" if other.question != one.question else "")
@@ -97,12 +102,22 @@ def check_sides(splits: Splits, prompts: dict[str, Tokens], protocol: str) -> No
     more = [f"... and {len(leaks) - _SHOWN} more"] if len(leaks) > _SHOWN else []
     report = f"{len(leaks)} prompts of one side are, token by token, prompts of another:\n  "
     report += "\n  ".join([*shown, *more])
-    if protocol != "paper":
+    if protocol == "paper":
+        logging.warning("%s\nThe score is not of unseen questions alone.", report)
+        return set()
+    held = {prompts[e.id] for e in splits.test}
+    dropped = {e.id for e in splits.dev if prompts[e.id] in held}
+    held |= {prompts[e.id] for e in splits.dev}
+    dropped |= {e.id for e in splits.train if prompts[e.id] in held}
+    emptied = any(side and dropped.issuperset(e.id for e in side) for side in splits)
+    if alike == "error" or emptied:
         raise UserError(
             f"{report}\nThe score would not be of unseen questions. Remove them from one side, or "
-            "give them the same premise, or take a model whose tokenizer can tell them apart."
+            "give them the same premise, or take a model whose tokenizer can tell them apart, or "
+            "leave them out of the side that comes first with --config.data.alike=drop."
         )
-    logging.warning("%s\nThe score is not of unseen questions alone.", report)
+    logging.warning("%s\n%d are left out of the side that comes first.", report, len(dropped))
+    return dropped
 
 
 def shared(splits: Splits, prompts: dict[str, Tokens]) -> list[tuple[str, Example, str, Example]]:

@@ -69,12 +69,14 @@ def load_questions(config: ml_collections.ConfigDict, codec: Codec, only: str = 
     dropped = prompts.check_lengths(lengths, config.data.max_source_tokens, config.data.too_long)
     dropped |= writing.check_answers(codec, every, verifier, config.data.unwritable)
     writing.tell_unknown(codec, table.under(instructions.wanted))
-    splits = data.Splits(*(tuple(e for e in split if e.id not in dropped) for split in splits))
-    prompts.check_sides(splits, table.under(instructions.wanted), config.data.protocol)
+    splits = _without(dropped, splits)
+    wanted = table.under(instructions.wanted)
+    alike = prompts.check_sides(splits, wanted, config.data.protocol, config.data.alike)
+    splits = _without(alike, splits)
     _check_answers(config, codec, splits.train)
     _check_facts(config, verifier, every)
     buckets = batching.make_buckets(
-        [length for name, length in lengths.items() if name not in dropped],
+        [length for name, length in lengths.items() if name not in dropped | alike],
         config.sample.max_new_tokens,
         config.buckets.source,
         config.buckets.target,
@@ -87,6 +89,10 @@ def load_questions(config: ml_collections.ConfigDict, codec: Codec, only: str = 
         for how, section in sections.items()
     }
     return Questions(splits, by_id, instructions, table, buckets, verifier, allowed)
+
+
+def _without(dropped: set[str], splits: data.Splits) -> data.Splits:
+    return data.Splits(*(tuple(e for e in split if e.id not in dropped) for split in splits))
 
 
 def expect(splits: data.Splits, name: str) -> tuple[data.Example, ...]:

@@ -24,6 +24,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "lora.base_dtype": DTYPES,
     "data.too_long": ("error", "drop"),
     "data.unwritable": ("error", "drop"),
+    "data.alike": ("error", "drop"),
     "replay.dedup": replay.DEDUP_MODES,
     "sub_output.mode": relabel.MODES,
     "loss.average": (*objective.AVERAGES, None),

@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import urllib.error
 import urllib.request
 
 import numpy as np
@@ -16,6 +17,7 @@ from hir_jax.data.bigbench.tasks import RAW_FOLDER
 from hir_jax.data.example import letter
 from hir_jax.data.stories import story_of
 from hir_jax.errors import UserError
+from hir_jax.hindsight import verify
 from tests.data.config import ROOT, SHARED_DATA, data_config, needs_shared_data
 
 BIGBENCH = SHARED_DATA / "bigbench"
@@ -245,7 +247,7 @@ reader.read("object_counting", "premise", {folder!r}, {str(tmp_path / "tfds")!r}
 def test_a_copy_that_another_process_made_meanwhile_serves(tmp_path, monkeypatch):
     folder = write_task(tmp_path / "raw", list("abcdefghij"))
     prepared = load_small(tmp_path, folder)
-    [done] = (tmp_path / "tfds").rglob("1.0.0")
+    [done] = (tmp_path / "tfds").rglob(str(reader.Builder.VERSION))
     shutil.move(done, tmp_path / "aside")
     whole = reader.Builder._generate_examples
 
@@ -307,10 +309,91 @@ def test_a_failed_download_says_what_to_set(tmp_path, monkeypatch):
         load_small(tmp_path, "")
 
 
-def test_an_unknown_task_lists_the_tasks(tmp_path):
-    with pytest.raises(UserError) as error:
-        load("date_misunderstanding", str(tmp_path))
-    assert all(task in str(error.value) for task in RAW_FOLDER)
+def test_what_is_not_there_to_download_is_told(tmp_path, monkeypatch):
+    def urlopen(url, timeout):
+        raise urllib.error.HTTPError(url, 404, "Not Found", None, None)
+
+    monkeypatch.setattr(urllib.request, "urlopen", urlopen)
+    with pytest.raises(UserError, match=r"There is no http.*/none/task.json. Expected data\.task"):
+        load("none", str(tmp_path / "tfds"), bigbench_dir="")
+
+
+def write_raw(folder, task, content):
+    path = folder / task / "task.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content))
+
+
+FREE = [{"input": f"Count {i}.", "target": [str(i), "many"]} for i in range(10)]
+CHOICE = [{"input": f"Bird {i}?", "target_scores": {"red": 1, "blue": 0}} for i in range(10)]
+
+
+@pytest.mark.parametrize("task", ["birds", "birds/at_sea"])
+def test_any_task_is_known_by_its_folder(tmp_path, task):
+    write_raw(tmp_path, task, {"task_prefix": "Look. ", "examples": CHOICE + FREE})
+    splits = load(task, str(tmp_path / "tfds"), bigbench_dir=str(tmp_path))
+    examples = by_question(splits)
+    assert len(examples) == 20 and {e.task for e in examples.values()} == {task}
+    assert examples["Look. Bird 3?"].answers == ("red",)
+    assert examples["Look. Count 3."].answers == ("3", "many")
+    assert load(task, str(tmp_path / "tfds"), bigbench_dir=str(tmp_path)) == splits
+    paper = load(task, str(tmp_path / "tfds"), bigbench_dir=str(tmp_path), protocol="paper")
+    assert sum(map(len, paper)) == 20
+
+
+def test_of_graded_options_those_of_the_highest_score_are_right(tmp_path):
+    moods = [
+        {"input": f"Face {i}?", "target_scores": {"joy": 0.69, "fear": 0.1, "trust": 0.69}}
+        for i in range(9)
+    ]
+    write_raw(tmp_path, "faces", {"examples": moods})
+    for protocol, answers in (("premise", ("joy", "trust")), ("paper", ("joy",))):
+        splits = load("faces", str(tmp_path), bigbench_dir=str(tmp_path), protocol=protocol)
+        assert {e.answers for side in splits for e in side} == {answers}
+    moods[4]["target_scores"] = {"joy": 0.0, "fear": 0}
+    write_raw(tmp_path, "faces", {"examples": moods})
+    with pytest.raises(UserError, match=r"1 fault.*\n  example 4: .* an option scored above 0"):
+        load("faces", str(tmp_path), bigbench_dir=str(tmp_path))
+
+
+def test_tasks_that_cannot_be_read_are_told(tmp_path):
+    write_raw(tmp_path, "birds", {"name": "birds"})
+    write_raw(tmp_path, "birds/at_sea", {"examples": FREE})
+    (tmp_path / "flight").mkdir()
+    (tmp_path / "flight" / "task.py").write_text("")
+    for task, message in (
+        ("bird", r"No BIG-bench task file .*There are 2 others, such as birds"),
+        ("birds", r"no questions of its own\..*name subtasks of birds: birds/at_sea\."),
+        ("flight", r"flight is a program \(task\.py\)"),
+        ("../birds", r"Expected data\.task to name a folder .*found '\.\./birds'"),
+        ("birds/at_sea/x", r"found 'birds/at_sea/x'"),
+    ):
+        with pytest.raises(UserError, match=message):
+            load(task, str(tmp_path / "tfds"), bigbench_dir=str(tmp_path))
+
+
+@pytest.mark.parametrize("metric", ["", "exact_str_match", "rougeLsum"])
+def test_auto_asks_for_equal_answers_only_where_the_task_does(tmp_path, metric):
+    content = {"examples": FREE + CHOICE} | ({"preferred_score": metric} if metric else {})
+    write_raw(tmp_path, "birds", content)
+    splits = load("birds", str(tmp_path / "tfds"), bigbench_dir=str(tmp_path))
+    every = [example for side in splits for example in side]
+    verify.check_suits("exact", every)
+    verify.check_suits("auto", [example for example in every if example.options])
+    if metric != "rougeLsum":
+        verify.check_suits("auto", every)
+        return
+    with pytest.raises(UserError, match=r"birds is scored by rougeLsum.*Set config\.verifier"):
+        verify.check_suits("auto", every)
+
+
+@needs_shared_data
+@pytest.mark.parametrize("task", ["navigate", "cs_algorithms/valid_parentheses", "strategyqa"])
+def test_tasks_besides_the_twelve(task, tfds_dir):
+    splits = load(task, tfds_dir)
+    content = json.loads((BIGBENCH / task / "task.json").read_text())
+    assert sum(map(len, splits)) == len(content["examples"])
+    verify.check_suits("auto", splits.train)
 
 
 def test_faulty_raw_files(tmp_path):

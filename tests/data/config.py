@@ -35,6 +35,7 @@ def data_config(**changes):
         "max_test": 0,
         "size": 0,
         "difficulty": 0,
+        "level": None,
         "fields": dataclasses.asdict(records.AS_USUAL),
     }
     return ml_collections.ConfigDict(fields | changes)

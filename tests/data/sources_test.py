@@ -213,7 +213,10 @@ def test_bbh_tasks_of_a_folder():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"source": "csv"}, "source: expected one of generated, bigbench, bbh, jsonl; found 'csv'"),
+        (
+            {"source": "csv"},
+            "source: expected one of generated, bigbench, bbh, jsonl, reasoning_gym; found 'csv'",
+        ),
         ({"protocol": "papers"}, "protocol: expected one of premise, paper; found 'papers'"),
         ({"protocol": "paper"}, "use 'premise' with source 'jsonl'"),
         ({"dev_fraction": -0.1}, "found -0.1 and 0.2"),

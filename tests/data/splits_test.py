@@ -53,9 +53,14 @@ def test_fraction_zero_leaves_a_split_empty():
     assert [len(premises(side)) for side in splits] == [8, 0, 2]
 
 
+def test_a_part_that_is_wanted_has_a_premise():
+    splits = split_by_premise(stories(3), dev_fraction=0.1, test_fraction=0.1, seed=0)
+    assert [len(premises(side)) for side in splits] == [1, 1, 1]
+
+
 def test_too_few_premises_name_the_empty_split():
-    with pytest.raises(UserError, match="4 distinct premises leave dev empty"):
-        split_by_premise(stories(4), dev_fraction=0.1, test_fraction=0.3, seed=0)
+    with pytest.raises(UserError, match="2 distinct premises leave train empty"):
+        split_by_premise(stories(2), dev_fraction=0.1, test_fraction=0.3, seed=0)
     with pytest.raises(UserError, match="1 distinct premises leave train empty"):
         split_by_premise(stories(1), dev_fraction=0.0, test_fraction=0.9, seed=0)
 

@@ -128,3 +128,17 @@ def test_a_run_is_judged_by_its_own_questions_unless_asked_otherwise(copy):
 def test_a_lost_identity_is_told(copy):
     (copy / "run" / identity.FILE).unlink()
     refused(lambda: loop.run(config(copy, iterations=2), str(copy / "run")), "found none")
+
+
+def test_where_a_source_grades_the_threshold_is_part_of_what_a_run_reads():
+    by_threshold = {
+        source: {
+            repr(identity._judging(tiny.config(**{"data.source": source, "reward.threshold": t})))
+            for t in (0.5, 0.9)
+        }
+        for source in ("generated", "reasoning_gym")
+    }
+    assert {source: len(found) for source, found in by_threshold.items()} == {
+        "generated": 1,
+        "reasoning_gym": 2,
+    }

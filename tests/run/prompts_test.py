@@ -109,6 +109,19 @@ def test_what_the_tokenizer_does_not_tell_apart_is_refused(codec):
         check_sides(*sides(codec, "猫 is", "犬 is", "True is"), "premise")
 
 
+def test_what_the_tokenizer_does_not_tell_apart_may_be_left_out(codec, caplog):
+    one, other, third = (example(f"t/{i}", q) for i, q in enumerate(("猫 is", "犬 is", "True is")))
+    table = PromptTable(codec, [one, other, third], Instructions("correct answer", "wrong"))
+    prompts = table.under(Goal(True))
+    assert check_sides(Splits((one, third), (), (other,)), prompts, "premise", "drop") == {"t/0"}
+    assert check_sides(Splits((third,), (one, one), (other,)), prompts, "paper", "drop") == set()
+    with caplog.at_level(logging.WARNING):
+        check_sides(Splits((one, third), (other,), ()), prompts, "premise", "drop")
+    assert "1 are left out of the side that comes first" in caplog.text
+    with pytest.raises(UserError, match="tokenizer can tell them apart"):
+        check_sides(Splits((third,), (one,), (other,)), prompts, "premise", "drop")
+
+
 def test_the_papers_protocol_leaks_with_a_warning(codec, caplog):
     with caplog.at_level(logging.WARNING):
         check_sides(*sides(codec, "True is", "True is", "True is"), "paper")
