@@ -1,12 +1,17 @@
-"""The worked example of a ByT5 from nothing: its language and its files."""
+"""The worked example of a ByT5 from nothing: its language, its files, and all of it in short."""
 
 import collections
 import json
 import random
+import sys
+
+import pytest
 
 from examples import invented
 from hir_jax.model import hf
 from hir_jax.run import models
+
+SHORT = ("--first=16", "--then=8", "--epochs=1", "--iterations=1")
 
 
 def test_the_language_has_an_order_and_plurals():
@@ -39,3 +44,16 @@ def test_files_stand_apart_and_the_model_is_a_byt5(tmp_path):
     assert max(map(len, codec.encode_outputs(answers))) < config.sample.max_new_tokens
     shape = hf.read_config(tmp_path / "new", "float32")
     assert (shape.vocab_size, shape.num_layers, shape.num_decoder_layers) == (384, 3, 1)
+
+
+def test_all_of_it_in_short(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("sacrebleu")
+    small = {"d_model": 16, "d_kv": 8, "d_ff": 16, "num_heads": 2, "num_layers": 1}
+    monkeypatch.setattr(invented, "MODEL", invented.MODEL | small)
+    monkeypatch.setattr(sys, "argv", ["invented.py", str(tmp_path), *SHORT])
+    invented.main()
+    printed = capsys.readouterr().out
+    told = [line.split()[0] for line in printed.splitlines() if " chrF " in line]
+    assert told == ["nothing", "nothing", "base", "base", "hir", "hir"]
+    assert (tmp_path / "hir" / "report.html").is_file()
+    assert json.loads((tmp_path / "hir" / "eval.json").read_text())["iterations"] == 1
