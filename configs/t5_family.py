@@ -25,15 +25,13 @@ FAMILIES = {
     "google/t5-": (False, {}),  # such as google/t5-base-lm-adapt
     # A byte is a token: of English some four for one of T5's.
     "google/byt5-": (False, {"data.max_source_tokens": 1024, "sample.max_new_tokens": 128}),
-    # The rate and lengths of CodeT5+'s own fine-tuning. Its texts begin with a token of their own,
-    # which only whole outputs have.
+    # The rate and lengths of CodeT5+'s own fine-tuning.
     "Salesforce/codet5": (
         False,
         {
             "train.learning_rate": 5e-5,
             "train.warmup_steps": 200,
             "sample.max_new_tokens": 128,
-            "sub_output.mode": "full",
         },
     ),
 }

@@ -116,7 +116,7 @@ def test_an_unknown_size_is_refused():
         ("EleutherAI/pile-t5-base", {"algorithm": "sft"}),
         ("google/t5-xl-lm-adapt", {"algorithm": "sft", "train.accumulation": 4}),
         ("google/byt5-small", {"data.max_source_tokens": 1024, "mesh.fsdp": 1}),
-        ("Salesforce/codet5p-220m", {"train.learning_rate": 5e-5, "sub_output.mode": "full"}),
+        ("Salesforce/codet5p-220m", {"train.learning_rate": 5e-5, "sample.max_new_tokens": 128}),
     ],
 )
 def test_a_model_of_the_family_by_its_name(name, changes, monkeypatch):

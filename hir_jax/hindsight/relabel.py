@@ -226,11 +226,18 @@ def hindsight_pairs(
     decode: Callable[[Sequence[int]], str],
     answers: Mapping[str, str],
     facts: Facts = NO_FACTS,
+    opening_ids: Sequence[int] = (),
 ) -> list[Pair]:
     """The training pairs of one epoch: a sub-output of each sample, in the order of the samples.
 
     The draw for a sample depends on (seed, iteration, epoch) and on which sample it is, never on
     where it stands among the others.
+
+    A token that only opens outputs (such as a BOS) is no part of what is drawn from. It opens each
+    target, since a decoder never says anything else without having said it::
+
+        tokens  O a b c $    start 0, 1 or 2, of a b c $
+        start   1            prefix a      target O b c $
 
     Args:
         samples: the view of the replay buffer.
@@ -243,6 +250,7 @@ def hindsight_pairs(
         decode: tokens to text, special tokens left out; read by `window` alone.
         answers: for each example id its first target; read by `window` alone.
         facts: that instructions speak of.
+        opening_ids: the ids that open an output.
 
     Raises:
         UserError: `mode` is unknown.
@@ -254,6 +262,12 @@ def hindsight_pairs(
         return np.random.default_rng(key)
 
     def part(sample: Sample, rng: np.random.Generator) -> Pair:
+        opens = tuple(token for token in sample.tokens[:1] if token in opening_ids)
+        body = dataclasses.replace(sample, tokens=sample.tokens[len(opens) :])
+        pair = of_body(body, rng)
+        return dataclasses.replace(pair, target=opens + pair.target)
+
+    def of_body(sample: Sample, rng: np.random.Generator) -> Pair:
         match mode:
             case "full":
                 return full(sample)

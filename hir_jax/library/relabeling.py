@@ -124,6 +124,7 @@ def relabel(
         decode=codec.decode,
         answers={example.id: example.targets[0] for example in examples},
         facts=method.facts,
+        opening_ids=codec.opening_ids,
     )
     instructions = prompts.instructions_of(config)
     table = prompts.PromptTable(codec, examples, instructions)

@@ -83,6 +83,7 @@ class Imitation(Method):
             decode=view.decode,
             answers={example.id: example.targets[0] for example in view.examples},
             facts=self.facts,
+            opening_ids=view.opening_ids,
         )
         if counted:
             return replay.counted(pairs, replay.times_drawn(samples, view.samples))

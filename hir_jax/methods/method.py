@@ -51,6 +51,7 @@ class View:
         decode: tokens to text.
         eos_id: what closes an output.
         other_eos_ids: what the model may close its own with besides.
+        opening_ids: what may open an output, and is no part of what it says.
         state: what `Method.after_sampling` gave.
     """
 
@@ -64,6 +65,7 @@ class View:
     eos_id: int
     state: Mapping[str, float] = dataclasses.field(default_factory=dict)
     other_eos_ids: Sequence[int] = ()
+    opening_ids: Sequence[int] = ()
 
     @property
     def newest(self) -> list[Sample]:

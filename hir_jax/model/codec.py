@@ -38,6 +38,11 @@ class Codec:
         """All that end an output."""
         return (self.eos_id, *self.other_eos_ids)
 
+    @property
+    def opening_ids(self) -> Tokens:
+        """Those that begin an output and are no part of what it says."""
+        return (*self._opening, *([] if self.forced_bos_id is None else [self.forced_bos_id]))
+
     def encode(self, texts: Sequence[str]) -> list[Tokens]:
         """The tokens of each text, with the tokenizer's BOS if it has one (CodeT5), without an EOS.
 
@@ -97,7 +102,7 @@ class Codec:
         return self.tokenizer.unk_token_id in tokens
 
     def _bare(self, tokens: Sequence[int]) -> list[int]:
-        begun = len(tokens) > 0 and tokens[0] in (*self._opening, self.forced_bos_id)
+        begun = len(tokens) > 0 and tokens[0] in self.opening_ids
         # The model's EOS need not be one of the tokenizer's special tokens.
         return [token for token in tokens[begun:] if token not in self.eos_ids]
 

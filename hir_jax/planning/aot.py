@@ -5,25 +5,27 @@ The functions are those that a run calls; only their arguments are abstract.
 
 import dataclasses
 import functools
+import itertools
 import re
 import time
 from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import ml_collections
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
+from hir_jax import data
 from hir_jax.decoding import records
 from hir_jax.decoding.programs import abstract_states, decodes_as_is, programs
+from hir_jax.decoding.trie import Trie
 from hir_jax.devices import keys, sharding
 from hir_jax.devices.hardware import Kind
 from hir_jax.model import batching, t5
 from hir_jax.model.config import Params, T5Config
 from hir_jax.planning import hlo
-from hir_jax.run import models, trainers
+from hir_jax.run import answering, models, trainers
 from hir_jax.training.batch import make_batch
 
 MANY = 1 << 30  # prompts: so many that rows are bounded by memory alone
@@ -101,8 +103,27 @@ def training(config: ml_collections.ConfigDict, model: models.Model) -> Compiled
     return _compile(lower, state_memory(config, model), {})
 
 
-def sampling(config: ml_collections.ConfigDict, model: models.Model, kind: Kind) -> Compiled:
-    """The decoding of one pool of prompts, beside what training keeps."""
+def trie_of(config: ml_collections.ConfigDict) -> Trie | None:
+    """Of the outputs that `config.sample.among` allows, whose number decides what is compiled.
+
+    Unlike all else that is planned it needs the tokenizer; with "options" the questions, too.
+
+    Raises:
+        UserError: these are missing or at fault.
+    """
+    if not config.sample.among:
+        return None
+    asked = config.sample.among == answering.OPTIONS
+    every = itertools.chain(*data.load(config.data)) if asked else ()
+    options = answering.counted(list(every))
+    allowed = answering.load(config, "sample", models.load_codec(config), options)
+    return allowed.trie
+
+
+def sampling(
+    config: ml_collections.ConfigDict, model: models.Model, kind: Kind, trie: Trie | None = None
+) -> Compiled:
+    """The decoding of one pool of prompts, beside what training keeps; `trie` is from `trie_of`."""
     mesh = model.mesh
     source_length, _ = lengths(config)
     made = models.make_sampler(config, model, (source_length,))
@@ -113,18 +134,22 @@ def sampling(config: ml_collections.ConfigDict, model: models.Model, kind: Kind)
     else:  # decoding reads the parameters themselves
         named = {"parameters": kept.pop("parameters")}
     free = kind.memory - sum((kept | named).values()) if device_memory_is_told(mesh) else None
-    kind_of = {"greedy": config.sample.temperature == 0, "guided": bool(config.sample.guidance)}
+    kind_of = {
+        "greedy": config.sample.temperature == 0,
+        "guided": bool(config.sample.guidance),
+        "among": trie is not None,
+    }
     shape = made.shape(MANY, config.sample.samples, source_length, free, **kind_of)
     state = abstract_states(mesh, made.config, shape, source_length)
     named["caches"] = sharding.device_bytes(state.cache)
-    scalars = [_scalar(mesh, dtype) for dtype in (jnp.float32, jnp.int32, jnp.bool)]
+    scalars = [np.float32(), np.int32(made.eos_id), np.bool()]
     lower = functools.partial(
         programs(mesh, made.config, shape).decode_pool.lower,
         copy,
         state,
         abstract_pool(shape, source_length, mesh),
         _key(mesh),
-        *scalars,
+        *(_abstract(each, mesh) for each in (*scalars, trie)),
     )
     notes = f"{shape.rows} rows, {shape.places} places, pools of {shape.pool} prompts on each shard"
     made = _compile(lower, named, kept)
@@ -176,6 +201,7 @@ def abstract_pool(shape: records.Shape, source_length: int, mesh: Mesh) -> recor
         questions=array(size[:1], np.int32),
         first=array(size[:1], np.int32),
         opposite=records.Opposite(*sources(), gamma, alpha) if shape.guided else None,
+        root_P=array(size, np.int32) if shape.among else None,
     )
 
 
@@ -223,8 +249,9 @@ def _placed(tree: Any, place: NamedSharding) -> Any:
 
 
 def _key(mesh: Mesh) -> Any:
-    return _placed(jax.eval_shape(lambda: keys.make(0)), sharding.replicated(mesh))
+    return _abstract(jax.eval_shape(lambda: keys.make(0)), mesh)
 
 
-def _scalar(mesh: Mesh, dtype: Any) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct((), dtype, sharding=sharding.replicated(mesh))
+def _abstract(tree: Any, mesh: Mesh) -> Any:
+    """Shapes and types of arrays that each device has whole."""
+    return _placed(tree, sharding.replicated(mesh))

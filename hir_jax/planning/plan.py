@@ -13,6 +13,7 @@ import ml_collections
 from absl import logging
 from jax.sharding import Mesh
 
+from hir_jax.decoding.trie import Trie
 from hir_jax.devices import hardware, sharding
 from hir_jax.devices.hardware import Kind
 from hir_jax.errors import UserError
@@ -53,9 +54,11 @@ def run(
         devices = jax.devices()
         kind = hardware.kind_of(devices[0])
     head = table.head(config, shape, kind, len(devices))
+    trie = aot.trie_of(config) if "sampling" in programs else None
     if not search:
         mesh = sharding.make_mesh(config.mesh, devices)
-        return "\n\n".join([head, plan_mesh(config, shape, mesh, kind, programs, True).text])
+        planned = plan_mesh(config, shape, mesh, kind, programs, trie, every=True)
+        return "\n\n".join([head, planned.text])
     parts = [head]
     for sizes in candidates(len(devices), shape):
         try:
@@ -67,7 +70,7 @@ def run(
         if reason:
             parts[-1] += f": not compiled, {reason}"
             continue
-        planned = plan_mesh(config, shape, mesh, kind, programs, False)
+        planned = plan_mesh(config, shape, mesh, kind, programs, trie, every=False)
         parts[-1] = planned.text
         if planned.fits:
             parts.append(f"The cheapest mesh that fits: {table.mesh_flags(mesh)}")
@@ -94,6 +97,8 @@ def plan_mesh(
     mesh: Mesh,
     kind: Kind,
     programs: Sequence[str],
+    trie: Trie | None,
+    *,
     every: bool,
 ) -> Planned:
     """Compiles the programs for a mesh; unless `every`, not beyond the first that does not fit."""
@@ -104,7 +109,7 @@ def plan_mesh(
         made[program] = (
             aot.training(config, model)
             if program == "training"
-            else aot.sampling(config, model, kind)
+            else aot.sampling(config, model, kind, trie)
         )
         if not every and not made[program].fits(kind):
             break

@@ -82,8 +82,7 @@ def attach(config: ml_collections.ConfigDict, start: Params | None, own: Params)
 def decoding(
     config: ml_collections.ConfigDict, sampler: Sampler, start: Params | None, own: Params
 ) -> Params:
-    """The policy as it decodes: without adapters, which are merged into a decoding copy."""
-    if asked(config) is None:
-        return own
-    merged = lora.merge(attach(config, start, own), sampler.config.dtype)
-    return sampler.prepare(merged)
+    """The policy as it decodes: a decoding copy, which adapters are merged into."""
+    if asked(config) is not None:
+        own = lora.merge(attach(config, start, own), sampler.config.dtype)
+    return sampler.prepare(own)

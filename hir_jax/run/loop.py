@@ -118,12 +118,13 @@ class Job:
         )
         self.writer = metrics.writer(workdir, self.progress.metrics_bytes, config)
         self.alarms = Alarms(self.progress.alarms, functools.partial(self._write, "alarm"))
+        self.policy: Params | None = None  # see `_policy`
 
     # Phases ---------------------------------------------------------------------------------------
 
     def begin(self) -> None:
         """Measures the starting model."""
-        self.progress.before = self._evaluate("test", self._policy(self.state.params)).to_json()
+        self.progress.before = self._evaluate("test", self._policy()).to_json()
         self._measure()
         self.progress.iteration = 1
         self._save()
@@ -160,6 +161,7 @@ class Job:
             UserError: a loss, a gradient or the state is not finite.
         """
         config, progress = self.config, self.progress
+        self.policy = None
         epochs = self._epochs()
         total = sum(-(-len(epoch) // config.train.batch_size) for epoch in epochs)
         self.alarms.pairs(total)
@@ -217,9 +219,9 @@ class Job:
         else:
             self.checkpoints.check_best()
             wanted = sharding.abstract(self.state.params, self.mesh)
-            self.state = None  # in whose memory the best parameters have room
+            self.state = self.policy = None  # in whose memory the best parameters have room
             params, fields = self.checkpoints.restore_best(wanted)
-            params = self._policy(params)
+            params = adapters.decoding(self.config, self.sampler, self.reference, params)
             best = fields["best"]
             after = self._evaluate("test", params)
             known = Outcome(
@@ -256,8 +258,16 @@ class Job:
 
     # Parts of phases ------------------------------------------------------------------------------
 
-    def _policy(self, trained: Params) -> Params:
-        return adapters.decoding(self.config, self.sampler, self.reference, trained)
+    def _policy(self) -> Params:
+        """The policy as it decodes, made once for the evaluation and the sampling after it.
+
+        It is let go of before other work, which needs its memory, and a step donates what it is of.
+        """
+        if self.policy is None:
+            self.policy = adapters.decoding(
+                self.config, self.sampler, self.reference, self.state.params
+            )
+        return self.policy
 
     def _draw_samples(self) -> list[Sample]:
         config, iteration = self.config, self.progress.iteration
@@ -270,7 +280,7 @@ class Job:
             samples = drawing.draw(
                 config,
                 self.sampler,
-                self._policy(self.state.params),
+                self._policy(),
                 examples,
                 self.questions,
                 self.codec,
@@ -279,6 +289,7 @@ class Job:
                 iteration=iteration,
                 progress=lambda n: (bar.update(n), self.interrupts.check()),
             )
+        self.policy = None
         tokens = sum(len(sample.tokens) for sample in samples)
         self._time("sample", started, {"samples": len(samples), "tokens": tokens})
         return samples
@@ -330,7 +341,7 @@ class Job:
         Without development questions the newest parameters count as the best.
         """
         split, progress = self._judging_split, self.progress
-        evaluation = self._evaluate(split, self._policy(self.state.params))
+        evaluation = self._evaluate(split, self._policy())
         self._write("evaluate", evaluation.scalars() | evaluation.bounds() | {"split": split})
         progress.accuracies.append(evaluation.asked_correct.accuracy)
         self.alarms.evaluations(progress.accuracies)

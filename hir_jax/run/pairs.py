@@ -33,6 +33,7 @@ def view(
         decode=codec.decode,
         eos_id=codec.eos_id,
         other_eos_ids=codec.other_eos_ids,
+        opening_ids=codec.opening_ids,
         state=state,
     )
 

@@ -1,6 +1,7 @@
 """Hindsight relabeling and sub-outputs: drawn examples, ranges, keys of the draws."""
 
 import collections
+import dataclasses
 
 import numpy as np
 import pytest
@@ -30,8 +31,8 @@ def rngs(count):
     return (np.random.default_rng([7, i]) for i in range(count))
 
 
-def pairs(samples, mode="suffix", prob=1.0, seed=0, iteration=1, epoch=0, answers=None):
-    keys = {"seed": seed, "iteration": iteration, "epoch": epoch}
+def pairs(samples, mode="suffix", prob=1.0, seed=0, iteration=1, epoch=0, answers=None, opening=()):
+    keys = {"seed": seed, "iteration": iteration, "epoch": epoch, "opening_ids": opening}
     answers = answers or collections.defaultdict(lambda: "(A)")
     return relabel.hindsight_pairs(
         samples, mode=mode, prob=prob, eos_ids=(EOS,), decode=decode, answers=answers, **keys
@@ -63,6 +64,26 @@ def test_an_output_may_be_closed_by_any_of_several_ids():
     output = sample((50, 66, 51, 4, 9), correct=False)
     drawn = {relabel.window(output, rng, (EOS, 9), decode, "?").target[-1] for rng in rngs(50)}
     assert drawn == {9}
+
+
+@pytest.mark.parametrize("mode", relabel.MODES)
+def test_what_opens_an_output_opens_every_part_of_it(mode):
+    # 50 opens; parts and their draws are those of the output without it.
+    bare = [sample((2, 50, 3, 4, 5, 6, EOS), correct=False, index=i) for i in range(50)]
+    opened = [dataclasses.replace(each, tokens=(50, *each.tokens)) for each in bare]
+    drawn = pairs(opened, mode, opening=(9, 50))
+    assert drawn == [
+        dataclasses.replace(pair, target=(50, *pair.target)) for pair in pairs(bare, mode)
+    ]
+    assert len({pair.prefix for pair in drawn}) == {"full": 1, "suffix": 6, "window": 2}[mode]
+    assert pairs(bare, mode, opening=(9, 50)) == pairs(bare, mode)  # it does not begin with one
+
+
+def test_nothing_but_an_opening():
+    assert pairs([sample((50,)), sample(())], opening=(50,)) == [
+        Pair("t/0", (), (50,), RIGHT),
+        Pair("t/0", (), (), RIGHT),
+    ]
 
 
 def test_suffix_of_an_empty_output_is_the_eos():

@@ -207,6 +207,7 @@ def test_a_bos_of_the_tokenizers_own_begins_texts_and_is_none_of_them(tmp_path):
 
 def test_a_forced_bos_begins_outputs_alone(of_bytes):
     codec = Codec(of_bytes.tokenizer, 1, (5,), forced_bos_id=260)
+    assert codec.opening_ids == (260,) and of_bytes.opening_ids == ()
     assert codec.encode(["a"]) == [spelled(b"a")]
     assert codec.encode_outputs(["a"]) == [(260, *spelled(b"a"))]
     assert codec.read((260, *spelled(b"a"), 1)) == "a"

@@ -1,16 +1,20 @@
 """The plan compiles what a run calls: the same functions, the same kinds of arguments."""
 
 import dataclasses
+import json
+import shutil
 
 import jax
 import numpy as np
 import pytest
+import transformers
 
 from hir_jax.decoding import records, sampler
 from hir_jax.decoding.prompt import Guide, Prompt
 from hir_jax.devices import hardware, sharding
-from hir_jax.planning import aot
-from hir_jax.run import models, trainers
+from hir_jax.model.codec import Codec
+from hir_jax.planning import aot, plan
+from hir_jax.run import answering, models, trainers
 from hir_jax.training.batch import make_batch
 from tests import tiny
 
@@ -77,22 +81,57 @@ def test_training_is_compiled_for_the_arguments_of_a_run(monkeypatch, changes):
     assert planned.leaves() == called.leaves()
 
 
+@pytest.fixture
+def two_ends(tmp_path):
+    """A model that two ids end an output of."""
+    folder = shutil.copytree(tiny.folder(), tmp_path / "two_ends")
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [1, 9]}))
+    return folder
+
+
+@pytest.fixture
+def outputs(tmp_path):
+    """A file of outputs."""
+    file = tmp_path / "outputs.txt"
+    file.write_text("True\nnot True\nw1\n")
+    return file
+
+
 @pytest.mark.parametrize(
-    ("dtype", "guidance", "temperature"),
-    [("bfloat16", 0.0, 1.0), ("float32", 0.0, 0.0), ("float32", 0.5, 1.0)],
+    "changes",
+    [
+        {"sample.dtype": "bfloat16"},
+        {"sample.temperature": 0.0},
+        {"sample.guidance": 0.5},
+        {"sample.among": "outputs.txt"},
+        {"model.path": "two_ends"},
+    ],
+    ids=lambda changes: "".join(changes) or "plain",
 )
-def test_sampling_is_compiled_for_the_arguments_of_a_run(monkeypatch, dtype, guidance, temperature):
-    changes = {"sample.dtype": dtype, "sample.guidance": guidance}
-    config, model = setup(**changes, **{"sample.temperature": temperature})
+def test_sampling_is_compiled_for_the_arguments_of_a_run(monkeypatch, two_ends, outputs, changes):
+    monkeypatch.chdir(outputs.parent)
+    config = setup(**changes)[0]
+    model = aot.abstract_model(config, plan.model_shape(config), sharding.make_mesh(config.mesh))
     real = models.load_model(config)
     made = models.make_sampler(config, real, (16,))
     prompts = [Prompt((5,) * 16, i) for i in range(99)]
+    guidance = config.sample.guidance
     guide = Guide([(6,) * 16] * 99, guidance) if guidance else None
+    allowed = answering.load(config, "sample", real.codec, [])
+    among = allowed and allowed.among([0] * 99)
     programs = sampler.programs
     recorders = []
     for call in (
-        lambda: made(real.params, prompts, jax.random.key(0), temperature, 2, guide=guide),
-        lambda: aot.sampling(config, model, KIND),
+        lambda: made(
+            real.params,
+            prompts,
+            jax.random.key(0),
+            config.sample.temperature,
+            2,
+            guide=guide,
+            among=among,
+        ),
+        lambda: aot.sampling(config, model, KIND, aot.trie_of(config)),
     ):
         recorders.append(Recorder())
 
@@ -107,6 +146,22 @@ def test_sampling_is_compiled_for_the_arguments_of_a_run(monkeypatch, dtype, gui
     called, planned = recorders
     assert planned.leaves() == called.leaves()
     assert planned.compiled_for == called.compiled_for
+    wanted = {"model.path": "[5]", "sample.among": "[7].token_E"}  # EOS ids, and the trie's edges
+    shapes = {path: shape for path, shape, *_ in planned.leaves()}
+    for field in wanted.keys() & changes.keys():
+        assert shapes[wanted[field]] == {"model.path": (2,), "sample.among": (7,)}[field]
+
+
+def test_the_letters_of_a_plan_are_those_of_the_questions(monkeypatch, tmp_path):
+    file = tmp_path / "questions.jsonl"
+    options = (["a", "b"], ["a", "b", "c"])
+    lines = [{"question": f"w{i}", "options": options[i % 2], "answer": "A"} for i in range(9)]
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    of_bytes = Codec(transformers.ByT5Tokenizer(), 1)
+    monkeypatch.setattr(models, "load_codec", lambda config: of_bytes)
+    changes = {"data.source": "jsonl", "data.task": "", "data.path": str(file)}
+    trie = aot.trie_of(setup(**changes, **{"sample.among": "options"})[0])
+    assert (trie.roots, trie.degree, len(trie.token_E)) == (2, 3, 7 + 10)  # "(", "A" "B" ...
 
 
 def test_memory_of_the_state_by_hand():
@@ -128,7 +183,7 @@ def test_rows_by_the_memory_that_the_state_leaves(monkeypatch):
     monkeypatch.setattr(aot, "programs", lambda *_: (None, None))
     monkeypatch.setattr(aot, "device_memory_is_told", lambda mesh: True)
 
-    def shape(self, prompts, samples, source_length, free, greedy, guided):
+    def shape(self, prompts, samples, source_length, free, greedy, guided, among):
         asked.append((prompts, samples, source_length, free))
         raise Stop
 

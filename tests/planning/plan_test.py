@@ -102,7 +102,7 @@ def compile_as(monkeypatch):
 
         monkeypatch.setattr(aot, "training", lambda config, model: compiled("training", model))
         monkeypatch.setattr(
-            aot, "sampling", lambda config, model, kind: compiled("sampling", model)
+            aot, "sampling", lambda config, model, kind, trie: compiled("sampling", model)
         )
         kind = hardware.Kind("v5e", memory * GB)
         monkeypatch.setattr(hardware, "topology", lambda name: (jax.devices(), kind))

@@ -115,6 +115,19 @@ def test_a_run_goes_on_on_another_mesh(straight, tmp_path):
     assert json.loads((workdir / "eval.json").read_text())["iterations"] == 3
 
 
+def test_adapters_are_merged_once_between_steps_and_let_go_of_before_them(tmp_path, monkeypatch):
+    merged, held = [], []
+    decoding, step, annotate = adapters.decoding, loop.Job._step, loop.Job._annotate
+    monkeypatch.setattr(adapters, "decoding", lambda *args: merged.append(1) or decoding(*args))
+    for name, work in {"_step": step, "_annotate": annotate}.items():
+        monkeypatch.setattr(
+            loop.Job, name, lambda job, x, work=work: held.append(job.policy) or work(job, x)
+        )
+    loop.run(config(), str(tmp_path))
+    assert len(merged) == 1 + 2 + 1  # at the start, after each iteration, and of the best
+    assert set(held) == {None}
+
+
 def test_checkpoints_hold_adapters_alone(straight):
     newest = max((straight / "checkpoints").iterdir(), key=lambda path: int(path.name))
     leaves = json.loads((newest / "leaves" / "leaves.json").read_text())["content"]
