@@ -8,8 +8,6 @@ import resource
 
 import jax
 
-from hir_jax.devices import hardware
-
 
 def peak_memory_gb() -> float:
     """Of the device where it tells; else of this process."""
@@ -24,11 +22,6 @@ def name() -> str:
     device = jax.devices()[0]
     kind = device.device_kind if device.platform != "cpu" else _processor()
     return f"{jax.device_count()} x {kind}, jax {jax.__version__}"
-
-
-def peak_flops(dtype: str) -> float:
-    """Operations a second of the device by its data sheet, in bfloat16; 0 where it is not known."""
-    return hardware.kind_of(jax.devices()[0]).flops if dtype == "bfloat16" else 0.0
 
 
 def _processor() -> str:
