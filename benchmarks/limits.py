@@ -16,6 +16,10 @@ from jax.sharding import PartitionSpec as P
 
 from hir_jax.devices import hardware
 
+# Rows of 1,024 numbers that are read, and the width of matrices that are multiplied.
+LARGE = (2**20, 8192)
+SIZES = {"cpu": (2**16, 2048)}
+
 
 @dataclasses.dataclass(frozen=True)
 class Weights:
@@ -127,14 +131,14 @@ def peak_flops(dtype: str) -> float:
 
 def read_rate() -> float:
     """Bytes a second at which devices sum up a large array each."""
-    shape = (2**16 if jax.default_backend() == "cpu" else 2**20, 1024)
-    x = _on_each_device(lambda key: jnp.ones(shape))
+    rows, _ = SIZES.get(jax.default_backend(), LARGE)
+    x = _on_each_device(lambda key: jnp.ones((rows, 1024)))
     return x.nbytes / _seconds(_sums, x)
 
 
 def product_rate(dtype: str = "float32") -> float:
     """Floating-point operations a second of devices that do a large product each."""
-    size = 2048 if jax.default_backend() == "cpu" else 8192
+    _, size = SIZES.get(jax.default_backend(), LARGE)
     x = _on_each_device(lambda key: jax.random.normal(key, (size, size), dtype))
     return len(x) * 2 * size**3 / _seconds(_products, x, x)
 

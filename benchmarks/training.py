@@ -27,7 +27,7 @@ from absl import app, flags
 from benchmarks import limits, machine, turns, workloads
 from hir_jax.model import hf, shapes
 from hir_jax.run import metrics
-from hir_jax.training.batch import TWO_PROMPTS, Batch, TrainingExample, make_batch
+from hir_jax.training.batch import TWO_PROMPTS, Batch
 
 FLAGS = flags.FLAGS
 flags.DEFINE_list("batch", ["16"], "Examples a step; one or several.")
@@ -121,7 +121,8 @@ def measure(batch: int, folder: pathlib.Path) -> list[dict]:
 def serve() -> None:
     """Takes a step for each line that comes in; answers with its cost."""
     make = {"hir_jax": jax_step, "torch": torch_step}[FLAGS.runner]
-    step = make(pathlib.Path(FLAGS.models), random_batch(int(FLAGS.batch[0])))
+    given = (int(FLAGS.batch[0]), FLAGS.source, FLAGS.target, TWO_PROMPTS)
+    step = make(pathlib.Path(FLAGS.models), workloads.random_batch(*given))
 
     def run() -> dict:
         return {"loss": step(), "peak_memory_gb": machine.peak_memory_gb()}
@@ -134,17 +135,6 @@ def serve() -> None:
         }
 
     turns.serve(run=run, rates=rates)
-
-
-def random_batch(size: int) -> Batch:
-    """Full rows of random tokens, the same in every process."""
-    rng = np.random.default_rng(0)
-    row = lambda length: tuple(rng.integers(3, 32000, length).tolist())  # noqa: E731
-    examples = [
-        TrainingExample(row(FLAGS.source), row(FLAGS.source), row(FLAGS.target), correct=True)
-        for _ in range(size)
-    ]
-    return make_batch(examples, size, (FLAGS.source, FLAGS.target), TWO_PROMPTS)
 
 
 def jax_step(folder: pathlib.Path, batch: Batch) -> Step:

@@ -18,7 +18,7 @@ from hir_jax.devices import sharding
 from hir_jax.methods.sft import Sft
 from hir_jax.model import batching, hf, shapes, t5
 from hir_jax.model.config import Params, T5Config
-from hir_jax.training.batch import TrainingExample, make_batch
+from hir_jax.training.batch import Batch, Layout, TrainingExample, make_batch
 from hir_jax.training.optimizer import make_optimizer
 from hir_jax.training.state import init_state, state_shardings
 from hir_jax.training.step import make_step
@@ -135,6 +135,18 @@ def real_prompts(codec: transformers.PreTrainedTokenizerBase, bigbench_dir: str)
     order = np.random.default_rng(0).permutation(len(examples))
     texts = [format_prompt(config.instruction.correct, examples[i]) for i in order[:1024]]
     return [ids for ids in codec(texts)["input_ids"] if len(ids) <= 512]
+
+
+def random_batch(
+    size: int, source: int, target: int, layout: Layout, vocabulary: int = 32000
+) -> Batch:
+    """Full rows of random tokens, the same in every process."""
+    rng = np.random.default_rng(0)
+    row = lambda length: tuple(rng.integers(3, vocabulary, length).tolist())  # noqa: E731
+    examples = [
+        TrainingExample(row(source), row(source), row(target), correct=True) for _ in range(size)
+    ]
+    return make_batch(examples, size, (source, target), layout)
 
 
 def random_model(

@@ -97,7 +97,7 @@ def training(config: ml_collections.ConfigDict, model: models.Model) -> Compiled
         make_batch([], config.train.batch_size, lengths(config), made.layout),
     )
     start = model.params if config.loss.kl_weight or config.lora.rank else None
-    lower = functools.partial(made.step.lower, made.abstract_state(), batch, _key(mesh), start)
+    lower = functools.partial(made.step.lower, made.abstract_state(), batch, _key(), start)
     return _compile(lower, state_memory(config, model), {})
 
 
@@ -117,13 +117,13 @@ def sampling(config: ml_collections.ConfigDict, model: models.Model, kind: Kind)
     shape = made.shape(MANY, config.sample.samples, source_length, free, guided)
     state = abstract_states(mesh, made.config, shape, source_length)
     named["caches"] = sharding.device_bytes(state.cache)
-    scalars = [_scalar(mesh, dtype) for dtype in (jnp.float32, jnp.int32, jnp.bool)]
+    scalars = jax.eval_shape(lambda: (jnp.float32(0), jnp.int32(made.eos_id), jnp.bool(True)))
     lower = functools.partial(
         programs(mesh, made.config, shape).decode_pool.lower,
         copy,
         state,
         abstract_pool(shape, source_length, mesh),
-        _key(mesh),
+        _key(),
         *scalars,
     )
     notes = f"{shape.rows} rows, {shape.places} places, pools of {shape.pool} prompts on each shard"
@@ -217,9 +217,6 @@ def _placed(tree: Any, place: NamedSharding) -> Any:
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), tree)
 
 
-def _key(mesh: Mesh) -> Any:
-    return _placed(jax.eval_shape(lambda: keys.make(0)), sharding.replicated(mesh))
-
-
-def _scalar(mesh: Mesh, dtype: Any) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct((), dtype, sharding=sharding.replicated(mesh))
+def _key() -> Any:
+    """As runs have it: without a place, which would make it another program."""
+    return jax.eval_shape(lambda: keys.make(0))
