@@ -24,6 +24,11 @@ def name() -> str:
     return f"{jax.device_count()} x {kind}, jax {jax.__version__}"
 
 
+def dtype() -> str:
+    """What models compute in here: bfloat16, but on a CPU, which is slow in it, float32."""
+    return "float32" if jax.default_backend() == "cpu" else "bfloat16"
+
+
 def _processor() -> str:
     """The model of the CPU and the number of its cores."""
     info = pathlib.Path("/proc/cpuinfo")

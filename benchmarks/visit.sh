@@ -9,7 +9,7 @@
 set -eu
 cd "$(dirname "$0")/.."
 for python in ${PYTHON:-python python3}; do
-    if "$python" -c "import jax" 2>/dev/null; then break; fi
+    if "$python" -c "import jax" >/dev/null 2>&1; then break; fi
     python=
 done
 if [ -z "$python" ]; then

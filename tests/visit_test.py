@@ -1,8 +1,10 @@
 """A visit to a device, tried on CPU devices: a tiny model, and stages that fail in every way."""
 
 import json
+import pathlib
 import subprocess
 import sys
+import time
 
 import jax
 import pytest
@@ -16,6 +18,19 @@ from benchmarks.visits import training as training_stage
 
 def stage(name, seconds=60.0, least=0.0):
     return stages.Stage(name, "", seconds, "tiny", least=least)
+
+
+def has_ended(pid):
+    """Whether a process is no more, or waits for whoever adopted it to notice."""
+    for _ in range(100):
+        try:
+            state = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        except OSError:
+            return True
+        if state == "Z":
+            return True
+        time.sleep(0.05)
+    return False
 
 
 # Stages that fail -----------------------------------------------------------------------------
@@ -36,22 +51,20 @@ def test_what_fails_takes_nothing_else_away_and_says_why(tmp_path):
     }
     code = noting + "\n".join(f"if sys.argv[-1] == {name!r}: {what}" for name, what in ends.items())
     run = visit.Processes(tmp_path, (sys.executable, "-c", code))
-    wanted = [stage("raises"), stage("dies"), stage("stays", 3.0), stage("ends")]
+    wanted = [stage("raises"), stage("dies"), stage("stays", 8.0), stage("ends")]
     wanted.append(stage("late", least=1e6))
     found = visit.visit(wanted, 60.0, run, tmp_path)
     assert found == json.loads((tmp_path / "visit.json").read_text())
     outcomes = found["stages"]
     assert outcomes["raises"]["fault"] == "ended with 1: ValueError: no such kernel"
-    assert outcomes["stays"]["fault"] == "stopped after 3 s, which was all its time"
+    assert outcomes["stays"]["fault"] == "stopped after 8 s, which was all its time"
     assert outcomes["ends"]["fault"] == ""
     assert "s were left, and it takes 1000000" in outcomes["late"]["fault"]
     assert outcomes["late"]["found"] == {}
     assert outcomes["dies"]["fault"] == "killed by SIGKILL: it said nothing"
     for name in ends:
         assert outcomes[name]["found"] == {"first": 1}
-    child = int((tmp_path / "stays.log").read_text())
-    with pytest.raises(ProcessLookupError):
-        visit.os.kill(child, 0)
+    assert has_ended(int((tmp_path / "stays.log").read_text()))
     text = (tmp_path / "visit.md").read_text()
     assert "1 of 5 stages whole" in text
     assert "| raises |" in text and "ValueError: no such kernel" in text

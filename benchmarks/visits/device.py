@@ -9,7 +9,6 @@ import subprocess
 import jax
 
 from benchmarks import limits, machine
-from benchmarks.visits import models
 from benchmarks.visits.stages import Note, Visit
 from hir_jax.devices import hardware
 
@@ -18,7 +17,7 @@ PACKAGES = ("jax", "jaxlib", "libtpu", "jax-cuda12-plugin", "jax-cuda13-plugin",
 
 def run(visit: Visit, note: Note) -> None:
     """Facts, then rates of all devices at work together."""
-    device, dtype = jax.devices()[0], models.dtype()
+    device, dtype = jax.devices()[0], machine.dtype()
     note(
         machine=machine.name(),
         platform=device.platform,

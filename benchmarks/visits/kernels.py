@@ -15,8 +15,6 @@ import jax
 LONGEST = 10
 # Events that hold others.
 HOLDS_OTHERS = re.compile(r"(while|call|conditional|tuple|fori_loop|jit_)")
-# Of a device's lines those of its kernels; others repeat them by module, by step, by source.
-LINES = re.compile(r"Stream|XLA Ops")
 
 
 def traced(folder: pathlib.Path, work: Callable[[], Any]) -> Any:
@@ -72,19 +70,25 @@ def summed(profile: Any, steps: int) -> dict[str, Any]:
 def _kernels(profile: Any) -> Iterator[tuple[str, str, float]]:
     """(Operation of the compiled program, kernel, nanoseconds) of the first device.
 
-    A CPU has no lines of its own: what its threads did of compiled programs is among the host's.
+    A GPU's are in the lines of its streams, a TPU's in one. A CPU has no lines of its own: what its
+    threads did of compiled programs is among the host's.
     """
-    devices = [plane for plane in profile.planes if plane.name.startswith("/device:")]
-    first = next((p for p in devices if any(LINES.match(line.name) for line in p.lines)), None)
-    planes = [first] if first else [p for p in profile.planes if p.name == "/host:CPU"]
-    for plane in planes:
-        for line in plane.lines:
-            if first and not LINES.match(line.name):
+    lines = _lines(profile, "/device:", "Stream") or _lines(profile, "/device:", "XLA Ops")
+    for line in lines or _lines(profile, "/host:CPU", ""):
+        for event in line.events:
+            told = dict(event.stats)
+            operation = str(told.get("hlo_op", ""))
+            if not lines and not (operation and told.get("device_ordinal", 0) == 0):
                 continue
-            for event in line.events:
-                told = dict(event.stats)
-                operation = str(told.get("hlo_op", ""))
-                if not first and not (operation and told.get("device_ordinal", 0) == 0):
-                    continue
-                if not HOLDS_OTHERS.match(operation or event.name):
-                    yield operation or event.name, event.name, event.duration_ns
+            if not HOLDS_OTHERS.match(operation or event.name):
+                yield operation or event.name, event.name, event.duration_ns
+
+
+def _lines(profile: Any, plane: str, line: str) -> list[Any]:
+    """Those whose names begin so, of the first plane that has any; others repeat their kernels."""
+    found = (
+        [each for each in whole.lines if each.name.startswith(line)]
+        for whole in profile.planes
+        if whole.name.startswith(plane)
+    )
+    return next(filter(None, found), [])

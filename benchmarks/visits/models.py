@@ -32,11 +32,6 @@ ON_A_CPU = {"model.dtype": "float32", "data.max_source_tokens": 128, "train.batc
 OF_TINY = {"data.max_source_tokens": 16, "sample.max_new_tokens": 8, "sample.rows": 8}
 
 
-def dtype() -> str:
-    """Of activations and products: bfloat16, but on a CPU, which is slow in it."""
-    return "float32" if jax.default_backend() == "cpu" else "bfloat16"
-
-
 def raw_config(size: str) -> dict[str, Any]:
     """config.json of a size."""
     return shapes.flan_t5("small") | TINY if size == "tiny" else shapes.flan_t5(size)

@@ -78,7 +78,7 @@ def measured(visit: Visit, batch: Any, seconds: float) -> dict[str, Any]:
         "examples_per_second": examples / seconds,
         "tflops": flops / seconds / 1e12,
     }
-    if peak := limits.peak_flops(models.dtype()):
+    if peak := limits.peak_flops(machine.dtype()):
         found["model_flop_utilisation"] = flops / peak / seconds
     if rates := visit.found("device").get("rates"):
         found["share_of_product_limit"] = flops / rates["product"] / seconds
