@@ -26,10 +26,11 @@ from typing import Any
 from absl import app, flags
 
 from benchmarks.visits import page, stages
+from hir_jax.model import shapes
 
 ROOT = pathlib.Path(__file__).parents[1]
 SECONDS = 450.0
-SIZES = ("tiny", "small", "base", "large", "xl", "xxl")
+SIZES = ("tiny", *shapes.FLAN_T5)
 
 flags.DEFINE_string("out", None, "Folder for visit.json and visit.md.", required=True)
 flags.DEFINE_string("scratch", None, "Folder for all else (default: OUT/scratch).")

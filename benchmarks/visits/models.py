@@ -26,7 +26,6 @@ from hir_jax.run import models
 # Beside FLAN-T5's: for trying a visit out.
 TINY = {"d_model": 64, "d_kv": 16, "d_ff": 128, "num_layers": 2, "num_decoder_layers": 2}
 TINY |= {"num_heads": 4, "vocab_size": 512}
-SIZES = ("tiny", *shapes.FLAN_T5)
 # What a CPU can do in seconds.
 ON_A_CPU = {"model.dtype": "float32", "data.max_source_tokens": 128, "train.batch_size": 8}
 OF_TINY = {"data.max_source_tokens": 16, "sample.max_new_tokens": 8, "sample.rows": 8}

@@ -113,7 +113,8 @@ def _memory(found: Found) -> str:
         return work, size, _gb(foretold), _gb(peak), fits, f"{compiled:.0f}" if compiled else ""
 
     headers = ("program", "model", "foretold, GB", "peak, GB", "fits", "compiled in s")
-    return _section("Memory: the plan, and the device", headers, _programs(found, row))
+    title = "Memory: the plan, and the device (of a CPU, the process)"
+    return _section(title, headers, _programs(found, row))
 
 
 def _kernels(found: Found) -> str:

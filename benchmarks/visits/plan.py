@@ -21,9 +21,9 @@ MOST_PARTS = 64
 
 
 def run(visit: Visit, note: Note) -> None:
-    """Compiles sampling and training of all sizes, the longest first."""
+    """Compiles sampling and training of all sizes."""
     kind = hardware.kind_of(jax.devices()[0])
-    tasks = [(size, program) for size in reversed(visit.sizes) for program in (training, sampling)]
+    tasks = [(size, program) for size in visit.sizes for program in (sampling, training)]
     with concurrent.futures.ThreadPoolExecutor(max(1, os.cpu_count() // 2)) as pool:
         done = {
             pool.submit(program, size, kind): f"{program.__name__} {size}"
