@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
 
-from benchmarks import workloads
+from benchmarks import limits, workloads
 from hir_jax.decoding import draws, records
 from hir_jax.model import hf, shapes, t5
 from hir_jax.model.cache import Cache, Lanes, init_cache
@@ -85,7 +85,7 @@ def main(argv: Sequence[str]) -> None:
         no_cross = milliseconds(undrawn)
     with without_attention(FLAGS.source, FLAGS.length):
         products = milliseconds(undrawn)
-    read, rate = workloads.read_rate() / 1e9, workloads.product_rate() / 1e9
+    read, rate = limits.read_rate() / 1e9, limits.product_rate() / 1e9
     weights = sum(leaf.size for leaf in jax.tree.leaves(params["decoder"])) + params["lm_head"].size
     # Keys and values of the source are projected once, not in a step.
     cross = 2 * config.num_decoder_layers * config.d_model * config.num_heads * config.d_kv

@@ -8,8 +8,6 @@ import resource
 
 import jax
 
-from hir_jax.devices import hardware
-
 
 def peak_memory_gb() -> float:
     """Of the device where it tells; else of this process."""
@@ -26,9 +24,9 @@ def name() -> str:
     return f"{jax.device_count()} x {kind}, jax {jax.__version__}"
 
 
-def peak_flops(dtype: str) -> float:
-    """Operations a second of the device by its data sheet, in bfloat16; 0 where it is not known."""
-    return hardware.kind_of(jax.devices()[0]).flops if dtype == "bfloat16" else 0.0
+def dtype() -> str:
+    """What models compute in here: bfloat16, but on a CPU, which is slow in it, float32."""
+    return "float32" if jax.default_backend() == "cpu" else "bfloat16"
 
 
 def _processor() -> str:

@@ -24,7 +24,8 @@ up by a whole run, and then takes turns with the others, which are stopped meanw
 given. Times are from token ids to token ids. Peers get the prompts sorted by length. The limit is
 the time that the model's matrix products (of real tokens alone) take at the rate of a large
 product; the roofline is longer where a decode step's reads through the memory are (see
-`Workload.roofline`). Both rates are measured in the same run, once a turn.
+`limits.sampling_seconds`). Both rates are measured in the same run, once a turn, on all devices at
+once.
 
 Needs torch, ctranslate2, openvino, onnxruntime and onnx. FlaxT5 and optimum need transformers 4, in
 a virtual environment of their own; measured with torch and
@@ -46,7 +47,7 @@ import jax
 import jax.numpy as jnp
 from absl import app, flags
 
-from benchmarks import machine, turns, workloads
+from benchmarks import limits, machine, turns, workloads
 from benchmarks.peers.settings import Settings
 from benchmarks.peers.table import PEERS
 from hir_jax.decoding import sampler
@@ -109,9 +110,11 @@ def serve() -> None:
 
 def rates() -> dict:
     """What this machine can do, now."""
+    found = limits.measured(FLAGS.dtype)
     return {
-        "product_gflops": workloads.product_rate(FLAGS.dtype) / 1e9,
-        "read_gb_a_second": workloads.read_rate() / 1e9,
+        "product_gflops": found.product / 1e9,
+        "read_gb_a_second": found.read / 1e9,
+        "devices": found.devices,
         "machine": machine.name(),
     }
 
@@ -169,7 +172,8 @@ def record(
     elapsed, tokens = median(told, "seconds"), median(told, "tokens")
     product, read = median(rates, "product_gflops"), median(rates, "read_gb_a_second")
     itemsize = jnp.dtype(FLAGS.dtype).itemsize
-    roofline = workload.roofline(tokens, rows, product * 1e9, read * 1e9, itemsize)
+    found = limits.Rates(product * 1e9, read * 1e9, rates[0]["devices"])
+    roofline = workload.roofline(tokens, rows, found, itemsize)
     return told[-1] | {
         "workload": workload.name,
         "runner": name,

@@ -8,7 +8,7 @@ its own, stopped while another has its turn of three steps, of which the last tw
 first turn compiles. The losses of all steps must agree. The limit is the time that the products
 with weights take at the rate of a large product of the same type, measured in the same run; a step
 is three forward passes' worth of them. MFU, model-FLOP utilisation, is the same against the
-bfloat16 peak of the device's data sheet, where it is known.
+bfloat16 peak of all devices by their data sheet, where it is known.
 """
 
 import dataclasses
@@ -24,10 +24,10 @@ import numpy as np
 import transformers
 from absl import app, flags
 
-from benchmarks import machine, turns, workloads
-from hir_jax.model import shapes
+from benchmarks import limits, machine, turns, workloads
+from hir_jax.model import hf, shapes
 from hir_jax.run import metrics
-from hir_jax.training.batch import TWO_PROMPTS, Batch, TrainingExample, make_batch
+from hir_jax.training.batch import TWO_PROMPTS, Batch
 
 FLAGS = flags.FLAGS
 flags.DEFINE_list("batch", ["16"], "Examples a step; one or several.")
@@ -92,7 +92,8 @@ def measure(batch: int, folder: pathlib.Path) -> list[dict]:
             np.testing.assert_allclose(ours["loss"], theirs["loss"], rtol=tolerance)
     rate = statistics.median(each["product_rate"] for each in rates)
     peak = rates[0]["peak"]
-    forward = workloads.forward_flops(folder, 2 * batch * FLAGS.source, 2 * batch * FLAGS.target)
+    weights = limits.Weights.of(hf.read_raw_config(folder))
+    flops = weights.step_flops(2 * batch * FLAGS.source, 2 * batch * FLAGS.target)
     records = []
     for name, answers in told.items():
         # The first turn compiles and warms up; the first step of each wakes up.
@@ -104,8 +105,8 @@ def measure(batch: int, folder: pathlib.Path) -> list[dict]:
                 "runner": name,
                 "seconds": elapsed,
                 "examples_per_second": batch / elapsed,
-                "share_of_product_limit": 3 * forward / rate / elapsed,
-                "model_flop_utilisation": 3 * forward / peak / elapsed if peak else None,
+                "share_of_product_limit": flops / rate / elapsed,
+                "model_flop_utilisation": flops / peak / elapsed if peak else None,
                 "peak_memory_gb": answers[-1]["peak_memory_gb"],
                 "losses": [answer["loss"] for answer in answers],
                 "product_gflops": rate / 1e9,
@@ -120,37 +121,26 @@ def measure(batch: int, folder: pathlib.Path) -> list[dict]:
 def serve() -> None:
     """Takes a step for each line that comes in; answers with its cost."""
     make = {"hir_jax": jax_step, "torch": torch_step}[FLAGS.runner]
-    step = make(pathlib.Path(FLAGS.models), random_batch(int(FLAGS.batch[0])))
+    given = (int(FLAGS.batch[0]), FLAGS.source, FLAGS.target, TWO_PROMPTS)
+    step = make(pathlib.Path(FLAGS.models), workloads.random_batch(*given))
 
     def run() -> dict:
         return {"loss": step(), "peak_memory_gb": machine.peak_memory_gb()}
 
     def rates() -> dict:
         return {
-            "product_rate": workloads.product_rate(FLAGS.dtype),
-            "peak": machine.peak_flops(FLAGS.dtype),
+            "product_rate": limits.product_rate(FLAGS.dtype),
+            "peak": limits.peak_flops(FLAGS.dtype),
             "machine": machine.name(),
         }
 
     turns.serve(run=run, rates=rates)
 
 
-def random_batch(size: int) -> Batch:
-    """Full rows of random tokens, the same in every process."""
-    rng = np.random.default_rng(0)
-    row = lambda length: tuple(rng.integers(3, 32000, length).tolist())  # noqa: E731
-    examples = [
-        TrainingExample(row(FLAGS.source), row(FLAGS.source), row(FLAGS.target), correct=True)
-        for _ in range(size)
-    ]
-    return make_batch(examples, size, (FLAGS.source, FLAGS.target), TWO_PROMPTS)
-
-
 def jax_step(folder: pathlib.Path, batch: Batch) -> Step:
     """The step as the loop uses it."""
     from hir_jax.devices import sharding
     from hir_jax.methods.hir import Hir
-    from hir_jax.model import hf
     from hir_jax.training.optimizer import make_optimizer
     from hir_jax.training.state import init_state, state_shardings
     from hir_jax.training.step import make_step

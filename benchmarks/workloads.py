@@ -3,14 +3,13 @@
 import dataclasses
 import json
 import pathlib
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import transformers
 
+from benchmarks import limits
 from configs import flan_t5
 from hir_jax import data
 from hir_jax.data.bigbench.tasks import RAW_FOLDER
@@ -19,7 +18,7 @@ from hir_jax.devices import sharding
 from hir_jax.methods.sft import Sft
 from hir_jax.model import batching, hf, shapes, t5
 from hir_jax.model.config import Params, T5Config
-from hir_jax.training.batch import TrainingExample, make_batch
+from hir_jax.training.batch import Batch, Layout, TrainingExample, make_batch
 from hir_jax.training.optimizer import make_optimizer
 from hir_jax.training.state import init_state, state_shardings
 from hir_jax.training.step import make_step
@@ -77,73 +76,26 @@ class Workload:
         """Of all prompts."""
         return sum(len(prompt) for prompt in self.prompts)
 
+    @property
+    def weights(self) -> limits.Weights:
+        """Of its model."""
+        return limits.Weights.of(hf.read_raw_config(self.folder))
+
     def flops(self, new_tokens: float) -> float:
         """Of the model's matrix products: each prompt encoded once, each new token decoded once."""
-        return forward_flops(self.folder, self.source_tokens, new_tokens)
+        return self.weights.forward_flops(self.source_tokens, new_tokens)
 
-    def roofline(
-        self, new_tokens: float, rows: int, rate: float, bandwidth: float, itemsize: int
-    ) -> float:
-        """Seconds at least, where a step of so many rows reads each weight and key once.
-
-        Prompts are encoded at the rate of a large product. A decode step takes the longer of two:
-        its products at that rate, or the weights of decoder and head, the keys and values of its
-        questions and those of half of an output through the memory.
-        """
-        weights = Weights.of(self.folder)
-        encoding = 2 * self.source_tokens * (weights.encoder + weights.cross) / rate
-        questions = self.source_tokens / len(self.prompts) / self.samples
-        output = new_tokens / self.outputs / 2
-        kept = rows * weights.kept_a_token * (questions + output)
-        products = 2 * rows * weights.decoder / rate
-        step = max(products, itemsize * (weights.decoder + kept) / bandwidth)
-        return encoding + new_tokens / rows * step
+    def roofline(self, new_tokens: float, rows: int, rates: limits.Rates, itemsize: int) -> float:
+        """Seconds at least; see `limits.sampling_seconds`."""
+        prompts = len(self.prompts)
+        asked = limits.Sampled(prompts, self.source_tokens / prompts, self.samples, new_tokens)
+        return limits.sampling_seconds(self.weights, asked, rows, rates, itemsize)
 
 
 def load(file: pathlib.Path) -> Workload:
     """What `Workload.save` wrote."""
     fields = json.loads(file.read_text())
     return Workload(**fields | {"folder": pathlib.Path(fields["folder"])})
-
-
-@dataclasses.dataclass(frozen=True)
-class Weights:
-    """How many numbers a model's products read.
-
-    Attributes:
-        encoder: a source token's.
-        cross: of the keys and values that the decoder needs of a source token.
-        decoder: a new token's, the head's among them.
-        kept_a_token: keys and values of one token in all layers of the decoder.
-    """
-
-    encoder: int
-    cross: int
-    decoder: int
-    kept_a_token: int
-
-    @classmethod
-    def of(cls, folder: pathlib.Path) -> "Weights":
-        """Of a gated T5, by its config.json."""
-        config = json.loads((folder / "config.json").read_text())
-        width, heads = config["d_model"], config["num_heads"] * config["d_kv"]
-        feed_forward, layers = 3 * width * config["d_ff"], config["num_decoder_layers"]
-        return cls(
-            encoder=config["num_layers"] * (4 * width * heads + feed_forward),
-            cross=layers * 2 * width * heads,
-            decoder=layers * (6 * width * heads + feed_forward) + width * config["vocab_size"],
-            kept_a_token=layers * 2 * heads,
-        )
-
-
-def forward_flops(folder: pathlib.Path, source_tokens: float, target_tokens: float) -> float:
-    """Of the products with weights, so many tokens read and decoded.
-
-    Products with the keys and values of attention are left out; so is all padding.
-    """
-    weights = Weights.of(folder)
-    encoded = source_tokens * (weights.encoder + weights.cross)
-    return 2 * (encoded + target_tokens * weights.decoder)
 
 
 def make(
@@ -185,6 +137,18 @@ def real_prompts(codec: transformers.PreTrainedTokenizerBase, bigbench_dir: str)
     return [ids for ids in codec(texts)["input_ids"] if len(ids) <= 512]
 
 
+def random_batch(
+    size: int, source: int, target: int, layout: Layout, vocabulary: int = 32000
+) -> Batch:
+    """Full rows of random tokens, the same in every process."""
+    rng = np.random.default_rng(0)
+    row = lambda length: tuple(rng.integers(3, vocabulary, length).tolist())  # noqa: E731
+    examples = [
+        TrainingExample(row(source), row(source), row(target), correct=True) for _ in range(size)
+    ]
+    return make_batch(examples, size, (source, target), layout)
+
+
 def random_model(
     shape: str, codec: transformers.PreTrainedTokenizerBase, folder: pathlib.Path, ends: bool
 ) -> pathlib.Path:
@@ -220,29 +184,3 @@ def _tune(params: Params, config: T5Config, steps: int = 100) -> Params:
             rows.append(TrainingExample(source, (), target, correct=True))
         state, _ = step(state, make_batch(rows, 16, (8, 32)), jax.random.key(0), None)
     return state.params
-
-
-def read_rate() -> float:
-    """Bytes a second at which a large array is summed up, here and now, once warm."""
-    x = jnp.ones((2**16 if jax.default_backend() == "cpu" else 2**20, 1024))
-    return x.nbytes / _seconds(_sum, x)
-
-
-def product_rate(dtype: str = "float32") -> float:
-    """Floating-point operations a second of a large product, here and now, once warm."""
-    size = 2048 if jax.default_backend() == "cpu" else 8192
-    x = jax.random.normal(jax.random.key(0), (size, size), dtype)
-    return 2 * size**3 / _seconds(_product, x, x)
-
-
-_sum, _product = jax.jit(jnp.sum), jax.jit(jnp.matmul)
-
-
-def _seconds(work: Callable[..., jax.Array], *args: jax.Array, times: int = 10) -> float:
-    """Of one call; threads and clocks that were idle take about a second to be at their best."""
-    for _ in range(times):
-        work(*args).block_until_ready()
-    started = time.perf_counter()
-    for _ in range(times):
-        work(*args).block_until_ready()
-    return (time.perf_counter() - started) / times

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import transformers
 
-from benchmarks import decode_profile, workloads
+from benchmarks import decode_profile, limits, workloads
 from benchmarks.peers import loop, settings, work
+from hir_jax.devices import hardware
 from hir_jax.model import shapes
 
 
@@ -34,18 +35,40 @@ def workload(folder: pathlib.Path, size, prompts):
 def test_a_decode_step_reads_weights_keys_and_values_once(tmp_path, size, rows, thousands):
     made = workload(tmp_path, size, rows)
     tokens = rows * 64
-    seconds = made.roofline(tokens, rows, rate=math.inf, bandwidth=4.3e12, itemsize=2)
+    seconds = made.roofline(tokens, rows, limits.Rates(math.inf, 4.3e12), itemsize=2)
     assert tokens / seconds / 1000 == pytest.approx(thousands, rel=0.01)
 
 
 def test_where_memory_is_fast_the_roofline_is_the_products_limit(tmp_path):
     made = workload(tmp_path, "small", 64)
-    seconds = made.roofline(4096, 64, rate=1e11, bandwidth=math.inf, itemsize=4)
+    seconds = made.roofline(4096, 64, limits.Rates(1e11, math.inf), itemsize=4)
     assert seconds == pytest.approx(made.flops(4096) / 1e11)
 
 
+def test_rates_and_peaks_are_those_of_all_devices_together(monkeypatch):
+    """Eight here: the arrays lie on all of them, and a product on each counts."""
+    given = []
+    monkeypatch.setitem(limits.SIZES, "cpu", (16, 64))
+    monkeypatch.setattr(limits, "_seconds", lambda work, *args: given.append(args[0]) or 0.5)
+    assert limits.measured() == (8 * 2 * 64**3 / 0.5, 8 * 16 * 1024 * 4 / 0.5, 8)
+    for array in given:
+        assert len(array.sharding.device_set) == 8
+        assert {shard.data.shape[0] for shard in array.addressable_shards} == {1}
+    kind = hardware.Kind("fast", memory=1.0, flops=100.0)
+    monkeypatch.setattr(hardware, "kind_of", lambda device: kind)
+    assert (limits.peak_flops("bfloat16"), limits.peak_flops("float32")) == (800, 0)
+
+
+def test_eight_devices_with_eight_times_the_rows_are_eight_times_as_fast(tmp_path):
+    """Each reads the weights for rows of its own; so the best share is 1 on any number of them."""
+    made = workload(tmp_path, "base", 512)
+    one = made.roofline(512 * 64, 64, limits.Rates(1e15, 4e12), itemsize=2)
+    eight = made.roofline(512 * 64, 512, limits.Rates(8e15, 32e12, devices=8), itemsize=2)
+    assert one / eight == pytest.approx(8)
+
+
 def test_weights_are_those_of_the_published_model(tmp_path):
-    weights = workloads.Weights.of(workload(tmp_path, "small", 1).folder)
+    weights = workload(tmp_path, "small", 1).weights
     embedding = 32128 * 512
     # Two norms a block of the encoder, three of the decoder, one after each stack.
     norms = 512 * (8 * 2 + 8 * 3 + 2)

@@ -7,6 +7,7 @@ import pytest
 
 from benchmarks.faults import modes, nursery, runs
 from benchmarks.faults.disturbed import Disturbed
+from benchmarks.visits import resumption
 from tests import tiny
 
 
@@ -34,6 +35,16 @@ def test_killed_at_random_moments(disturbed):
     found = modes.killed(disturbed, 3, "KILL", random.Random(0))
     assert sum(found["kills"]) == 3
     assert not found["different"]
+
+
+def test_killed_once_in_training_in_a_visit(disturbed):
+    found = {}
+    resumption.kill(disturbed, lambda **more: found.update(more))
+    assert found == {
+        "undisturbed_seconds": disturbed.seconds,
+        "killed_in": "training",
+        "different": [],
+    }
 
 
 def test_what_differs_is_named(disturbed, tmp_path):

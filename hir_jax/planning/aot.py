@@ -99,7 +99,7 @@ def training(config: ml_collections.ConfigDict, model: models.Model) -> Compiled
         make_batch([], config.train.batch_size, lengths(config), made.layout),
     )
     start = model.params if config.loss.kl_weight or config.lora.rank else None
-    lower = functools.partial(made.step.lower, made.abstract_state(), batch, _key(mesh), start)
+    lower = functools.partial(made.step.lower, made.abstract_state(), batch, _key(), start)
     return _compile(lower, state_memory(config, model), {})
 
 
@@ -142,14 +142,15 @@ def sampling(
     shape = made.shape(MANY, config.sample.samples, source_length, free, **kind_of)
     state = abstract_states(mesh, made.config, shape, source_length)
     named["caches"] = sharding.device_bytes(state.cache)
-    scalars = [np.float32(), np.int32(made.eos_id), np.bool()]
+    scalars = jax.eval_shape(lambda: (jnp.float32(0), jnp.int32(made.eos_id), jnp.bool(True)))
     lower = functools.partial(
         programs(mesh, made.config, shape).decode_pool.lower,
         copy,
         state,
         abstract_pool(shape, source_length, mesh),
-        _key(mesh),
-        *(_abstract(each, mesh) for each in (*scalars, trie)),
+        _key(),
+        *scalars,
+        _abstract(trie, mesh),
     )
     notes = f"{shape.rows} rows, {shape.places} places, pools of {shape.pool} prompts on each shard"
     made = _compile(lower, named, kept)
@@ -248,8 +249,9 @@ def _placed(tree: Any, place: NamedSharding) -> Any:
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), tree)
 
 
-def _key(mesh: Mesh) -> Any:
-    return _abstract(jax.eval_shape(lambda: keys.make(0)), mesh)
+def _key() -> Any:
+    """As runs have it: without a place, which would make it another program."""
+    return jax.eval_shape(lambda: keys.make(0))
 
 
 def _abstract(tree: Any, mesh: Mesh) -> Any:
