@@ -111,10 +111,9 @@ class Job:
         self.state, self.progress, self.reference = start.take_up(
             config, workdir, model, self.questions, self.training, self.checkpoints
         )
-        splits = self.questions.splits
-        evaluated = max(len(splits.dev), len(splits.test)) * len(self.questions.instructions.asked)
+        questions, memory = self.questions, self.progress.memory
         self.sampler = models.make_sampler(
-            config, model, self.questions.buckets.source, self.progress.memory, evaluated
+            config, model, questions.buckets.source, memory, questions.evaluated
         )
         self.writer = metrics.writer(workdir, self.progress.metrics_bytes, config)
         self.alarms = Alarms(self.progress.alarms, functools.partial(self._write, "alarm"))
@@ -221,7 +220,7 @@ class Job:
             wanted = sharding.abstract(self.state.params, self.mesh)
             self.state = self.policy = None  # in whose memory the best parameters have room
             params, fields = self.checkpoints.restore_best(wanted)
-            params = adapters.decoding(self.config, self.sampler, self.reference, params)
+            params = self._decoding(params)
             best = fields["best"]
             after = self._evaluate("test", params)
             known = Outcome(
@@ -249,8 +248,7 @@ class Job:
     ) -> None:
         """Waits for checkpoints that are being written; closes the files.
 
-        A checkpoint is whole once all processes have written their share, so where a fault stops
-        one of many it cannot be waited for.
+        A checkpoint is whole once all processes have written: not where a fault stops one of them.
         """
         if error is None or isinstance(error, Interrupted) or not processes.many():
             self.checkpoints.close()
@@ -259,15 +257,12 @@ class Job:
     # Parts of phases ------------------------------------------------------------------------------
 
     def _policy(self) -> Params:
-        """The policy as it decodes, made once for the evaluation and the sampling after it.
-
-        It is let go of before other work, which needs its memory, and a step donates what it is of.
-        """
-        if self.policy is None:
-            self.policy = adapters.decoding(
-                self.config, self.sampler, self.reference, self.state.params
-            )
+        """As it decodes, made once for an evaluation and the sampling after it; no longer kept."""
+        self.policy = self.policy or self._decoding(self.state.params)
         return self.policy
+
+    def _decoding(self, trained: Params) -> Params:
+        return adapters.decoding(self.config, self.sampler, self.reference, trained)
 
     def _draw_samples(self) -> list[Sample]:
         config, iteration = self.config, self.progress.iteration

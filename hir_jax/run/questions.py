@@ -44,6 +44,12 @@ class Questions:
     verifier: verify.Verifier
     allowed: Mapping[str, Allowed | None] = dataclasses.field(default_factory=dict)
 
+    @property
+    def evaluated(self) -> int:
+        """Prompts of the largest evaluation in a run."""
+        splits = self.splits
+        return max(len(splits.dev), len(splits.test)) * len(self.instructions.asked)
+
     def among(self, how: str, examples: Sequence[data.Example]) -> Among | None:
         """What the outputs to these may be, by one of these values; None for any."""
         return self.allowed[how].among([len(e.options) for e in examples]) if how else None

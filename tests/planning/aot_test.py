@@ -55,7 +55,7 @@ class Recorder:
                 jax.tree_util.keystr(path),
                 leaf.shape,
                 leaf.dtype,
-                leaf.sharding.shard_shape(leaf.shape) if leaf.ndim else (),
+                leaf.sharding.shard_shape(leaf.shape) if leaf.sharding else leaf.shape,
             )
             for path, leaf in flat
         ]
