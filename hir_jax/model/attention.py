@@ -19,9 +19,11 @@ import jax.numpy as jnp
 from hir_jax.model.config import T5Config
 from hir_jax.model.positions import bias_block, mask_bias
 
-# float32 scores that a device holds at a time: 16 MB, what fast memories of accelerators and
-# caches of processors take. Up to twice as many are computed at once and kept for the gradient.
+# float32 scores that a device holds at a time: 16 MB, what fast memories of accelerators and caches
+# of processors take; on a GPU 256 MB, since it has no such memory and starts each kernel anew.
+# Where twice as many are all, they are computed at once and kept for the gradient.
 SCORES = 2**22
+SCORES_ON_A_GPU = 2**26
 
 ONES = 8  # columns beside the values; as many as keep products aligned
 
@@ -98,13 +100,22 @@ def attention(
     batch, heads, queries, _ = query_BxHxQxK.shape
     keys = key_BxHxSxK.shape[2]
     shards = config.shards if batch % config.shards == 0 else 1
-    sources = batch // shards
+
+    def holding(scores: int, *args: jax.Array | None) -> jax.Array:
+        cut = functools.partial(_Cut, config, causal, shards)
+        sources = batch // shards
+        if sources * heads * queries * keys <= 2 * scores:
+            return _at_once(cut(sources, queries), *args)
+        sources = _divisor(sources, scores // (heads * queries * keys))
+        return _in_parts(cut(sources, _divisor(queries, scores // (heads * keys))), *args)
+
     args = (query_BxHxQxK, key_BxHxSxK, value_BxHxSxK, table_NxH, mask_BxS, dropout_key)
-    if sources * heads * queries * keys <= 2 * SCORES:
-        return _at_once(_Cut(config, causal, shards, sources, queries), *args)
-    sources = _divisor(sources, SCORES // (heads * queries * keys))
-    queries = _divisor(queries, SCORES // (heads * keys))
-    return _in_parts(_Cut(config, causal, shards, sources, queries), *args)
+    if batch // shards * heads * queries * keys <= 2 * SCORES:
+        return holding(SCORES, *args)
+    on_a_gpu = functools.partial(holding, SCORES_ON_A_GPU)
+    return jax.lax.platform_dependent(
+        *args, cuda=on_a_gpu, rocm=on_a_gpu, default=functools.partial(holding, SCORES)
+    )
 
 
 def _divisor(n: int, most: int) -> int:
