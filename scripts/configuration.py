@@ -34,13 +34,18 @@ Fields of `--mode=experiment`, of the grids in `configs/paper.py` and `configs/s
 CHANGES = """
 ## What the other configs change
 
-Of a config with an argument, one value of it; `configs/paper.py:table2` and the like, and
-`configs/study.py`, hold grids besides.
+Of a config with an argument, some values of it; `configs/paper.py:table2` and the like, and
+`configs/study.py`, hold grids besides. `configs/pretrain.py` has the `pretrain` sections above and
+sets nothing else; `configs/workdir.py:RUN` is the whole config of a run, from its workdir.
 
 | config | for | sets |
 |---|---|---|
 """
-OTHERS = ("tiny", "facts", "flan_t5:base", "flan_t5:xl", "jsonl", "paper", "study")
+OTHERS = (
+    *("tiny", "facts", "flan_t5:base", "flan_t5:xl", "t5_family:google/mt5-small"),
+    *("t5_family:google/mt5-xl", "t5_family:google/byt5-small"),
+    *("t5_family:Salesforce/codet5p-220m", "jsonl", "paper", "study"),
+)
 
 
 class Field(NamedTuple):

@@ -8,7 +8,8 @@ a block says what is otherwise:
 
     <!-- not run: WHY -->                      its flags and names are still looked up by the tests
     <!-- short: FLAGS -->                      given to every main.py of the block besides
-    <!-- output of: COMMAND -->                shown output; "; but: REGEX" leaves a part of it out
+    <!-- output of: COMMAND -->                shown output; "; but: REGEX" leaves a part of it out,
+                                               what another machine times or rounds otherwise
     <!-- file: NAME -->                        JSON lines that commands read
     <!-- made: NAME -->                        JSON lines that a command above has written
 

@@ -112,6 +112,12 @@ def test_the_page_of_settings_is_current():
     assert configuration.PAGE.read_text() == configuration.page(), "python scripts/configuration.py"
 
 
+def test_the_page_of_settings_tells_of_every_config():
+    files = {path.name for path in (ROOT / "configs").glob("*.py")} - {"common.py"}
+    of_changes = configuration.page().partition(configuration.CHANGES[:20])[2]
+    assert {*re.findall(r"`configs/(\w+\.py)", of_changes)} == files
+
+
 def test_fields_are_told_with_their_comments(monkeypatch, tmp_path):
     (tmp_path / "configs").mkdir()
     (tmp_path / "configs" / "some.py").write_text(

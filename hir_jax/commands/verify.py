@@ -9,6 +9,8 @@ from hir_jax.commands.lines import check_output, open_output, read_jsonl, to_lin
 from hir_jax.data import jsonl
 from hir_jax.data.example import Example
 from hir_jax.data.files import raise_faults, read_text
+from hir_jax.data.records import Names
+from hir_jax.errors import UserError
 from hir_jax.hindsight import verify
 from hir_jax.run import settings
 
@@ -19,16 +21,17 @@ def verify_file(config: ml_collections.ConfigDict, source: str, output: str) -> 
     """Judges each line of `source` by `config.verifier`; one line each, in order, to `output`.
 
     A line has a question as in `data.jsonl`, with "answer" or "answers" and "options" if it has
-    any, and an "output". It comes back with "correct", "parsed", "read" (what was taken for the
-    answer) and "reward"; with "facts", where the verifier names some, and with "rewards", each
-    one's own, where several judge. No model is loaded.
+    any, or what `config.data.fields` calls them; and an "output". It comes back with "correct",
+    "parsed", "read" (what was taken for the answer) and "reward"; with "facts", where the verifier
+    names some, and with "rewards", each one's own, where several judge. No model is loaded.
     """
     settings.check(config)
     reward = config.reward
     verifier = verify.resolve(config.verifier, reward.threshold, reward.weights, reward.seconds)
     check_output(output)
-    records = read_jsonl(source, all_of=("question", "output"))
-    examples = _examples(source, [line for line, _ in records])
+    names = _names(config.data.fields)
+    records = read_jsonl(source, all_of=("output",))
+    examples = _examples(source, [line for line, _ in records], names)
     with open_output(output) as out:
         for (_, record), example in zip(records, examples, strict=True):
             given = {name: value for name, value in record.items() if name not in _GIVEN_BACK}
@@ -43,12 +46,29 @@ def _fields(verdict: verify.Verdict) -> dict[str, Any]:
     return decided | {name: dict(values) for name, values in named.items() if values}
 
 
-def _examples(source: str, numbers: list[int]) -> list[Example]:
+def _names(fields: ml_collections.ConfigDict) -> Names:
+    """What the fields of a question are called: none as what is judged, or comes of it."""
+    ours = ("output", *_GIVEN_BACK)
+    taken = [
+        f"{name}={path}"
+        for name, path in fields.items()
+        if name != "after" and {part.strip().split(".")[0] for part in path.split(",")} & {*ours}
+    ]
+    if taken:
+        raise UserError(
+            f"--mode=verify: expected config.data.fields that name none of {', '.join(ours)}, for "
+            "the output that is judged and its verdict; found "
+            f"{', '.join(taken)}. Give that field of the file another name."
+        )
+    return Names(**fields.to_dict())
+
+
+def _examples(source: str, numbers: list[int], names: Names) -> list[Example]:
     """The questions on these lines of a file, as `data.source=jsonl` reads them."""
     path = pathlib.Path(source)
     lines = read_text(path).split("\n")
     read = [
-        jsonl.read_question(lines[n - 1], f"{path.stem}/{n}", ("output", *_GIVEN_BACK))
+        jsonl.read_question(lines[n - 1], f"{path.stem}/{n}", ("output", *_GIVEN_BACK), names)
         for n in numbers
     ]
     faults = [

@@ -75,13 +75,15 @@ def read_options(line: str) -> tuple[tuple[str, ...], list[str]]:
     return options, [fault] if fault else reader.faults
 
 
-def read_question(line: str, name: str, also: Sequence[str]) -> tuple[Example, list[str]]:
+def read_question(
+    line: str, name: str, also: Sequence[str], names: Names = AS_USUAL
+) -> tuple[Example, list[str]]:
     """The question of one line, with this name for its id, and the line's faults.
 
     Fields of `also` are known, but not read.
     """
     record, fault = parse(line)
-    reader = Reader(known=(*USUAL, *also))
+    reader = Reader(names, known=(*USUAL, *also))
     fields = Fields() if fault else reader.read(record)
     premise = fields.premise or fields.question
     example = Example(name, fields.question, fields.options, fields.answers, "", premise)

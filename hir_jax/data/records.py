@@ -74,7 +74,7 @@ class Reader:
         names = self.names
         for path in (names.options, names.labels, names.premise, names.id):
             if path and not any(each.split(".")[0] in record for each in (path, *_paths(path))):
-                self.faults.append(f'missing "{path}"')
+                self._miss(path)
         options = self.options(record)
         return Fields(
             question=self._joined(record, names.question or "question", needed=True),
@@ -92,11 +92,16 @@ class Reader:
             self.faults.append(f"option {', '.join(map(repr, repeated))} is given twice")
         return options
 
+    def _miss(self, path: str) -> None:
+        named = [name for name, said in vars(self.names).items() if said == path]
+        says = f" (so named by config.data.fields.{named[0]})" if named else ""
+        self.faults.append(f'missing "{path}"{says}')
+
     def _joined(self, record: dict[str, Any], path: str, needed: bool = False) -> str:
         """The texts at a path, below one another; a question's are texts, others may be numbers."""
         found = _found(record, path)
         if needed and not found:
-            self.faults.append(f'missing "{path}"')
+            self._miss(path)
         return "\n".join(self._text(value, name, plain=not needed) for name, value in found)
 
     def _list(self, record: dict[str, Any], path: str) -> tuple[str, ...]:
@@ -111,7 +116,7 @@ class Reader:
         """The texts that stand at a path, in a list or each by itself."""
         found = _found(record, path)
         if needed and not found:
-            self.faults.append(f'missing "{path}"')
+            self._miss(path)
         texts = []
         for name, value in found:
             if value == []:

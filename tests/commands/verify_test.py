@@ -86,9 +86,44 @@ def graded(output, example):
 
 
 @pytest.mark.parametrize(
+    ("fields", "record"),
+    [
+        ({"after": "####"}, {"question": "1 + 1?", "answer": "One more.\n#### 2"}),
+        (
+            {"question": "stem", "options": "choices.text", "labels": "choices.label"}
+            | {"answer": "key", "id": "n"},
+            {"stem": "?", "choices": {"text": ["2", "3"], "label": ["P", "Q"]}, "key": "P", "n": 1},
+        ),
+        (
+            {"options": "A,B", "index": "right", "premise": "story"},
+            {"question": "?", "A": "3", "B": "2", "right": 1, "story": "s", "else": {"left": None}},
+        ),
+    ],
+)
+def test_fields_of_other_names_are_read_as_for_a_run(tmp_path, fields, record):
+    changes = {f"data.fields.{name}": path for name, path in fields.items()}
+    records = [record | {"output": output} for output in ("2", "3")]
+    found = judged(tmp_path, *records, verifier="auto", **changes)
+    assert [line["correct"] for line in found] == [True, False]
+    assert [{k: line[k] for k in records[0]} for line in found] == records
+
+
+def test_faults_of_other_names_say_who_gave_them(tmp_path):
+    given = {"question": "a", "answer": "b", "output": "b"}
+    wants = r'line 1: missing "prompt" \(so named by config.data.fields.question\)$'
+    with pytest.raises(UserError, match=wants):
+        judged(tmp_path, given, **{"data.fields.question": "prompt"})
+    for path in ("output", "question,output.text", "x, correct"):
+        with pytest.raises(UserError, match=f"name none of output, .*found answer={path}. Give"):
+            judged(tmp_path, given, **{"data.fields.answer": path})
+    assert judged(tmp_path, given | {"answer": "output b"}, **{"data.fields.after": "output"})
+
+
+@pytest.mark.parametrize(
     ("record", "says"),
     [
-        ({"question": "a", "answer": "b"}, "line 1: expected question and output"),
+        ({"question": "a", "answer": "b"}, "line 1: expected output, as text; found answer"),
+        ({"answer": "b", "output": "b"}, 'line 1: missing "question"$'),
         ({"question": "a", "answer": "b", "output": "b", "optoins": []}, "unknown field 'optoins'"),
         ({"question": "a", "output": "b"}, 'line 1: missing "answer"'),
         (
