@@ -30,7 +30,7 @@ from hir_jax.model import hf, shapes
 from hir_jax.run import metrics
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("tokenizer", None, "Folder of T5's tokenizer.", required=True)
+flags.DEFINE_string("tokenizer", None, "Folder of T5's tokenizer.")
 flags.DEFINE_enum("shape", "small", list(shapes.FLAN_T5), "Of FLAN-T5.")
 flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Of the products.")
 flags.DEFINE_integer("prompts", 64, "Prompts.")
@@ -113,4 +113,5 @@ def table(seconds: dict[str, list[float]], tokens: int) -> str:
 
 
 if __name__ == "__main__":
+    flags.mark_flag_as_required("tokenizer")
     app.run(main)

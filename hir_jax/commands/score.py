@@ -18,6 +18,7 @@ from hir_jax.training import scoring
 # Lines between two writes of the output file.
 LINES_A_WRITE = 1024
 # Target tokens of a batch, padding included: longer targets are scored fewer at a time.
+POSITIONS = 256  # of targets; longer ones have lengths of their own to be padded to
 TOKENS = 2**14
 
 
@@ -111,5 +112,5 @@ def score_pairs(
 
 def target_lengths(longest: int, count: int) -> tuple[int, ...]:
     """What targets are padded to: `count` lengths, each half the next, or more for long ones."""
-    halvings = (longest // scoring.POSITIONS).bit_length() + 1
+    halvings = (longest // POSITIONS).bit_length() + 1
     return batching.make_buckets([1], longest, 1, max(count, halvings)).target

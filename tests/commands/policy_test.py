@@ -22,7 +22,7 @@ from hir_jax.decoding.prompt import Output
 from hir_jax.devices import sharding
 from hir_jax.errors import UserError
 from hir_jax.hindsight.relabel import Goal
-from hir_jax.model import hf, t5
+from hir_jax.model import attention, hf, t5
 from hir_jax.model.codec import Codec
 from hir_jax.run import checkpoint, loop, models, workdirs
 from hir_jax.run.questions import load_questions
@@ -208,7 +208,8 @@ def test_scores_of_long_targets_are_those_of_the_whole(tmp_path, monkeypatch):
     pairs = [*PAIRS, {"prompt": "w5", "output": " ".join(f"w{i % 30}" for i in range(60))}]
     whole = score(tmp_path, pairs)
     (tmp_path / "scores.jsonl").unlink()
-    monkeypatch.setattr(scoring, "POSITIONS", 8)  # in pieces, and targets of several lengths
+    monkeypatch.setattr(commands_score, "POSITIONS", 8)  # targets of several lengths
+    monkeypatch.setattr(attention, "SCORES", 64)  # in parts
     monkeypatch.setattr(scoring, "LOGITS", 256)
     monkeypatch.setattr(commands_score, "TOKENS", 64)  # one of the longest at a time
     assert commands_score.target_lengths(61, 1) == (8, 16, 32, 64)

@@ -172,7 +172,8 @@ def test_no_threshold_changes_right_and_wrong(name, threshold):
 
 
 def test_a_single_built_in_verifier_is_the_function_itself():
-    for name, function in verify.BUILT_IN.items():
+    by_itself = verify.BUILT_IN.keys() - {"auto"}  # which takes a family's own scorer, in time
+    for name, function in ((name, verify.BUILT_IN[name]) for name in by_itself):
         assert verify.resolve(name, 0.9) is verify.resolve(f" {name},") is function
 
 
