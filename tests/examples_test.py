@@ -56,7 +56,6 @@ def test_a_run_can_begin_and_check_has_nothing_against_it(monkeypatch, name, siz
     assert answers <= {example.targets[0] for side in questions.splits for example in side}
     page = check(config, None)
     assert "A run refuses" not in page
-    assert "stories on two sides" not in page
     assert "does not take for right" not in page
 
 

@@ -18,8 +18,8 @@ from hir_jax.training import scoring
 # Lines between two writes of the output file.
 LINES_A_WRITE = 1024
 # Target tokens of a batch, padding included: longer targets are scored fewer at a time.
-POSITIONS = 256  # of targets; longer ones have lengths of their own to be padded to
 TOKENS = 2**14
+POSITIONS = 256  # beyond so many tokens, targets have lengths of their own to be padded to
 
 
 def score_file(

@@ -391,7 +391,7 @@ def test_no_training_questions(refused, tmp_path):
 
 def test_a_field_that_is_set_but_not_read(refused, tmp_path):
     file = write(tmp_path / "questions.jsonl", {"question": "a", "answer": "True"})
-    says = ["not read", "size: it is for source generated, not 'jsonl'"]
+    says = ["not read", "size: it is for source generated or reasoning_gym, not 'jsonl'"]
     refused(*JSONL, f"--config.data.path={file}", "--config.data.size=20", says=says)
     refused("--config.data.test_fraction=0.3", says="test_fraction=0.2")
 
