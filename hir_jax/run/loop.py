@@ -35,6 +35,7 @@ from hir_jax.run import (
     drawing,
     evaluate,
     finite,
+    fitting,
     lock,
     metrics,
     models,
@@ -93,7 +94,10 @@ class Job:
         interrupts: Interrupts,
         allow_save: Callable[[], None],
     ) -> None:
-        """Loads the questions, takes up the newest whole checkpoint; compiles no step."""
+        """Loads the questions, takes up the newest whole checkpoint.
+
+        Compiles no step, but where the parts of a batch are to be chosen by the memory it takes.
+        """
         config = models.pinned(config, workdir)
         workdirs.claim(workdir, config)
         self.config = config
@@ -102,15 +106,18 @@ class Job:
         self.key = keys.make(config.seed)
         model = models.abstract_model(config)
         self.codec, self.mesh, self.shape = model.codec, model.mesh, model.config
+        fitting.check_size(config, model)
         self.questions = load_questions(config, self.codec)
         checks.check_splits(self.questions.splits)
-        self.training = trainers.make_training(config, model)
-        self.checkpoints = checkpoint.Checkpoints(
-            workdirs.checkpoint_folder(workdir), config.checkpoint.keep, allow_save
-        )
+        folder = workdirs.checkpoint_folder(workdir)
+        self.checkpoints = checkpoint.Checkpoints(folder, config.checkpoint.keep, allow_save)
+        known = (checkpoint.newest_progress(folder) or {}).get("parts", {})
+        parts = fitting.parts_of(config, model, self.questions.buckets, known)
+        self.training = trainers.make_training(config, model, parts)
         self.state, self.progress, self.reference = start.take_up(
             config, workdir, model, self.questions, self.training, self.checkpoints
         )
+        self.progress.parts = known
         self.sampler = models.make_sampler(
             config, model, self.questions.buckets.source, self.progress.memory
         )
