@@ -26,7 +26,6 @@ from hir_jax.run import (
     models,
     settings,
     terminal,
-    trainers,
 )
 from hir_jax.run.evaluate import Evaluation
 from hir_jax.run.models import Model
@@ -49,8 +48,7 @@ def diagnose(config: ml_collections.ConfigDict, workdir: str | None, output: str
     questions = load_questions(config, model.codec)
     asked = ask(questions, config)
     # Refuses what cannot be before long work.
-    parts = fitting.parts_of(config, model, questions.buckets, {})
-    training = trainers.make_training(config, model, parts)
+    training = fitting.make_training(config, model, questions.buckets, {})
     sampler = models.make_sampler(config, model, asked.buckets.source)
     examples, count = asked.splits.train, config.diagnose.samples
     greedy = _answer(config, sampler, model, asked)

@@ -115,8 +115,9 @@ def memory_of(device: jax.Device, cores: int = 1) -> float:
 
 def chips(devices: Sequence[jax.Device]) -> int:
     """How many chips these devices are: a TPU's may have two."""
-    places = {(getattr(d, "slice_index", 0), tuple(getattr(d, "coords", (d.id,)))) for d in devices}
-    return len(places)
+    if devices[0].platform != "tpu":
+        return len(devices)
+    return len({(getattr(device, "slice_index", 0), *device.coords) for device in devices})
 
 
 def topology(name: str) -> tuple[Sequence[jax.Device], Kind]:

@@ -51,6 +51,8 @@ def training_seconds(work: Work, step: aot.Compiled, kind: Kind) -> float:
 
 def sampling_seconds(work: Work, shards: int, pool: aot.Compiled, kind: Kind) -> float:
     """All turns of the shard with the most questions, and what each pool takes besides."""
+    if not work.samples:
+        return 0.0
     shape = pool.shape
     questions = math.ceil(work.questions / shards)
     turns = {

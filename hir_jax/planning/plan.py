@@ -22,7 +22,7 @@ from hir_jax.planning import aot, candidates, search, table
 from hir_jax.planning.iteration import Work
 from hir_jax.run import settings
 
-PROGRAMS = ("training", "sampling")
+PROGRAMS = ("training", "sampling")  # functions of `aot`
 QUESTIONS = 1_000  # for training, where neither the config nor a flag says how many there are
 
 
@@ -98,11 +98,10 @@ def compiled(
 ) -> dict[str, aot.Compiled]:
     """The programs for a mesh, compiled in full."""
     model = aot.abstract_model(config, shape, mesh)
-    compilers = {"training": aot.training, "sampling": aot.sampling}
     made = {}
     for program in programs:
         logging.info("compiling %s for %s", program, table.mesh_name(mesh))
-        made[program] = compilers[program](config, model, kind)
+        made[program] = getattr(aot, program)(config, model, kind)
     return made
 
 

@@ -132,16 +132,15 @@ def _ways(
         yield Candidate(sizes, reason=reason)
         return
     logging.info("estimating %s", sharding.mesh_name(mesh))
-    pool = None
-    if "sampling" in programs and work.samples:
-        pool = _sampling(config, shape, mesh, kind, work)
-    if "training" not in programs or (pool and not pool.fits(kind.memory)):
-        yield _candidate(sizes, {"sampling": pool} if pool else {}, kind, work)
+    others = {}
+    if "sampling" in programs:
+        others["sampling"] = pool = _sampling(config, shape, mesh, kind, work)
+    if "training" not in programs or (others and not pool.fits(kind.memory)):
+        yield _candidate(sizes, others, kind, work)
         return
     for remat in (True,) if config.train.remat else (False, True):
         step = _training(changed(config, {"train.remat": remat}), shape, mesh, kind)
-        made = {"training": step} | ({"sampling": pool} if pool else {})
-        yield _candidate(sizes, made, kind, work, remat)
+        yield _candidate(sizes, {"training": step} | others, kind, work, remat)
         if step.fits(kind.memory) and step.parts <= 1:
             return
 
@@ -153,7 +152,7 @@ def _candidate(
     work: Work,
     remat: bool = False,
 ) -> Candidate:
-    fits = bool(made) and all(each.fits(kind.memory) for each in made.values())
+    fits = all(each.fits(kind.memory) for each in made.values())
     if not fits or not kind.flops:
         return Candidate(sizes, remat, made, fits)
     seconds = 0.0

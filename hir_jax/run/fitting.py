@@ -23,6 +23,7 @@ from hir_jax.model import batching, t5
 from hir_jax.model.config import Params, T5Config
 from hir_jax.run import models, trainers
 from hir_jax.run.models import Model
+from hir_jax.run.trainers import Training
 from hir_jax.training import losses
 from hir_jax.training.batch import make_batch
 
@@ -40,6 +41,7 @@ class Measured:
         seconds: that compiling took.
         program: what the compiler gave.
         parts: of a batch, where it is a training step.
+        training: whose step it is; called, it need not be compiled again.
     """
 
     memory: dict[str, float]
@@ -47,6 +49,7 @@ class Measured:
     seconds: float = 0.0
     program: jax.stages.Compiled | None = None
     parts: int = 1
+    training: Training | None = None
 
     @property
     def total(self) -> float:
@@ -58,45 +61,46 @@ class Measured:
         return not self.fault and self.total <= memory
 
 
-def parts_of(
+def make_training(
     config: ml_collections.ConfigDict,
     model: Model,
     buckets: batching.Buckets,
     known: MutableMapping[str, int],
-) -> int:
-    """`train.accumulation`; where it is 0, the fewest parts in which the longest batch fits.
+) -> Training:
+    """`trainers.make_training`; where `train.accumulation` is 0, in the fewest parts that fit.
 
     On a CPU, and on a device that does not tell its memory, 0 stays: see `step.parts_for`.
 
     Args:
         config: of the run.
         model: may be abstract.
-        buckets: that batches are padded to.
-        known: what was chosen before, which stays, by `_circumstances`; what is chosen is added, so
-            that a run that goes on rounds alike.
+        buckets: that batches are padded to; it is the longest batch that must fit.
+        known: parts that were chosen before, by `_circumstances`; they stay, so that a run that
+            goes on rounds alike. What is chosen is added.
 
     Raises:
-        UserError: it does not fit with one example of each device in a part.
+        UserError: it does not fit with one example of each device in a part; or as there.
     """
     if config.train.accumulation or not chooses_parts(model.mesh):
-        return config.train.accumulation
+        return trainers.make_training(config, model)
     memory = min(processes.gather(hardware.memory_of(model.mesh.local_devices[0])))
     if not memory:
-        return 0
+        return trainers.make_training(config, model)
     name = _circumstances(config, model.mesh)
-    if name not in known:
-        step = in_parts(config, model, memory, functools.partial(step_in, config, model, buckets))
-        if not step.fits(memory):
-            raise UserError(does_not_fit(config, model.mesh, step, memory))
-        logging.info(
-            "a batch is trained on in %d parts, with which %.1f GB of a device's %.1f are taken",
-            step.parts,
-            step.total / GB,
-            memory / GB,
-        )
-        known[name] = step.parts
-    processes.check_same({"the parts of a batch": known[name]})
-    return known[name]
+    if name in known:
+        return trainers.make_training(config, model, known[name])
+    step = in_parts(config, model, memory, functools.partial(step_in, config, model, buckets))
+    if not step.fits(memory):
+        raise UserError(does_not_fit(config, model.mesh, step, memory))
+    processes.check_same({"the parts of a batch": step.parts})
+    known[name] = step.parts
+    logging.info(
+        "a batch is trained on in %d parts, with which %.1f GB of a device's %.1f are taken",
+        step.parts,
+        step.total / GB,
+        memory / GB,
+    )
+    return step.training
 
 
 def chooses_parts(mesh: Mesh) -> bool:
@@ -147,10 +151,7 @@ def rows_of(config: ml_collections.ConfigDict, mesh: Mesh) -> int:
 def step_in(
     config: ml_collections.ConfigDict, model: Model, buckets: batching.Buckets, parts: int
 ) -> Measured:
-    """Compiles the training step for the longest batch in so many parts; 0: see `step.parts_for`.
-
-    JAX keeps what is compiled, so that a run's first such step need not compile it again.
-    """
+    """Compiles the step for the longest batch in so many parts; 0: see `step.parts_for`."""
     made = trainers.make_training(config, model, parts)
     lengths = buckets.source[-1], buckets.target[-1]
     batch = jax.tree.map(
@@ -162,7 +163,8 @@ def step_in(
     start = model.params if trainers.needs_start(config) else None
     key = jax.eval_shape(lambda: keys.make(0))  # without a place, as the run's own is
     lower = functools.partial(made.step.lower, made.abstract_state(), batch, key, start)
-    return dataclasses.replace(measure(lower, state_memory(config, model), {}), parts=parts)
+    done = measure(lower, state_memory(config, model), {})
+    return dataclasses.replace(done, parts=parts, training=made)
 
 
 def measure(

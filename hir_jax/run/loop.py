@@ -44,7 +44,6 @@ from hir_jax.run import (
     settings,
     start,
     terminal,
-    trainers,
     workdirs,
 )
 from hir_jax.run.alarms import Alarms
@@ -112,8 +111,7 @@ class Job:
         folder = workdirs.checkpoint_folder(workdir)
         self.checkpoints = checkpoint.Checkpoints(folder, config.checkpoint.keep, allow_save)
         known = (checkpoint.newest_progress(folder) or {}).get("parts", {})
-        parts = fitting.parts_of(config, model, self.questions.buckets, known)
-        self.training = trainers.make_training(config, model, parts)
+        self.training = fitting.make_training(config, model, self.questions.buckets, known)
         self.state, self.progress, self.reference = start.take_up(
             config, workdir, model, self.questions, self.training, self.checkpoints
         )

@@ -34,7 +34,7 @@ class Progress:
         metrics_bytes: length of metrics.jsonl.
         saves: how often progress was saved.
         memory: what the sampler chooses its rows by, which adds to it; see there.
-        parts: of a batch that were chosen where `train.accumulation` is 0; see `fitting.parts_of`.
+        parts: of a batch, chosen where `train.accumulation` is 0; see `fitting.make_training`.
     """
 
     iteration: int = 0
