@@ -89,6 +89,8 @@ def search(
     for sizes in candidates(len(devices), shape):
         tensor = sizes["tensor"]
         reason = _not_worth_it(tensor, best, slower)
+        if not kind.flops and any(each.fits for each in found):
+            reason = "one with less communication fits, and no time is known of such devices"
         if reason:
             found.append(Candidate(sizes, reason=reason))
             continue
@@ -208,9 +210,8 @@ def _sampling(
 
 def changed(config: ml_collections.ConfigDict, fields: dict[str, Any]) -> ml_collections.ConfigDict:
     """The config with other values in these fields."""
-    copy = ml_collections.ConfigDict(config.copy_and_resolve_references())
-    with copy.unlocked():
-        copy.update_from_flattened_dict(fields)
+    copy = config.copy_and_resolve_references()
+    copy.update_from_flattened_dict(fields)
     return copy
 
 

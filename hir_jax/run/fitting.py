@@ -176,7 +176,7 @@ def measure(
     try:
         compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as e:
-        memory = resident | named | _asked_for(str(e))
+        memory = resident | named | _asked_for(str(e), sum(named.values()))
         return Measured(memory, _reason(str(e)), time.perf_counter() - started)
     seconds = time.perf_counter() - started
     stats = compiled.memory_analysis()
@@ -280,10 +280,13 @@ def decoding_copy(params: Params, config: T5Config, mesh: Mesh, merged: bool = F
     )
 
 
-def _asked_for(message: str) -> dict[str, float]:
+def _asked_for(message: str, arguments: float) -> dict[str, float]:
     """The temporaries for which memory did not suffice, where the compiler says how large."""
-    found = re.search(r"HLO temporaries \(([\d.]+)G\)", message)
-    return {"temporaries": float(found[1]) * 2**30} if found else {}
+    if found := re.search(r"HLO temporaries \(([\d.]+)G\)", message):
+        return {"temporaries": float(found[1]) * 2**30}
+    if found := re.search(r"Used ([\d.]+)G of [\d.]+G hbm", message):
+        return {"temporaries": max(0.0, float(found[1]) * 2**30 - arguments)}
+    return {}
 
 
 def _reason(message: str) -> str:

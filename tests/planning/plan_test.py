@@ -228,6 +228,16 @@ def test_more_of_what_does_not_pay_is_left_out(compile_as):
     assert not [sizes for _, sizes in done if sizes[1] > 2]
 
 
+def test_without_a_time_the_first_that_fits_is_the_best(compile_as, monkeypatch):
+    done = compile_as(lambda program, sizes, config: 17 if sizes[0] == 8 else 1)
+    unknown = hardware.Kind("odd", 16 * GB)
+    monkeypatch.setattr(hardware, "topology", lambda name: (jax.devices(), unknown))
+    text, lines = planned()
+    assert [(line[0], line[-2]) for line in lines] == [("4 x 2 x 1", ""), ("8 x 1 x 1", "")]
+    assert "data=2 fsdp=4 tensor=1: one with less communication fits" in text
+    assert {sizes for _, sizes in done} == {(8, 1, 1), (4, 2, 1)}
+
+
 def test_the_next_one_is_taken_where_the_best_does_not_fit_in_full(compile_as, monkeypatch):
     compile_as(lambda program, sizes, config: 1)
     monkeypatch.setattr(
