@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import ml_collections
 from absl import logging
+from jax.sharding import Mesh
 
 from hir_jax.devices import sharding
 from hir_jax.devices.hardware import Kind
@@ -136,14 +137,14 @@ def _ways(
     logging.info("estimating %s", sharding.mesh_name(mesh))
     others = {}
     if "sampling" in programs:
-        others["sampling"] = pool = _sampling(config, shape, mesh, kind, work)
-    if "training" not in programs or (others and not pool.fits(kind.memory)):
+        others["sampling"] = _sampling(config, shape, mesh, kind, work)
+    if "training" not in programs or not all(each.fits(kind.memory) for each in others.values()):
         yield _candidate(sizes, others, kind, work)
         return
     for remat in (True,) if config.train.remat else (False, True):
         step = _training(changed(config, {"train.remat": remat}), shape, mesh, kind)
         yield _candidate(sizes, {"training": step} | others, kind, work, remat)
-        if step.fits(kind.memory) and step.parts <= 1:
+        if step.fits(kind.memory) and (step.parts <= 1 or config.train.accumulation):
             return
 
 
@@ -167,7 +168,7 @@ def _candidate(
 
 
 def _training(
-    config: ml_collections.ConfigDict, shape: T5Config, mesh: Any, kind: Kind
+    config: ml_collections.ConfigDict, shape: T5Config, mesh: Mesh, kind: Kind
 ) -> aot.Compiled:
     """The step, estimated, in the parts that the config or else the memory asks for."""
     model = aot.abstract_model(config, shape, mesh)
@@ -187,7 +188,7 @@ def _training(
 
 
 def _sampling(
-    config: ml_collections.ConfigDict, shape: T5Config, mesh: Any, kind: Kind, work: Work
+    config: ml_collections.ConfigDict, shape: T5Config, mesh: Mesh, kind: Kind, work: Work
 ) -> aot.Compiled:
     """The engine, estimated, with the rows of a run, or with fewer until it fits."""
     model = aot.abstract_model(config, shape, mesh)
