@@ -169,7 +169,7 @@ def test_a_program_that_did_not_compile_in_the_table():
     text = table.mesh(MESH, hardware.Kind("odd", 16 * GB), made)
     rows = rows_of(text)
     assert rows["total"] == ["over 2.00"] and rows["fits"] == ["NO"]
-    assert "training: out of memory: Used 20G (after 7 s)" in text
+    assert "training (a batch in 1 part): out of memory: Used 20G (after 7 s)" in text
 
 
 def test_a_tpu_program_of_a_tiny_model():
