@@ -180,7 +180,8 @@ def get_config() -> ml_collections.ConfigDict:
     # without clip, w_reinforce, maxrl)
     train.epochs = 10
     train.batch_size = 64  # B: pairs a step
-    # Parts that a batch is computed in, to save memory; 0 = by its size on a CPU, else 1
+    # Parts that a batch is computed in, to save memory; 0 = the fewest that fit a device, and on a
+    # CPU by the batch's size
     train.accumulation = 1
     train.remat = False  # compute activations again for the gradient instead of keeping them
     train.logits_mib = 64  # float32 logits that a device computes at a time in the loss

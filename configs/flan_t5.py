@@ -4,7 +4,8 @@
         --config.data.bigbench_dir=BIG-bench/bigbench/benchmark_tasks \
         --config.data.task=logical_deduction_three_objects
 
-After the colon: small | base | large | xl | xxl.
+After the colon: small | base | large | xl | xxl. The last is for a v5e:4x4 or more, where
+scripts/tpu_pod.sh starts it.
 """
 
 import ml_collections
@@ -28,7 +29,9 @@ def get_config(size: str = "base") -> ml_collections.ConfigDict:
     config.iterations = 30
     if size in ("xl", "xxl"):
         config.train.optimizer = "adafactor"  # moments of AdamW would triple the memory
-        config.train.accumulation = 4
         config.mesh.data = 1
         config.mesh.fsdp = -1
+    if size == "xxl":  # for 16 chips of 16 GB; see docs/planning.md
+        config.train.remat = True
+        config.mesh.tensor = 4  # or the copy that decodes would be whole on each
     return config

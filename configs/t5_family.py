@@ -55,7 +55,6 @@ def get_config(name: str = "google/flan-t5-base") -> ml_collections.ConfigDict:
         config.algorithm = "sft"  # of what it draws nothing would be right
     if any(size in name for size in BIG):
         config.train.optimizer = "adafactor"  # moments of AdamW would triple the memory
-        config.train.accumulation = 4
         config.mesh.data = 1
         config.mesh.fsdp = -1
     config.update_from_flattened_dict(own)

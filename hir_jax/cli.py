@@ -91,7 +91,8 @@ flags.DEFINE_integer("process_id", None, "This process's number, from 0.", lower
 flags.DEFINE_string(
     "topology",
     None,
-    "plan: a TPU slice to compile for, such as v5e:4x4; needs libtpu (default: the devices here).",
+    "plan: a TPU slice to compile for, such as v5e:4x4, or GPUs, such as h100:8; needs their "
+    "compiler (default: the devices here).",
 )
 flags.DEFINE_bool(
     "transfer",
@@ -103,6 +104,14 @@ flags.DEFINE_bool(
 )
 flags.DEFINE_bool("quiet", False, "Tell only errors, alarms and the closing table.")
 flags.DEFINE_list("programs", ["training", "sampling"], "plan: what to compile.")
+flags.DEFINE_integer(
+    "questions",
+    None,
+    "plan: questions of an iteration (default: those of the data where it is at hand, else 1,000).",
+    lower_bound=1,
+)
+flags.DEFINE_float("price", None, "plan: dollars an hour of a chip.", lower_bound=0)
+flags.DEFINE_bool("confirm", True, "plan: compile the best that is found in full.")
 flags.DEFINE_string(
     "compilation_cache",
     "~/.cache/hir_jax",
@@ -213,7 +222,8 @@ def run(mode: str) -> str | None:
         case "experiment":
             return experiment.run(config, FLAGS.workdir)
         case "plan":
-            return plan.run(config, FLAGS.topology, not _mesh_given(), FLAGS.programs)
+            asked = FLAGS.programs, FLAGS.questions, FLAGS.price, FLAGS.confirm
+            return plan.run(config, FLAGS.topology, not _mesh_given(), *asked)
         case "pretrain":
             pretrain.pretrain(config, FLAGS.output)
         case "export":

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# The same command on every host of a TPU slice:
+# The same command on every host of a TPU slice, here of a v5e of 4x4 chips:
 #
-#   TPU=my-slice ZONE=us-west4-a scripts/tpu_pod.sh --config=configs/flan_t5.py:xxl \
-#       --config.mesh.fsdp=-1 --config.mesh.data=1 --workdir=/shared/runs/xxl
+#   TPU=my-v5litepod-16 ZONE=us-west4-a scripts/tpu_pod.sh --config=configs/flan_t5.py:xxl \
+#       --workdir=/shared/runs/xxl
 #
 # The repository and its .venv stand in ~/hir_jax on each host, or in DIRECTORY; the workdir is on a
 # file system that all of them mount. See docs/running.md.

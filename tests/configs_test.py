@@ -95,7 +95,8 @@ def test_flan_t5_sizes(size):
     big = size in ("xl", "xxl")
     assert config.train.optimizer == ("adafactor" if big else "adamw")
     assert (config.mesh.data, config.mesh.fsdp) == ((1, -1) if big else (-1, 1))
-    assert config.train.accumulation == (4 if big else 0)
+    assert (config.mesh.tensor, config.train.remat) == ((4, True) if size == "xxl" else (1, False))
+    assert config.train.accumulation == 0
     assert config.train.batch_size % 4 == 0
 
 
@@ -114,7 +115,7 @@ def test_an_unknown_size_is_refused():
         ("google/mt5-small", {"algorithm": "sft", "train.optimizer": "adamw"}),
         ("google/umt5-xxl", {"algorithm": "sft", "train.optimizer": "adafactor"}),
         ("EleutherAI/pile-t5-base", {"algorithm": "sft"}),
-        ("google/t5-xl-lm-adapt", {"algorithm": "sft", "train.accumulation": 4}),
+        ("google/t5-xl-lm-adapt", {"algorithm": "sft", "train.accumulation": 0}),
         ("google/byt5-small", {"data.max_source_tokens": 1024, "mesh.fsdp": 1}),
         ("Salesforce/codet5p-220m", {"train.learning_rate": 5e-5, "sample.max_new_tokens": 128}),
     ],

@@ -169,11 +169,11 @@ def _configure(settings):
 _trainings = {}
 
 
-def _make_training(config, model, make=trainers.make_training):
+def _make_training(config, model, in_parts=None, make=trainers.make_training):
     """One jitted step for all runs that ask for the same, so that it is traced once, too."""
     parts = [config[name].to_json() for name in ("train", "loss", "mesh", "lora")]
     method = settings.method_of(config)
-    key = (method, model.config, model.mesh, *parts)
+    key = (method, model.config, model.mesh, in_parts, *parts)
     if key not in _trainings:
-        _trainings[key] = make(config, model)
+        _trainings[key] = make(config, model, in_parts)
     return _trainings[key]

@@ -17,7 +17,16 @@ from hir_jax.decoding.sampler import Sampler
 from hir_jax.errors import UserError
 from hir_jax.hindsight.sample import Sample
 from hir_jax.methods.method import GROUPS
-from hir_jax.run import answering, drawing, evaluate, judging, models, settings, terminal, trainers
+from hir_jax.run import (
+    answering,
+    drawing,
+    evaluate,
+    fitting,
+    judging,
+    models,
+    settings,
+    terminal,
+)
 from hir_jax.run.evaluate import Evaluation
 from hir_jax.run.models import Model
 from hir_jax.run.questions import Questions, load_questions
@@ -38,7 +47,8 @@ def diagnose(config: ml_collections.ConfigDict, workdir: str | None, output: str
     model, name = load_policy(config, workdir)
     questions = load_questions(config, model.codec)
     asked = ask(questions, config)
-    training = trainers.make_training(config, model)  # refuses what cannot be before long work
+    # Refuses what cannot be before long work.
+    training = fitting.make_training(config, model, questions.buckets, {})
     sampler = models.make_sampler(config, model, asked.buckets.source)
     examples, count = asked.splits.train, config.diagnose.samples
     greedy = _answer(config, sampler, model, asked)

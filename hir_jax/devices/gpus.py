@@ -19,6 +19,7 @@ class Gpu:
         memory: GB.
         bandwidth: GB a second.
         tflops: bfloat16, without sparsity.
+        links: GB a second to the other GPUs of a host, one way; without NVLink those of PCIe.
     """
 
     name: str
@@ -32,13 +33,14 @@ class Gpu:
     memory: int
     bandwidth: int
     tflops: int
+    links: int
 
 
 GPUS = {
-    "h100": Gpu("NVIDIA H100 80GB HBM3", (9, 0), 132, 128, 2048, 228, 50, 1.98, 80, 3350, 989),
-    "h200": Gpu("NVIDIA H200", (9, 0), 132, 128, 2048, 228, 50, 1.98, 141, 4800, 989),
-    "a100": Gpu("NVIDIA A100-SXM4-80GB", (8, 0), 108, 64, 2048, 164, 40, 1.41, 80, 2039, 312),
-    "l4": Gpu("NVIDIA L4", (8, 9), 58, 128, 1536, 100, 48, 2.04, 24, 300, 121),
+    "h100": Gpu("NVIDIA H100 80GB HBM3", (9, 0), 132, 128, 2048, 228, 50, 1.98, 80, 3350, 989, 450),
+    "h200": Gpu("NVIDIA H200", (9, 0), 132, 128, 2048, 228, 50, 1.98, 141, 4800, 989, 450),
+    "a100": Gpu("NVIDIA A100-SXM4-80GB", (8, 0), 108, 64, 2048, 164, 40, 1.41, 80, 2039, 312, 300),
+    "l4": Gpu("NVIDIA L4", (8, 9), 58, 128, 1536, 100, 48, 2.04, 24, 300, 121, 32),
 }
 
 

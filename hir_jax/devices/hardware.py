@@ -27,6 +27,7 @@ class Kind:
         flops: bfloat16 operations a second at best.
         bandwidth: of the memory, bytes a second at best.
         clock: cycles a second, which turns a compiler's estimates into time.
+        links: to other devices: bytes a second that it sends at best, over all of them.
     """
 
     name: str
@@ -34,21 +35,23 @@ class Kind:
     flops: float = 0.0
     bandwidth: float = 0.0
     clock: float = 0.0
+    links: float = 0.0
 
 
-# A chip: memory in GB, bfloat16 TFLOP/s, memory GB/s, GHz. Data sheets' GB are 2^30 bytes for TPUs;
-# taken as 10^9 they leave 7% to the runtime. A clock is the peak divided by the operations that the
-# matrix units do in a cycle: 131,072 on v5e, twice as many on v4 and v5p; of v6e and v7x it is not
-# known. A chip of v7x is two devices.
+# A chip: memory in GB, bfloat16 TFLOP/s, memory GB/s, GHz, links to other chips GB/s one way. For
+# TPUs a data sheet's GB are 2^30 bytes; taken as 10^9 they leave 7% to the runtime. A clock is the
+# peak divided by the operations that the matrix units do in a cycle: 131,072 on v5e, twice as many
+# on v4 and v5p; of v6e and v7x it is not known. A chip of v7x is two devices.
 _TPUS = {
-    "v4": (32, 275, 1228, 1.05),
-    "v5e": (16, 197, 819, 1.5),
-    "v5p": (95, 459, 2765, 1.75),
-    "v6e": (32, 918, 1640, 0),
-    "v7x": (192, 2307, 7380, 0),
+    "v4": (32, 275, 1228, 1.05, 300),
+    "v5e": (16, 197, 819, 1.5, 200),
+    "v5p": (95, 459, 2765, 1.75, 600),
+    "v6e": (32, 918, 1640, 0, 400),
+    "v7x": (192, 2307, 7380, 0, 600),
 }
 _CHIPS = _TPUS | {
-    name.upper(): (gpu.memory, gpu.tflops, gpu.bandwidth, 0) for name, gpu in gpus.GPUS.items()
+    name.upper(): (gpu.memory, gpu.tflops, gpu.bandwidth, 0, gpu.links)
+    for name, gpu in gpus.GPUS.items()
 }
 # First match decides: `device_kind` as JAX gives it -> a key of the table.
 _NAMES = (
@@ -70,7 +73,7 @@ _AS_RUN = {"v4": {"chip_config_name": "megacore"}}
 
 
 def kind_of(device: jax.Device, cores: int = 1) -> Kind:
-    """What a device can do; its own word on its memory goes before the table's.
+    """What a device can do, and what programs may take of its memory; see `memory_of`.
 
     Args:
         device: here or in a topology.
@@ -79,22 +82,42 @@ def kind_of(device: jax.Device, cores: int = 1) -> Kind:
     Raises:
         UserError: neither the device nor the table knows its memory.
     """
-    key = next((key for pattern, key in _NAMES if re.search(pattern, device.device_kind)), None)
-    memory, flops, bandwidth, clock = _CHIPS[key] if key else (0, 0, 0, 0)
+    key = _key(device)
+    _, flops, bandwidth, clock, links = _CHIPS[key] if key else (0, 0, 0, 0, 0)
     kind = Kind(
         key or device.device_kind,
-        memory * GB / cores,
+        memory_of(device, cores),
         flops * 1e12 / cores,
         bandwidth * GB / cores,
         clock * 1e9,
+        links * GB / cores,
     )
-    own = _own_memory(device)
-    if not own and not kind.memory:
+    if not kind.memory:
         raise UserError(
             f"--mode=plan: expected a device whose memory is known ({', '.join(_CHIPS)}, or one "
             f"that tells it), found {device.device_kind!r}. Give --topology."
         )
-    return dataclasses.replace(kind, memory=own or kind.memory)
+    return kind
+
+
+def memory_of(device: jax.Device, cores: int = 1) -> float:
+    """Bytes that programs may take of a device's memory; 0 where nobody knows.
+
+    The lesser of its own word and of the table's figure, of which JAX takes a share of a GPU's: so
+    it is the same for a run on a device and for a plan without it.
+    """
+    key = _key(device)
+    sheet = _CHIPS[key][0] * GB / cores if key else 0
+    if key and key.lower() in gpus.GPUS:
+        sheet *= float(os.environ.get("XLA_PYTHON_CLIENT_MEM_FRACTION", JAX_TAKES))
+    return min(filter(None, (_own_memory(device), sheet)), default=0)
+
+
+def chips(devices: Sequence[jax.Device]) -> int:
+    """How many chips these devices are: a TPU's may have two."""
+    if devices[0].platform != "tpu":
+        return len(devices)
+    return len({(getattr(device, "slice_index", 0), *device.coords) for device in devices})
 
 
 def topology(name: str) -> tuple[Sequence[jax.Device], Kind]:
@@ -145,9 +168,7 @@ def _gpus(name: str, gpu: gpus.Gpu, count: int) -> tuple[Sequence[jax.Device], K
         target_config=gpus.target(gpu),
         topology=f"1x1x{count}",
     )
-    kind = kind_of(devices[0])
-    share = float(os.environ.get("XLA_PYTHON_CLIENT_MEM_FRACTION", JAX_TAKES))
-    return devices, dataclasses.replace(kind, memory=share * kind.memory)
+    return devices, kind_of(devices[0])
 
 
 def _expect(name: str, what: str, packages: Sequence[str], install: str) -> None:
@@ -172,10 +193,14 @@ def _described(name: str, mend: str, **description: Any) -> Sequence[jax.Device]
         raise UserError(f"--topology={name}: the compiler refuses it ({reason}). {mend}") from e
 
 
+def _key(device: jax.Device) -> str | None:
+    return next((key for pattern, key in _NAMES if re.search(pattern, device.device_kind)), None)
+
+
 def _own_memory(device: jax.Device) -> float:
     if device.platform == "cpu":
         # Devices of a CPU share the machine's memory.
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / jax.device_count()
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / jax.local_device_count()
     try:
         return (device.memory_stats() or {}).get("bytes_limit", 0)
     except jax.errors.JaxRuntimeError:  # a device that is not here

@@ -6,9 +6,6 @@ The functions are those that a run calls; only their arguments are abstract.
 import dataclasses
 import functools
 import itertools
-import re
-import time
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -19,15 +16,15 @@ from jax.sharding import Mesh, NamedSharding
 
 from hir_jax import data
 from hir_jax.decoding import records
-from hir_jax.decoding.programs import abstract_states, decodes_as_is, programs
+from hir_jax.decoding.programs import abstract_states, programs
 from hir_jax.decoding.trie import Trie
 from hir_jax.devices import keys, sharding
 from hir_jax.devices.hardware import Kind
-from hir_jax.model import batching, t5
+from hir_jax.model import batching
 from hir_jax.model.config import Params, T5Config
 from hir_jax.planning import hlo
-from hir_jax.run import answering, models, trainers
-from hir_jax.training.batch import make_batch
+from hir_jax.run import answering, fitting, models
+from hir_jax.run.fitting import policy_copy, state_memory
 
 MANY = 1 << 30  # prompts: so many that rows are bounded by memory alone
 DECODING = "T5.decode_step"  # the scope of a decode step's work
@@ -47,6 +44,9 @@ class Compiled:
             counts each loop once.
         seconds: that compiling took.
         notes: what it was compiled for, beyond the config.
+        parts: of a batch, in training; 0: see `step.parts_for`.
+        shape: of the engine, in sampling.
+        read: bytes of weights that a decode step reads on one device.
     """
 
     memory: dict[str, float]
@@ -55,15 +55,18 @@ class Compiled:
     accessed: float = 0.0
     seconds: float = 0.0
     notes: str = ""
+    parts: int = 1
+    shape: records.Shape | None = None
+    read: float = 0.0
 
     @property
     def total(self) -> float:
         """Bytes on one device; what is known of them, where there is no program."""
         return sum(self.memory.values())
 
-    def fits(self, kind: Kind) -> bool:
-        """Whether it compiled and its memory suffices."""
-        return not self.fault and self.total <= kind.memory
+    def fits(self, memory: float) -> bool:
+        """Whether it compiled and so much memory suffices."""
+        return not self.fault and self.total <= memory
 
 
 def abstract_model(config: ml_collections.ConfigDict, shape: T5Config, mesh: Mesh) -> models.Model:
@@ -74,34 +77,24 @@ def abstract_model(config: ml_collections.ConfigDict, shape: T5Config, mesh: Mes
     return models.Model(shape, sharding.abstract(params, mesh), codec, {}, mesh)
 
 
-def state_memory(config: ml_collections.ConfigDict, model: models.Model) -> dict[str, float]:
-    """What training keeps between steps."""
-    state = trainers.make_training(config, model).abstract_state()
-    own, start = sharding.device_bytes(state.params), sharding.device_bytes(model.params)
-    kept = {"frozen model": start, "adapters": own} if config.lora.rank else {"parameters": own}
-    kept["optimizer state"] = sharding.device_bytes(state.opt_state)
-    if trainers.needs_start(config) and not config.lora.rank:
-        kept["starting model"] = start
-    return kept
-
-
 def lengths(config: ml_collections.ConfigDict) -> tuple[int, int]:
     """Source and target tokens of the longest bucket for whole prompts."""
     longest = (config.data.max_source_tokens, config.sample.max_new_tokens)
     return tuple(int(batching.round_up(length, batching.MULTIPLE)) for length in longest)
 
 
-def training(config: ml_collections.ConfigDict, model: models.Model) -> Compiled:
-    """The optimizer step."""
-    made = trainers.make_training(config, model)
-    mesh = model.mesh
-    batch = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding.batch_sharding(mesh)),
-        make_batch([], config.train.batch_size, lengths(config), made.layout),
-    )
-    start = model.params if config.loss.kl_weight or config.lora.rank else None
-    lower = functools.partial(made.step.lower, made.abstract_state(), batch, _key(), start)
-    return _compile(lower, state_memory(config, model), {})
+def buckets(config: ml_collections.ConfigDict) -> batching.Buckets:
+    """As of data whose longest prompt is as long as may be."""
+    longest = config.data.max_source_tokens
+    return batching.make_buckets([longest], config.sample.max_new_tokens, 1, 1)
+
+
+def training(config: ml_collections.ConfigDict, model: models.Model, kind: Kind) -> Compiled:
+    """The optimizer step, in the parts that a run would choose where the config does not say."""
+    measure = functools.partial(fitting.step_in, config, model, buckets(config))
+    if config.train.accumulation or not fitting.chooses_parts(model.mesh):
+        return _compiled(measure(config.train.accumulation))
+    return _compiled(fitting.in_parts(config, model, kind.memory, measure))
 
 
 def trie_of(config: ml_collections.ConfigDict) -> Trie | None:
@@ -121,10 +114,29 @@ def trie_of(config: ml_collections.ConfigDict) -> Trie | None:
     return allowed.trie
 
 
-def sampling(
-    config: ml_collections.ConfigDict, model: models.Model, kind: Kind, trie: Trie | None = None
-) -> Compiled:
-    """The decoding of one pool of prompts, beside what training keeps; `trie` is from `trie_of`."""
+@dataclasses.dataclass(frozen=True)
+class Engine:
+    """What decodes, before it is compiled.
+
+    Attributes:
+        shape: what it is compiled for.
+        copy: the parameters that it reads.
+        state: what it carries.
+        named: bytes on one device of its arguments, by kind.
+        kept: and of what is there besides.
+    """
+
+    shape: records.Shape
+    copy: Params
+    state: records.State
+    named: dict[str, float]
+    kept: dict[str, float]
+
+
+def engine(
+    config: ml_collections.ConfigDict, model: models.Model, kind: Kind, prompts: int = MANY
+) -> Engine:
+    """The engine for so many prompts, beside what training keeps."""
     mesh = model.mesh
     source_length, _ = lengths(config)
     made = models.make_sampler(config, model, (source_length,))
@@ -138,52 +150,55 @@ def sampling(
     kind_of = {
         "greedy": config.sample.temperature == 0,
         "guided": bool(config.sample.guidance),
-        "among": trie is not None,
+        "among": bool(config.sample.among),
     }
-    shape = made.shape(MANY, config.sample.samples, source_length, free, **kind_of)
+    shape = made.shape(prompts, config.sample.samples, source_length, free, **kind_of)
     state = abstract_states(mesh, made.config, shape, source_length)
     named["caches"] = sharding.device_bytes(state.cache)
+    return Engine(shape, copy, state, named, kept)
+
+
+def sampling(
+    config: ml_collections.ConfigDict, model: models.Model, kind: Kind, prompts: int = MANY
+) -> Compiled:
+    """The decoding of one pool of so many prompts, beside what training keeps."""
+    mesh = model.mesh
+    source_length, _ = lengths(config)
+    made = models.make_sampler(config, model, (source_length,))
+    one = engine(config, model, kind, prompts)
     scalars = jax.eval_shape(lambda: (jnp.float32(0), jnp.int32(made.eos_id), jnp.bool(True)))
     lower = functools.partial(
-        programs(mesh, made.config, shape).decode_pool.lower,
-        copy,
-        state,
-        abstract_pool(shape, source_length, mesh),
-        _key(),
+        programs(mesh, made.config, one.shape).decode_pool.lower,
+        one.copy,
+        one.state,
+        abstract_pool(one.shape, source_length, mesh),
+        jax.eval_shape(lambda: keys.make(0)),  # without a place, as in runs
         *scalars,
-        _abstract(trie, mesh),
+        _placed(trie_of(config), sharding.replicated(mesh)),
     )
-    notes = f"{shape.rows} rows, {shape.places} places, pools of {shape.pool} prompts on each shard"
-    made = _compile(lower, named, kept)
+    rows, places, pool = one.shape.rows, one.shape.places, one.shape.pool
+    compiled = _compiled(fitting.measure(lower, one.named, one.kept))
     # Between two buckets one array of the cache is there twice, see `programs.lengthen`.
-    twice = sharding.device_bytes(state.cache.cross_keys[0])
-    temporaries = max(twice, made.memory.get("temporaries", 0.0))
-    memory = made.memory | {"temporaries": temporaries}
-    return dataclasses.replace(made, memory=memory, notes=notes)
+    twice = sharding.device_bytes(one.state.cache.cross_keys[0])
+    temporaries = max(twice, compiled.memory.get("temporaries", 0.0))
+    return dataclasses.replace(
+        compiled,
+        memory=compiled.memory | {"temporaries": temporaries},
+        notes=f"{rows} rows, {places} places, pools of {pool} prompts on each shard",
+        shape=one.shape,
+        read=weights_read(one.copy, model.config),
+    )
+
+
+def weights_read(copy: Params, config: T5Config) -> float:
+    """Bytes on one device of the decoder and the head, which each decode step reads."""
+    head = copy["shared" if config.tie_lm_head else "lm_head"]
+    return sharding.device_bytes((copy["decoder"], head))
 
 
 def device_memory_is_told(mesh: Mesh) -> bool:
     """Whether a run chooses its rows by the memory of a device: not on a CPU."""
     return mesh.devices.flat[0].platform != "cpu"
-
-
-def policy_copy(config: ml_collections.ConfigDict, model: models.Model) -> Params:
-    """What a run's policy is decoded from: `decoding_copy` of the model, adapters merged."""
-    sampler = models.make_sampler(config, model, lengths(config)[:1])
-    merged = bool(config.lora.rank)
-    return decoding_copy(model.params, sampler.config, model.mesh, merged)
-
-
-def decoding_copy(params: Params, config: T5Config, mesh: Mesh, merged: bool = False) -> Params:
-    """`programs.decoding_copy` of abstract parameters: `params` itself where it makes no copy.
-
-    Where adapters are `merged` into it, it is a copy always.
-    """
-    cast = jax.eval_shape(functools.partial(t5.cast_weights, dtype=config.dtype), params)
-    places = sharding.tree_shardings(mesh, params, axes=sharding.DECODING_AXES)
-    if not merged and decodes_as_is(params, config, places):
-        return params
-    return jax.tree.map(_placed, cast, places)
 
 
 def abstract_pool(shape: records.Shape, source_length: int, mesh: Mesh) -> records.Pool:
@@ -207,54 +222,14 @@ def abstract_pool(shape: records.Shape, source_length: int, mesh: Mesh) -> recor
     )
 
 
-def _compile(
-    lower: Callable[[], Any], named: dict[str, float], resident: dict[str, float]
-) -> Compiled:
-    """Compiles, and splits the memory: `named` are arguments, `resident` is there besides."""
-    started = time.perf_counter()
-    lowered = lower()
-    try:
-        compiled = lowered.compile()
-    except jax.errors.JaxRuntimeError as e:
-        memory = resident | named | _asked_for(str(e))
-        return Compiled(memory, _reason(str(e)), seconds=time.perf_counter() - started)
-    seconds = time.perf_counter() - started
-    stats = compiled.memory_analysis()
-    memory = resident | named
-    memory |= {
-        "other arguments": max(0.0, stats.argument_size_in_bytes - sum(named.values())),
-        "temporaries": stats.temp_size_in_bytes,
-        "outputs": stats.output_size_in_bytes - stats.alias_size_in_bytes,
-        "code": stats.generated_code_size_in_bytes,
-    }
-    accessed = (compiled.cost_analysis() or {}).get("bytes accessed", 0.0)
-    return Compiled(memory, "", hlo.parse(compiled.as_text()), accessed, seconds)
-
-
-def _asked_for(message: str) -> dict[str, float]:
-    """The temporaries for which memory did not suffice, where the compiler says how large."""
-    found = re.search(r"HLO temporaries \(([\d.]+)G\)", message)
-    return {"temporaries": float(found[1]) * 2**30} if found else {}
-
-
-def _reason(message: str) -> str:
-    """The line of a compiler's message that says what is missing."""
-    found = re.search(r"Used [\d.]+\w+ of [\d.]+\w+ hbm[^\n]*", message)
-    if found:
-        return f"the compiler ran out of memory: {found[0]}"
-    lines = [line for line in message.splitlines() if "emory" in line] or message.splitlines()
-    return f"the compiler refused: {lines[0][:300]}"
+def _compiled(step: fitting.Measured) -> Compiled:
+    """With what the program does."""
+    if step.program is None:
+        return Compiled(step.memory, step.fault, seconds=step.seconds, parts=step.parts)
+    accessed = (step.program.cost_analysis() or {}).get("bytes accessed", 0.0)
+    program = hlo.parse(step.program.as_text())
+    return Compiled(step.memory, "", program, accessed, step.seconds, parts=step.parts)
 
 
 def _placed(tree: Any, place: NamedSharding) -> Any:
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), tree)
-
-
-def _key() -> Any:
-    """As runs have it: without a place, which would make it another program."""
-    return jax.eval_shape(lambda: keys.make(0))
-
-
-def _abstract(tree: Any, mesh: Mesh) -> Any:
-    """Shapes and types of arrays that each device has whole."""
-    return _placed(tree, sharding.replicated(mesh))

@@ -1,5 +1,7 @@
 """A plan as text: memory by kind, work, collectives, time."""
 
+from collections.abc import Mapping
+
 import jax
 import ml_collections
 import tabulate
@@ -9,8 +11,8 @@ from hir_jax.devices import hardware, sharding
 from hir_jax.devices.hardware import GB, Kind
 from hir_jax.model import lora, t5
 from hir_jax.model.config import T5Config
-from hir_jax.planning import aot, hlo
-from hir_jax.run import adapters, models
+from hir_jax.planning import aot, hlo, iteration
+from hir_jax.run import adapters
 
 
 def head(config: ml_collections.ConfigDict, shape: T5Config, kind: Kind, devices: int) -> str:
@@ -38,48 +40,44 @@ def head(config: ml_collections.ConfigDict, shape: T5Config, kind: Kind, devices
 
 def mesh_name(mesh: Mesh) -> str:
     """Such as "data=2 fsdp=8 tensor=1"."""
-    return " ".join(f"{axis}={mesh.shape[axis]}" for axis in sharding.AXES)
+    return sizes_name(mesh.shape)
 
 
-def mesh_flags(mesh: Mesh) -> str:
-    """The flags that ask for it."""
-    return " ".join(f"--config.mesh.{axis}={mesh.shape[axis]}" for axis in sharding.AXES)
+def sizes_name(sizes: Mapping[str, int]) -> str:
+    """The same of the sizes of a mesh's axes."""
+    return " ".join(f"{axis}={sizes[axis]}" for axis in sharding.AXES)
 
 
-def mesh(
-    config: ml_collections.ConfigDict,
-    model: models.Model,
-    kind: Kind,
-    made: dict[str, aot.Compiled],
-) -> str:
+def mesh(meshed: Mesh, kind: Kind, made: dict[str, aot.Compiled]) -> str:
     """All tables of one mesh."""
     columns: dict[str, hlo.Cost] = {}
     for name, compiled in made.items():
         if compiled.program:
             columns |= _columns(name, compiled.program)
-    parts = [mesh_name(model.mesh), memory_table(made, kind)]
+    parts = [mesh_name(meshed), memoryof(made, kind)]
     for name, compiled in made.items():
-        what = f" ({compiled.notes})" if compiled.notes else ""
+        notes = compiled.notes if name == "sampling" else _in_parts(compiled.parts)
+        what = f" ({notes})" if notes else ""
         parts.append(f"{name}{what}: compiled in {compiled.seconds:.0f} s")
         if compiled.fault:
             parts[-1] = f"{name}{what}: {compiled.fault} (after {compiled.seconds:.0f} s)"
     if columns:
-        parts.append(work_table(columns, _rooflines(config, model, kind, made), kind))
-        parts.append("\n".join(_notes(model.mesh, made, kind)))
+        parts.append(workof(columns, _rooflines(kind, made), kind))
+        parts.append("\n".join(_notes(meshed, made, kind)))
     return "\n\n".join(parts)
 
 
-def memory_table(made: dict[str, aot.Compiled], kind: Kind) -> str:
+def memoryof(made: dict[str, aot.Compiled], kind: Kind) -> str:
     """GB on one device by kind of memory."""
     kinds = list(dict.fromkeys(key for compiled in made.values() for key in compiled.memory))
     rows = [[key, *(_gb(compiled.memory.get(key)) for compiled in made.values())] for key in kinds]
-    rows.append(["total", *(_total(compiled) for compiled in made.values())])
+    rows.append(["total", *(total(compiled) for compiled in made.values())])
     rows.append(["of", *(_gb(kind.memory) for _ in made)])
-    rows.append(["fits", *("yes" if c.fits(kind) else "NO" for c in made.values())])
-    return _table(rows, ["GB a device", *made])
+    rows.append(["fits", *("yes" if c.fits(kind.memory) else "NO" for c in made.values())])
+    return of(rows, ["GB a device", *made])
 
 
-def work_table(columns: dict[str, hlo.Cost], rooflines: dict[str, float], kind: Kind) -> str:
+def workof(columns: dict[str, hlo.Cost], rooflines: dict[str, float], kind: Kind) -> str:
     """FLOPs, collectives and time of one device."""
     kinds = sorted({c.kind for cost in columns.values() for c in cost.collectives})
     rows = [["GFLOP", *(f"{cost.flops / 1e9:,.1f}" for cost in columns.values())]]
@@ -92,7 +90,7 @@ def work_table(columns: dict[str, hlo.Cost], rooflines: dict[str, float], kind: 
     if kind.flops:
         limits = (rooflines.get(name) for name in columns)
         rows.append(["roofline, ms", *("" if s is None else f"{s * 1e3:,.2f}" for s in limits)])
-    return _table(rows, ["of one device", *columns])
+    return of(rows, ["of one device", *columns])
 
 
 def _columns(name: str, program: hlo.Program) -> dict[str, hlo.Cost]:
@@ -107,29 +105,18 @@ def _columns(name: str, program: hlo.Program) -> dict[str, hlo.Cost]:
     }
 
 
-def _rooflines(
-    config: ml_collections.ConfigDict,
-    model: models.Model,
-    kind: Kind,
-    made: dict[str, aot.Compiled],
-) -> dict[str, float]:
+def _rooflines(kind: Kind, made: dict[str, aot.Compiled]) -> dict[str, float]:
     """Seconds that no program of this kind can do without, whatever the compiler does."""
     if not kind.flops:
         return {}
     limits = {}
-    if (training := made.get("training")) and training.program:
-        trained = ("parameters", "adapters", "optimizer state")  # read and written
-        kept = sum(training.memory.get(name, 0.0) for name in trained)
-        kept += training.memory.get("frozen model", 0.0) / 2
-        work = training.program.cost.flops / kind.flops
-        limits["a training step"] = max(work, 2 * kept / kind.bandwidth)
-    sampling = made.get("sampling")
-    step = sampling.program.loop(aot.DECODING) if sampling and sampling.program else None
-    if step:
-        copy = aot.policy_copy(config, model)
-        head = copy["shared" if model.config.tie_lm_head else "lm_head"]
-        read = sharding.device_bytes((copy["decoder"], head)) + sampling.memory["caches"]
-        limits["a decode step"] = max(step.turn.flops / kind.flops, read / kind.bandwidth)
+    if (step := made.get("training")) and step.program:
+        read = iteration.step_bytes(step)
+        limits["a training step"] = iteration.roofline(step.program.cost, kind, read)
+    pool = made.get("sampling")
+    loop = pool.program.loop(aot.DECODING) if pool and pool.program else None
+    if loop:
+        limits["a decode step"] = iteration.roofline(loop.turn, kind, iteration.decode_bytes(pool))
     return limits
 
 
@@ -167,12 +154,17 @@ def _notes(mesh: Mesh, made: dict[str, aot.Compiled], kind: Kind) -> list[str]:
     return notes
 
 
+def _in_parts(parts: int) -> str:
+    return f"a batch in {parts} part{'s' if parts > 1 else ''}" if parts else ""
+
+
 def _moved(cost: hlo.Cost, kind: str) -> str:
     found = next((c for c in cost.collectives if c.kind == kind), None)
     return f"{found.bytes / GB:,.3f} ({found.count:,})" if found else ""
 
 
-def _total(compiled: aot.Compiled) -> str:
+def total(compiled: aot.Compiled) -> str:
+    """GB on a device; "over" as much where the compiler ran out of memory."""
     return f"{'over ' if compiled.fault else ''}{_gb(compiled.total)}"
 
 
@@ -180,7 +172,8 @@ def _gb(size: float | None) -> str:
     return "" if size is None else f"{size / GB:,.2f}"
 
 
-def _table(rows: list[list[str]], headers: list[str]) -> str:
+def of(rows: list[list[str]], headers: list[str]) -> str:
+    """Rows under headers; all but the first column to the right."""
     align = ("left", *("right" for _ in headers[1:]))
     return tabulate.tabulate(
         rows, headers=headers, tablefmt="github", colalign=align, disable_numparse=True

@@ -35,6 +35,7 @@ from hir_jax.run import (
     drawing,
     evaluate,
     finite,
+    fitting,
     lock,
     metrics,
     models,
@@ -43,7 +44,6 @@ from hir_jax.run import (
     settings,
     start,
     terminal,
-    trainers,
     workdirs,
 )
 from hir_jax.run.alarms import Alarms
@@ -93,7 +93,7 @@ class Job:
         interrupts: Interrupts,
         allow_save: Callable[[], None],
     ) -> None:
-        """Loads the questions, takes up the newest whole checkpoint; compiles no step."""
+        """Takes up the newest whole checkpoint; compiles at most what tells the parts of a batch."""
         config = models.pinned(config, workdir)
         workdirs.claim(workdir, config)
         self.config = config
@@ -102,18 +102,19 @@ class Job:
         self.key = keys.make(config.seed)
         model = models.abstract_model(config)
         self.codec, self.mesh, self.shape = model.codec, model.mesh, model.config
-        self.questions = load_questions(config, self.codec)
-        checks.check_splits(self.questions.splits)
-        self.training = trainers.make_training(config, model)
-        self.checkpoints = checkpoint.Checkpoints(
-            workdirs.checkpoint_folder(workdir), config.checkpoint.keep, allow_save
-        )
+        fitting.check_size(config, model)
+        self.questions = questions = load_questions(config, self.codec)
+        checks.check_splits(questions.splits)
+        folder = workdirs.checkpoint_folder(workdir)
+        self.checkpoints = checkpoint.Checkpoints(folder, config.checkpoint.keep, allow_save)
+        known = (checkpoint.newest_progress(folder) or {}).get("parts", {})
+        self.training = fitting.make_training(config, model, questions.buckets, known)
         self.state, self.progress, self.reference = start.take_up(
-            config, workdir, model, self.questions, self.training, self.checkpoints
+            config, workdir, model, questions, self.training, self.checkpoints
         )
-        questions, memory = self.questions, self.progress.memory
+        self.progress.parts = known
         self.sampler = models.make_sampler(
-            config, model, questions.buckets.source, memory, questions.evaluated
+            config, model, questions.buckets.source, self.progress.memory, questions.evaluated
         )
         self.writer = metrics.writer(workdir, self.progress.metrics_bytes, config)
         self.alarms = Alarms(self.progress.alarms, functools.partial(self._write, "alarm"))
@@ -222,7 +223,6 @@ class Job:
             params, fields = self.checkpoints.restore_best(wanted)
             params = self._decoding(params)
             best = fields["best"]
-            after = self._evaluate("test", params)
             known = Outcome(
                 before=evaluate.Evaluation.from_json(self.progress.before),
                 iterations=self.config.iterations,
@@ -230,7 +230,7 @@ class Job:
                 best_step=best["step"],
                 best_iteration=best["iteration"],
                 chosen_on=self._judging_split,
-                after=self._with_choices(after, params),
+                after=self._with_choices(self._evaluate("test", params), params),
                 alarms=self.progress.alarms,
             ).to_json()
             if processes.is_first():

@@ -1,6 +1,7 @@
 """The model that a config asks for, on its devices, and what samples from it."""
 
 import dataclasses
+import functools
 import pathlib
 import re
 import zlib
@@ -91,12 +92,18 @@ def abstract_model(config: ml_collections.ConfigDict) -> Model:
 
 def abstract_params(config: ml_collections.ConfigDict, model: T5Config) -> Params:
     """Shape and type of each parameter, of a value head as well where the method has one."""
+    has_values = VALUES in settings.method_of(config).needs
+    dtype = config.lora.base_dtype if config.lora.rank else "float32"
+    return jax.tree.map(lambda leaf: leaf, _abstract_params(model, has_values, dtype))
 
+
+@functools.lru_cache(maxsize=8)  # a plan asks again for each mesh, and each time it is traced
+def _abstract_params(model: T5Config, has_values: bool, dtype: str) -> Params:
     def made() -> Params:
         params = t5.init_params(model, jax.random.key(0))
-        if VALUES in settings.method_of(config).needs:
+        if has_values:
             params[value_head.NAME] = value_head.init_params(model)
-        return t5.cast_weights(params, config.lora.base_dtype if config.lora.rank else "float32")
+        return t5.cast_weights(params, dtype)
 
     return jax.eval_shape(made)
 

@@ -34,6 +34,7 @@ class Progress:
         metrics_bytes: length of metrics.jsonl.
         saves: how often progress was saved.
         memory: what the sampler chooses its rows by, which adds to it; see there.
+        parts: of a batch, chosen where `train.accumulation` is 0; see `fitting.make_training`.
     """
 
     iteration: int = 0
@@ -50,6 +51,7 @@ class Progress:
     metrics_bytes: int = 0
     saves: int = 0
     memory: dict[str, int] = dataclasses.field(default_factory=dict)
+    parts: dict[str, int] = dataclasses.field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """For the checkpoint."""

@@ -52,19 +52,19 @@ class Training:
         return sharding.abstract(state, self.mesh)
 
 
-def make_training(config: ml_collections.ConfigDict, model: Model) -> Training:
+def make_training(
+    config: ml_collections.ConfigDict, model: Model, parts: int | None = None
+) -> Training:
     """What `config.algorithm`, `config.train` and `config.loss` ask for.
+
+    `parts` of a batch go before `config.train.accumulation`.
 
     Raises:
         UserError: settings that do not go together.
     """
     train = config.train
-    parts = batch_multiple(config, model.mesh)
-    if train.batch_size % parts:
-        raise UserError(
-            f"config.train.batch_size: expected a multiple of {parts} (accumulation x data x fsdp),"
-            f" found {train.batch_size}."
-        )
+    if fault := uneven(config, model.mesh):
+        raise UserError(fault)
     method = settings.method_of(config)
     objective = make_objective(config, method, model.mesh)
     optimizer = make_optimizer(
@@ -80,7 +80,7 @@ def make_training(config: ml_collections.ConfigDict, model: Model) -> Training:
         objective,
         optimizer,
         state_shardings(trained, optimizer, model.mesh),
-        accumulation=train.accumulation,
+        accumulation=train.accumulation if parts is None else parts,
         use_dropout=train.dropout_rate > 0,
         adapters_scale=lora and lora.scale,
     )
@@ -125,6 +125,18 @@ def scores_by_start(config: ml_collections.ConfigDict) -> bool:
     return bool(logged) or REFERENCE in method.needs
 
 
-def batch_multiple(config: ml_collections.ConfigDict, mesh: Mesh) -> int:
-    """`train.batch_size` must be a multiple of this: devices share each part of a batch evenly."""
-    return (config.train.accumulation or 1) * sharding.batch_multiple(mesh)
+def compares_whole_batches(config: ml_collections.ConfigDict) -> bool:
+    """Whether a batch cannot be computed in parts."""
+    return settings.method_of(config).crossed
+
+
+def uneven(config: ml_collections.ConfigDict, mesh: Mesh) -> str:
+    """The sentence where devices do not share each part of a batch evenly; else empty."""
+    train = config.train
+    multiple = (train.accumulation or 1) * sharding.batch_multiple(mesh)
+    if train.batch_size % multiple == 0:
+        return ""
+    return (
+        f"config.train.batch_size: expected a multiple of {multiple} (accumulation x data x fsdp), "
+        f"found {train.batch_size}."
+    )

@@ -57,6 +57,7 @@ def reset_flags():
             delattr(cli.FLAGS, name)
     names = ("mode", "workdir", "input", "output", "config", "compilation_cache")
     places = ("distributed", "coordinator", "processes", "process_id", "topology", "programs")
+    places += ("questions", "price", "confirm")
     for name in (*names, *places):
         cli.FLAGS[name].unparse()
 
@@ -155,7 +156,12 @@ def test_plan_prints_what_it_finds_for_the_mesh_given_or_any(call, monkeypatch, 
     asked = []
     monkeypatch.setattr(plan, "run", lambda config, *rest: asked.append(rest) or "a plan")
     call("--mode=plan", "--topology=v5e:2x4", "--programs=sampling", *flags)
-    assert asked == [("v5e:2x4", search, ["sampling"])]
+    call("--mode=plan", "--questions=70", "--price=1.2", "--noconfirm", *flags)
+    programs = ["training", "sampling"]
+    assert asked == [
+        ("v5e:2x4", search, ["sampling"], None, None, True),
+        (None, search, programs, 70, 1.2, False),
+    ]
 
 
 def test_diagnose_prints_its_page_with_a_file_beside_or_without(call, monkeypatch):

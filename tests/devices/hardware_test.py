@@ -29,11 +29,12 @@ def device(kind, memory=None, platform="tpu"):
         ("TPU v5", "v5p", 95, 459),
         ("TPU v5p", "v5p", 95, 459),
         ("TPU v6 lite", "v6e", 32, 918),
-        ("NVIDIA H100 80GB HBM3", "H100", 80, 989),
-        ("NVIDIA H200", "H200", 141, 989),
+        ("NVIDIA H100 80GB HBM3", "H100", 60, 989),  # of which JAX takes three quarters
+        ("NVIDIA H200", "H200", 105.75, 989),
     ],
 )
-def test_the_table_by_the_kinds_that_jax_names(kind, name, memory, tflops):
+def test_the_table_by_the_kinds_that_jax_names(kind, name, memory, tflops, monkeypatch):
+    monkeypatch.delenv("XLA_PYTHON_CLIENT_MEM_FRACTION", raising=False)
     found = hardware.kind_of(device(kind))
     assert (found.name, found.memory, found.flops) == (name, memory * GB, tflops * 1e12)
 
@@ -50,8 +51,11 @@ def test_a_clock_times_the_operations_of_a_cycle_is_the_peak():
         assert found.clock * operations == pytest.approx(found.flops, rel=0.005)
 
 
-def test_a_devices_own_word_goes_before_the_table():
+def test_the_lesser_of_a_devices_own_word_and_the_table():
     assert hardware.kind_of(device("NVIDIA H200", 100 * GB)).memory == 100 * GB
+    # So that a run has what a plan without the device has.
+    assert hardware.kind_of(device("TPU v5 lite", 16.9 * GB)).memory == 16 * GB
+    assert hardware.memory_of(device("Abacus", 0)) == 0
     assert hardware.kind_of(device("Abacus", 7, "gpu")) == hardware.Kind("Abacus", 7)
 
 
@@ -132,6 +136,7 @@ def test_slices_of_tpus(name, count, kind, monkeypatch):
     chips = 2 if kind == "TPU7x" else 1
     assert len(devices) == count and found == hardware.kind_of(device(kind), chips)
     assert found.name == name.partition(":")[0]
+    assert hardware.chips(devices) == count / chips
 
 
 def test_gpus_that_are_not_here(monkeypatch):
@@ -139,7 +144,8 @@ def test_gpus_that_are_not_here(monkeypatch):
         pytest.skip("the GPU compiler is an optional extra")
     monkeypatch.delenv("XLA_PYTHON_CLIENT_MEM_FRACTION", raising=False)
     devices, kind = hardware.topology("l4:2")
-    assert len(devices) == 2 and devices[0].device_kind == "NVIDIA L4"
+    assert len(devices) == hardware.chips(devices) == 2
+    assert devices[0].device_kind == "NVIDIA L4"
     assert (kind.name, kind.memory) == ("L4", 18 * hardware.GB)
     monkeypatch.setenv("XLA_PYTHON_CLIENT_MEM_FRACTION", ".95")
     assert hardware.topology("h100:1")[1].memory == 76 * hardware.GB
@@ -149,7 +155,8 @@ def test_every_gpu_that_can_be_planned_for_is_known():
     for key, gpu in gpus.GPUS.items():
         kind = hardware.kind_of(device(gpu.name))
         assert kind.name == key.upper() and kind.flops
-        assert (kind.memory, kind.bandwidth) == (gpu.memory * 10**9, gpu.bandwidth * 10**9)
+        assert kind.memory == hardware.JAX_TAKES * gpu.memory * 10**9
+        assert (kind.bandwidth, kind.links) == (gpu.bandwidth * 10**9, gpu.links * 10**9)
 
 
 def test_a_gpu_as_the_compiler_wants_it_described():
