@@ -93,7 +93,7 @@ class Job:
         interrupts: Interrupts,
         allow_save: Callable[[], None],
     ) -> None:
-        """Takes up the newest whole checkpoint; compiles at most what tells the parts of a batch."""
+        """Takes up the newest whole checkpoint; compiles at most what tells parts of a batch."""
         config = models.pinned(config, workdir)
         workdirs.claim(workdir, config)
         self.config = config
