@@ -143,11 +143,12 @@ def test_sampling_is_measured(visited):
 def test_training_is_measured(visited):
     found, _ = visited
     step = found["training tiny"]["step"]
-    assert (step["examples"], step["source"], step["target"]) == (8, 16, 8)
+    # A prompt, and an output of it behind.
+    assert (step["examples"], step["source"], step["target"]) == (8, 24, 8)
     # Of 16 rows: 3 passes, each multiplying and adding each weight once a token.
     encoder = 2 * (4 * 64 * 64 + 3 * 64 * 128) + 2 * 2 * 64 * 64
     decoder = 2 * (6 * 64 * 64 + 3 * 64 * 128) + 64 * 512
-    flops = 3 * 2 * 16 * (16 * encoder + 8 * decoder)
+    flops = 3 * 2 * 16 * (24 * encoder + 8 * decoder)
     assert step["tflops"] * step["seconds"] == pytest.approx(flops / 1e12)
 
 

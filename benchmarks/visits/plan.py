@@ -8,16 +8,11 @@ import os
 from typing import Any
 
 import jax
-import ml_collections
 
 from benchmarks.visits import models
 from benchmarks.visits.stages import Note, Visit
 from hir_jax.devices import hardware
 from hir_jax.planning import aot, hlo
-from hir_jax.run.models import Model
-
-ACCUMULATION = 4  # times as many parts are tried where a batch does not fit
-MOST_PARTS = 64
 
 
 def run(visit: Visit, note: Note) -> None:
@@ -53,18 +48,9 @@ def sampling(size: str, kind: hardware.Kind) -> dict[str, Any]:
 def training(size: str, kind: hardware.Kind) -> dict[str, Any]:
     """What the plan says of a step, its batch in the fewest parts that fit."""
     config = models.config_of(size)
-    while True:
-        model = models.abstract_model(config, size)
-        made = aot.training(config, model)
-        parts = config.train.accumulation
-        if made.fits(kind) or (parts or 1) * ACCUMULATION > _most_parts(config, model):
-            cost = made.program.cost if made.program else None
-            return _told(made, kind, 0.0, cost) | {"accumulation": parts}
-        config.train.accumulation = (parts or 1) * ACCUMULATION
-
-
-def _most_parts(config: ml_collections.ConfigDict, model: Model) -> int:
-    return min(MOST_PARTS, config.train.batch_size // model.mesh.size)
+    made = aot.training(config, models.abstract_model(config, size), kind)
+    cost = made.program.cost if made.program else None
+    return _told(made, kind, 0.0, cost) | {"accumulation": made.parts}
 
 
 def _told(
@@ -72,7 +58,7 @@ def _told(
 ) -> dict[str, Any]:
     found = {
         "predicted_gb": (made.total - elsewhere) / 1e9,
-        "fits": made.fits(kind),
+        "fits": made.fits(kind.memory),
         "fault": made.fault,
         "seconds": made.seconds,
     }

@@ -49,7 +49,8 @@ def prepared(size: str, accumulation: int | None) -> tuple[Callable[[], TrainSta
         config.train.accumulation = accumulation
     model = models.abstract_model(config, size)
     made = trainers.make_training(config, model)
-    lengths = aot.lengths(config)
+    buckets = aot.buckets(config)
+    lengths = buckets.source[-1], buckets.target[-1]
     vocabulary = model.config.vocab_size
     batch = workloads.random_batch(config.train.batch_size, *lengths, made.layout, vocabulary)
     placed = jax.device_put(batch, sharding.batch_sharding(model.mesh))
