@@ -17,6 +17,7 @@ from jax.sharding import Mesh, NamedSharding
 from hir_jax import data
 from hir_jax.decoding import records
 from hir_jax.decoding.programs import abstract_states, programs
+from hir_jax.decoding.sampler import Sampler
 from hir_jax.decoding.trie import Trie
 from hir_jax.devices import keys, sharding
 from hir_jax.devices.hardware import Kind
@@ -119,6 +120,7 @@ class Engine:
     """What decodes, before it is compiled.
 
     Attributes:
+        sampler: that feeds it.
         shape: what it is compiled for.
         copy: the parameters that it reads.
         state: what it carries.
@@ -126,6 +128,7 @@ class Engine:
         kept: and of what is there besides.
     """
 
+    sampler: Sampler
     shape: records.Shape
     copy: Params
     state: records.State
@@ -155,7 +158,7 @@ def engine(
     shape = made.shape(prompts, config.sample.samples, source_length, free, **kind_of)
     state = abstract_states(mesh, made.config, shape, source_length)
     named["caches"] = sharding.device_bytes(state.cache)
-    return Engine(shape, copy, state, named, kept)
+    return Engine(made, shape, copy, state, named, kept)
 
 
 def sampling(
@@ -163,15 +166,14 @@ def sampling(
 ) -> Compiled:
     """The decoding of one pool of so many prompts, beside what training keeps."""
     mesh = model.mesh
-    source_length, _ = lengths(config)
-    made = models.make_sampler(config, model, (source_length,))
     one = engine(config, model, kind, prompts)
-    scalars = jax.eval_shape(lambda: (jnp.float32(0), jnp.int32(made.eos_id), jnp.bool(True)))
+    eos_id = one.sampler.eos_id
+    scalars = jax.eval_shape(lambda: (jnp.float32(0), jnp.int32(eos_id), jnp.bool(True)))
     lower = functools.partial(
-        programs(mesh, made.config, one.shape).decode_pool.lower,
+        programs(mesh, one.sampler.config, one.shape).decode_pool.lower,
         one.copy,
         one.state,
-        abstract_pool(one.shape, source_length, mesh),
+        abstract_pool(one.shape, one.sampler.buckets[0], mesh),
         jax.eval_shape(lambda: keys.make(0)),  # without a place, as in runs
         *scalars,
         _placed(trie_of(config), sharding.replicated(mesh)),
