@@ -100,18 +100,19 @@ def attention(
     batch, heads, queries, _ = query_BxHxQxK.shape
     keys = key_BxHxSxK.shape[2]
     shards = config.shards if batch % config.shards == 0 else 1
-
-    def holding(scores: int, *args: jax.Array | None) -> jax.Array:
-        cut = functools.partial(_Cut, config, causal, shards)
-        sources = batch // shards
-        if sources * heads * queries * keys <= 2 * scores:
-            return _at_once(cut(sources, queries), *args)
-        sources = _divisor(sources, scores // (heads * queries * keys))
-        return _in_parts(cut(sources, _divisor(queries, scores // (heads * keys))), *args)
-
+    whole = _Cut(config, causal, shards, batch // shards, queries)
+    scores = whole.sources * heads * queries * keys
     args = (query_BxHxQxK, key_BxHxSxK, value_BxHxSxK, table_NxH, mask_BxS, dropout_key)
-    if batch // shards * heads * queries * keys <= 2 * SCORES:
-        return holding(SCORES, *args)
+    if scores <= 2 * SCORES:
+        return _at_once(whole, *args)
+
+    def holding(most: int, *args: jax.Array | None) -> jax.Array:
+        if scores <= 2 * most:
+            return _at_once(whole, *args)
+        sources = _divisor(whole.sources, most // (heads * queries * keys))
+        few = _divisor(queries, most // (heads * keys))
+        return _in_parts(dataclasses.replace(whole, sources=sources, queries=few), *args)
+
     on_a_gpu = functools.partial(holding, SCORES_ON_A_GPU)
     return jax.lax.platform_dependent(
         *args, cuda=on_a_gpu, rocm=on_a_gpu, default=functools.partial(holding, SCORES)
