@@ -51,7 +51,7 @@ def main(argv: Sequence[str]) -> None:
     lanes = places * FLAGS.samples
     of_row_N = jnp.arange(FLAGS.rows) * lanes // FLAGS.rows
     size = lambda tree: sum(leaf.nbytes for leaf in jax.tree.leaves(tree))  # noqa: E731
-    self_bytes = size((cache.keys_NxHxTxK, cache.values_NxHxTxK))
+    self_bytes = size((cache.keys_NxGxTxC, cache.values_NxGxTxC))
     cross_bytes = size((cache.cross_keys, cache.cross_values))
 
     def loop(params: Params, cache: Cache, draw: Callable) -> jax.Array:

@@ -300,8 +300,8 @@ def _step(
         finished=finished,
         score_BxW=score_BxW,
         cache=cache.replace(
-            keys_NxHxTxK=tuple(each[row_N] for each in cache.keys_NxHxTxK),
-            values_NxHxTxK=tuple(each[row_N] for each in cache.values_NxHxTxK),
+            keys_NxGxTxC=tuple(each[row_N] for each in cache.keys_NxGxTxC),
+            values_NxGxTxC=tuple(each[row_N] for each in cache.values_NxGxTxC),
         ),
     )
 

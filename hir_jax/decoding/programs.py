@@ -1,5 +1,6 @@
 """The engine's functions on a mesh: jitted, their arrays placed, each shard on its own."""
 
+import dataclasses
 import functools
 import re
 from collections.abc import Callable
@@ -15,6 +16,8 @@ from hir_jax.devices import compiling, sharding
 from hir_jax.model import t5
 from hir_jax.model.cache import lengthen_sources, padded
 from hir_jax.model.config import Params, T5Config
+
+LANES = 128  # numbers of a row that a TPU works on at once
 
 
 class Programs(NamedTuple):
@@ -63,6 +66,20 @@ def programs(mesh: Mesh, config: T5Config, shape: records.Shape) -> Programs:
         jax.jit(new_state, static_argnums=0, out_shardings=places),
         jax.jit(decode_pool, donate_argnames="state", out_shardings=(places, log_place)),
     )
+
+
+def laid_out(config: T5Config, mesh: Mesh) -> T5Config:
+    """The model's shape with what decoding on these devices keeps side by side.
+
+    A TPU multiplies 128 numbers of a row at once. Heads of fewer are kept together until they fill
+    them, as far as their groups can still be split over `tensor` as heads are.
+    """
+    if mesh.devices.flat[0].platform != "tpu":
+        return config
+    shards = mesh.shape["tensor"] if config.num_heads % mesh.shape["tensor"] == 0 else 1
+    fitting = range(min(LANES // config.d_kv, config.num_heads), 1, -1)
+    together = next((n for n in fitting if config.num_heads // shards % n == 0), 1)
+    return dataclasses.replace(config, heads_together=together)
 
 
 def lengthen(state: records.State, source_length: int) -> records.State:

@@ -16,7 +16,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from hir_jax.decoding import records
-from hir_jax.decoding.programs import decoding_copy, lengthen, programs
+from hir_jax.decoding.programs import decoding_copy, laid_out, lengthen, programs
 from hir_jax.decoding.prompt import Among, Guide, Output, Prompt, Tokens
 from hir_jax.decoding.rows import default_rows, free_memory
 from hir_jax.devices import processes, sharding
@@ -70,6 +70,10 @@ class Sampler:
     logprobs: str = "none"
     memory: dict[str, int] = dataclasses.field(default_factory=dict)
     evaluated: int = 0
+
+    def __post_init__(self) -> None:
+        """Decides how the caches are laid out."""
+        object.__setattr__(self, "config", laid_out(self.config, self.mesh))
 
     def prepare(self, params: Params) -> Params:
         """See `decoding_copy`; to be made once where several calls follow, each of which would."""

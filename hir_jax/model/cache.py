@@ -1,7 +1,7 @@
 """What decoding keeps between steps: keys and values, and which source each row reads.
 
 Letters in names: B sources in the batch, N rows, L lanes (a multiple of B), S source tokens,
-T target tokens, D model width, H heads, K width of a head, F feed-forward width, V vocabulary.
+T target tokens, G groups of heads, C width of a group.
 """
 
 from collections.abc import Callable
@@ -45,24 +45,24 @@ class Cache:
         seen at age 5      x  x  x  x      (a row may be as old as the clock, T columns at most)
         seen at age 1      x  x  .  .
 
-    Cross-attention's keys and values are BxHxSxK where each source has one lane. Where it has more
-    they are BxHxKxS, since a product with a few queries at once is four times as fast then on a
+    Cross-attention's keys and values are BxGxSxC where each source has one lane. Where it has more
+    they are BxGxCxS, since a product with a few queries at once is four times as fast then on a
     CPU (one with a single query is a third slower).
     """
 
-    keys_NxHxTxK: tuple[jax.Array, ...]
-    values_NxHxTxK: tuple[jax.Array, ...]
+    keys_NxGxTxC: tuple[jax.Array, ...]
+    values_NxGxTxC: tuple[jax.Array, ...]
     cross_keys: tuple[jax.Array, ...]
     cross_values: tuple[jax.Array, ...]
     source_mask_BxS: jax.Array
-    transposed: bool = flax.struct.field(pytree_node=False)  # BxHxKxS
+    transposed: bool = flax.struct.field(pytree_node=False)  # BxGxCxS
 
     def cross(self, layer: int) -> tuple[jax.Array, jax.Array]:
-        """Keys and values of a layer's cross-attention, BxHxSxK."""
+        """Keys and values of a layer's cross-attention, BxGxSxC."""
         return self.turn(self.cross_keys[layer]), self.turn(self.cross_values[layer])
 
     def turn(self, x: jax.Array) -> jax.Array:
-        """From BxHxSxK to what is kept, and back."""
+        """From BxGxSxC to what is kept, and back."""
         return x.swapaxes(2, 3) if self.transposed else x
 
 
@@ -74,10 +74,10 @@ def init_cache(
     def empty(*shape: int) -> tuple[jax.Array, ...]:
         return tuple(jnp.zeros(shape, config.dtype) for _ in range(config.num_decoder_layers))
 
-    kept = (rows, config.num_heads, length, config.d_kv)
+    groups, width = config.num_heads // config.heads_together, config.d_kv * config.heads_together
+    kept = (rows, groups, length, width)
     transposed = lanes > 1
-    widths = (config.d_kv, source_length) if transposed else (source_length, config.d_kv)
-    cross = (sources, config.num_heads, *widths)
+    cross = (sources, groups, *((width, source_length) if transposed else (source_length, width)))
     mask = jnp.zeros((sources, source_length), bool)
     return Cache(empty(*kept), empty(*kept), empty(*cross), empty(*cross), mask, transposed)
 

@@ -26,6 +26,8 @@ class T5Config:
             gradient; a third more work for a fraction of the memory. (The training step gathers
             weights that are split over devices again, too.)
         shards: devices that split the batch of what is encoded, or of whole targets.
+        heads_together: heads whose keys and values decoding keeps side by side, as of one that is
+            as wide; a divisor of the heads.
     """
 
     vocab_size: int
@@ -52,3 +54,4 @@ class T5Config:
     dtype: str = "float32"
     remat: bool = False
     shards: int = 1
+    heads_together: int = 1

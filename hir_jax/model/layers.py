@@ -1,7 +1,8 @@
 """The layers of T5 (Raffel et al., 2020), v1.0 and v1.1/FLAN.
 
 Letters in names: B sources in the batch, N rows, L lanes (a multiple of B), S source tokens,
-T target tokens, D model width, H heads, K width of a head, F feed-forward width, V vocabulary.
+T target tokens, D model width, H heads, K width of a head, G groups of heads, C width of a group,
+F feed-forward width, V vocabulary.
 """
 
 from collections.abc import Callable, Sequence
@@ -168,9 +169,9 @@ class Attention(nn.Module):
         query, *kept = self._heads(x_BxTxD, self.query, self.key, self.value)
         return self._attend(query, *kept, table, mask_BxT, causal)
 
-    def project(self, x_BxTxD: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Keys and values, BxHxTxK each."""
-        return tuple(self._heads(x_BxTxD, self.key, self.value))
+    def project(self, x_BxTxD: jax.Array, together: int = 1) -> tuple[jax.Array, jax.Array]:
+        """Keys and values, BxHxTxK each; of so many heads together as one, BxGxTxC."""
+        return tuple(self._heads(x_BxTxD, self.key, self.value, together=together))
 
     def attend(
         self,
@@ -189,8 +190,8 @@ class Attention(nn.Module):
         y = self._attend(query, key_BxHxSxK, value_BxHxSxK, None, mask_BxS)
         return y.reshape(x_NxTxD.shape)
 
-    def _heads(self, x_BxTxD: jax.Array, *layers: Dense) -> list[jax.Array]:
-        heads = self.config.num_heads
+    def _heads(self, x_BxTxD: jax.Array, *layers: Dense, together: int = 1) -> list[jax.Array]:
+        heads = self.config.num_heads // together
         made = into_heads(x_BxTxD, [layer.kernel() for layer in layers], heads)
         for i, layer in enumerate(layers):
             if adapters := layer.adapters():
@@ -209,30 +210,63 @@ class Attention(nn.Module):
     def step(
         self,
         x_Nx1xD: jax.Array,
-        key_BxHxSxK: jax.Array,
-        value_BxHxSxK: jax.Array,
+        key_BxGxSxC: jax.Array,
+        value_BxGxSxC: jax.Array,
         bias: jax.Array,
         lanes: Lanes | None = None,
     ) -> jax.Array:
-        """Attends from one token a row; Nx1xD. `bias` broadcasts to BxHxQxS.
+        """Attends from one token a row; Nx1xD. `bias` is BxHx1xS, or Bx1x1xS of all heads.
 
         The rows that share keys become queries of one source: N/B where rows stand in the order of
         the sources, else one for each lane.
         """
-        batch, heads, _, width = key_BxHxSxK.shape
+        c = self.config
+        batch, groups = key_BxGxSxC.shape[:2]
         query = self.query(x_Nx1xD)
         if lanes is not None:
             query = query[lanes.row_L]
-        query_BxQxHxK = query.reshape(batch, -1, heads, width)
-        scores_BxHxQxS = jnp.einsum(
-            "bqhk,bhsk->bhqs", query_BxQxHxK, key_BxHxSxK, preferred_element_type=jnp.float32
+        query_BxQxHxK = query.reshape(batch, -1, c.num_heads, c.d_kv)
+        query_BxGxRxC = side_by_side(query_BxQxHxK, groups)
+        scores_BxGxRxS = jnp.einsum(
+            "bgrc,bgsc->bgrs", query_BxGxRxC, key_BxGxSxC, preferred_element_type=jnp.float32
         )
-        weights = jax.nn.softmax(scores_BxHxQxS + bias).astype(self.config.dtype)
-        context = jnp.einsum("bhqs,bhsk->bqhk", weights, value_BxHxSxK)
-        context = context.reshape(-1, 1, heads * width)
+        if bias.shape[1] > 1:
+            bias = bias.reshape(bias.shape[0], groups, -1, bias.shape[-1])
+        weights = jax.nn.softmax(scores_BxGxRxS + bias).astype(c.dtype)
+        context_BxGxRxC = jnp.einsum("bgrs,bgsc->bgrc", weights, value_BxGxSxC)
+        context = taken_apart(context_BxGxRxC, c.num_heads).reshape(-1, 1, c.num_heads * c.d_kv)
         if lanes is not None:
             context = context.at[lanes.of_row_N].get(mode="clip")
         return self.out(context)
+
+
+def side_by_side(query_BxQxHxK: jax.Array, groups: int) -> jax.Array:
+    """Queries to keys of groups of heads: a row for each head and query, BxGxRxC.
+
+    A row has zeros where the other heads of its group are, so that a group is read like one head.
+    """
+    batch, queries, heads, width = query_BxQxHxK.shape
+    if groups == heads:
+        return query_BxQxHxK.swapaxes(1, 2)
+    together = heads // groups
+    own = jnp.eye(together, dtype=query_BxQxHxK.dtype)
+    split = query_BxQxHxK.reshape(batch, queries, groups, together, width)
+    wide = jnp.einsum("bqgik,ij->bgiqjk", split, own)
+    return wide.reshape(batch, groups, together * queries, together * width)
+
+
+def taken_apart(context_BxGxRxC: jax.Array, heads: int) -> jax.Array:
+    """What each row of `side_by_side` has at its own head; BxQxHxK."""
+    batch, groups, rows, width = context_BxGxRxC.shape
+    if groups == heads:
+        return context_BxGxRxC.swapaxes(1, 2)
+    together = heads // groups
+    own = jnp.eye(together, dtype=context_BxGxRxC.dtype)
+    wide = context_BxGxRxC.reshape(
+        batch, groups, together, rows // together, together, width // together
+    )
+    split = jnp.einsum("bgiqjk,ij->bqgik", wide, own)
+    return split.reshape(batch, rows // together, heads, width // together)
 
 
 def bias_table(module: nn.Module) -> jax.Array:

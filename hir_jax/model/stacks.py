@@ -87,7 +87,7 @@ class DecoderBlock(nn.Module):
     ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
         """One token a row, its key and value written at `column` of those kept."""
         y = self.self_attention_norm(x_Nx1xD)
-        new = self.self_attention.project(y)
+        new = self.self_attention.project(y, self.config.heads_together)
         start = (0, 0, column, 0)
         key, value = (
             jax.lax.dynamic_update_slice(old, one.astype(old.dtype), start)
@@ -134,9 +134,11 @@ class Decoder(nn.Module):
         self.final_norm = RMSNorm(c)
         self.dropout = Dropout(c.dropout_rate)
 
-    def project_cross(self, encoded_BxSxD: jax.Array) -> list[tuple[jax.Array, jax.Array]]:
-        """Cross-attention keys and values of each layer, BxHxSxK."""
-        return [block.cross_attention.project(encoded_BxSxD) for block in self.block]
+    def project_cross(
+        self, encoded_BxSxD: jax.Array, together: int = 1
+    ) -> list[tuple[jax.Array, jax.Array]]:
+        """Cross-attention keys and values of each layer, as `Attention.project` has them."""
+        return [block.cross_attention.project(encoded_BxSxD, together) for block in self.block]
 
     def biases(self, of: Callable[[jax.Array], T]) -> list[T]:
         """For each block what `of` makes of its table; once where they share one."""
@@ -164,7 +166,7 @@ class Decoder(nn.Module):
         lanes: Lanes | None,
     ) -> tuple[jax.Array, Cache]:
         """One token a row, Nx1xD, and the cache with it."""
-        length = cache.keys_NxHxTxK[0].shape[2]
+        length = cache.keys_NxGxTxC[0].shape[2]
         steps_ago_T = (clock - jnp.arange(length)) % length
         buckets_T = relative_bucket(self.config, -np.arange(length), False)
 
@@ -177,11 +179,11 @@ class Decoder(nn.Module):
         cross_bias = mask_bias(cache.source_mask_BxS)
         x, kept = x_Nx1xD, []
         for i, (block, bias) in enumerate(zip(self.block, biases, strict=True)):
-            old = (cache.keys_NxHxTxK[i], cache.values_NxHxTxK[i])
+            old = (cache.keys_NxGxTxC[i], cache.values_NxGxTxC[i])
             x, new = block.step(x, old, clock % length, bias, cache.cross(i), cross_bias, lanes)
             kept.append(new)
         keys, values = zip(*kept, strict=True)
-        return self.final_norm(x), cache.replace(keys_NxHxTxK=keys, values_NxHxTxK=values)
+        return self.final_norm(x), cache.replace(keys_NxGxTxC=keys, values_NxGxTxC=values)
 
 
 class T5(nn.Module):
@@ -222,8 +224,8 @@ class T5(nn.Module):
         return self._scale(self.decoder(x, encoded_BxSxD, source_mask_BxS))
 
     def project_cross(self, encoded_BxSxD: jax.Array) -> list[tuple[jax.Array, jax.Array]]:
-        """Cross-attention keys and values of each layer."""
-        return self.decoder.project_cross(encoded_BxSxD)
+        """Cross-attention keys and values of each layer, as decoding keeps them."""
+        return self.decoder.project_cross(encoded_BxSxD, self.config.heads_together)
 
     def decode_step(
         self,

@@ -93,8 +93,8 @@ TABLE = np.random.default_rng(1).normal(0, 1, (5**LENGTH, 2, VOCABULARY)).astype
 class Read:
     """Stands for a cache: what each row has read, and its prompt."""
 
-    keys_NxHxTxK: tuple
-    values_NxHxTxK: tuple
+    keys_NxGxTxC: tuple
+    values_NxGxTxC: tuple
     first_N: jax.Array
 
     def replace(self, **changes):
@@ -116,10 +116,10 @@ def whole_history(monkeypatch):
         return cache.replace(first_N=jnp.repeat(encoded[:, 0], lanes))
 
     def decode_step(params, config, cache, token_N, clock, age_N):
-        (read_NxT,) = cache.keys_NxHxTxK
+        (read_NxT,) = cache.keys_NxGxTxC
         read_NxT = jnp.where(jnp.arange(LENGTH) == clock, token_N[:, None] + 1, read_NxT)
         place_N = read_NxT @ 5 ** jnp.arange(LENGTH)
-        cache = cache.replace(keys_NxHxTxK=(read_NxT,))
+        cache = cache.replace(keys_NxGxTxC=(read_NxT,))
         return jnp.asarray(TABLE)[place_N, cache.first_N - 2], cache
 
     monkeypatch.setattr(beam.t5, "encode", lambda params, config, source, mask: source)
@@ -288,7 +288,7 @@ def test_a_prompts_source_is_encoded_once_for_all_its_beams():
         jax.eval_shape(lambda: beam.t5.init_params(CONFIG, jax.random.key(0))),
     )
     assert {x.shape[0] for x in made.cache.cross_keys} == {2}
-    assert {x.shape[0] for x in made.cache.keys_NxHxTxK} == {8}
+    assert {x.shape[0] for x in made.cache.keys_NxGxTxC} == {8}
 
 
 def test_scores_divide_by_the_length():

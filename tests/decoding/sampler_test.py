@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import types
 
 import jax
 import jax.numpy as jnp
@@ -117,6 +118,37 @@ def test_every_mesh_samples_as_one_device_does(params, sampled, shape):
         assert_same(got, expected)
 
 
+@pytest.mark.parametrize("samples", [1, 2])
+def test_heads_that_are_kept_together_sample_as_heads_apart(params, sampled, samples):
+    config = dataclasses.replace(CONFIG, heads_together=2)
+    engine = dataclasses.replace(SAMPLER, config=config)
+    got = engine(params, PROMPTS, KEY, 1.0, samples=samples)
+    assert_same(got, [outputs[:samples] for outputs in sampled[0]])
+
+
+@pytest.mark.parametrize(
+    "platform, heads, width, tensor, together",
+    [
+        ("tpu", 6, 64, 1, 2),
+        ("tpu", 6, 64, 2, 1),  # three on a device
+        ("tpu", 12, 64, 2, 2),
+        ("tpu", 12, 32, 1, 4),
+        ("tpu", 6, 32, 1, 3),  # four do not divide six
+        ("tpu", 6, 64, 4, 2),  # heads are whole on each device
+        ("tpu", 16, 128, 1, 1),
+        ("tpu", 16, 256, 1, 1),
+        ("tpu", 1, 64, 1, 1),
+        ("gpu", 6, 64, 1, 1),
+        ("cpu", 6, 64, 1, 1),
+    ],
+)
+def test_heads_fill_the_lanes_of_a_tpu(platform, heads, width, tensor, together):
+    device = types.SimpleNamespace(platform=platform)
+    mesh = types.SimpleNamespace(devices=np.array([device]), shape={"tensor": tensor})
+    config = dataclasses.replace(CONFIG, num_heads=heads, d_kv=width)
+    assert programs.laid_out(config, mesh).heads_together == together
+
+
 @pytest.mark.parametrize("heads, on_a_device", [(2, 1), (3, 3)])
 def test_heads_of_the_caches_are_split_over_tensor(heads, on_a_device):
     mesh = sharding.make_mesh({"data": 2, "fsdp": 2, "tensor": 2})
@@ -127,8 +159,8 @@ def test_heads_of_the_caches_are_split_over_tensor(heads, on_a_device):
         local = jax.tree.map(lambda x: x.addressable_shards[0].data.shape, state)
         kept = local.cache
         layers = range(config.num_decoder_layers)
-        assert [kept.keys_NxHxTxK[i] for i in layers] == [(1, 4, on_a_device, 5, 4) for _ in layers]
-        assert kept.values_NxHxTxK == kept.keys_NxHxTxK
+        assert [kept.keys_NxGxTxC[i] for i in layers] == [(1, 4, on_a_device, 5, 4) for _ in layers]
+        assert kept.values_NxGxTxC == kept.keys_NxGxTxC
         assert kept.cross_keys == tuple((1, 3, on_a_device, 4, length) for _ in layers)
         assert kept.cross_values == kept.cross_keys
         assert kept.source_mask_BxS == (1, 3, length)

@@ -196,24 +196,27 @@ def test_relative_buckets_are_torchs_live():
 # Decoding step by step -----------------------------------------------------------------------
 
 
-def start(rows: int, length: int) -> Cache:
+def start(rows: int, length: int, config: T5Config = CONFIG) -> Cache:
     params = random_params()
     encoded = encode(params, CONFIG, SOURCE, SOURCE_MASK)
-    return filled_cache(params, encoded, SOURCE_MASK, rows, length)
+    return filled_cache(params, encoded, SOURCE_MASK, rows, length, config)
 
 
-def filled_cache(params, encoded, mask, rows: int, length: int) -> Cache:
-    cache = init_cache(CONFIG, rows, length, len(mask), rows // len(mask), mask.shape[1])
-    return put_sources(params, CONFIG, cache, encoded, mask, np.arange(len(mask)))
+def filled_cache(params, encoded, mask, rows: int, length: int, config: T5Config = CONFIG) -> Cache:
+    cache = init_cache(config, rows, length, len(mask), rows // len(mask), mask.shape[1])
+    return put_sources(params, config, cache, encoded, mask, np.arange(len(mask)))
 
 
-def test_steps_equal_forward():
-    params, inputs = random_params(), random_tokens(1, 2, 12)
-    cache, steps = start(rows=2, length=12), []
+@pytest.mark.parametrize("together", [1, 2, 4])
+def test_steps_equal_forward(together):
+    params, inputs = random_params(), random_tokens(1, 4, 12)
+    config = dataclasses.replace(CONFIG, heads_together=together)
+    cache, steps = start(rows=4, length=12, config=config), []  # two of each source
     for t in range(12):
-        logits, cache = decode_step(params, CONFIG, cache, inputs[:, t], t, np.full(2, t))
+        logits, cache = decode_step(params, config, cache, inputs[:, t], t, np.full(4, t))
         steps.append(logits)
-    whole = forward(params, CONFIG, SOURCE, SOURCE_MASK, inputs)
+    sources = [np.repeat(of, 2, axis=0) for of in (SOURCE, SOURCE_MASK)]
+    whole = forward(params, CONFIG, *sources, inputs)
     np.testing.assert_allclose(np.stack(steps, 1), whole, atol=1e-5, rtol=0)
 
 
@@ -261,17 +264,17 @@ def test_a_row_sees_as_many_columns_as_it_is_old():
     params = random_params()
     encoded = encode(params, CONFIG, SOURCE[:1], SOURCE_MASK[:1])
     cache = filled_cache(params, encoded, SOURCE_MASK[:1], rows=3, length=4)
-    old = tuple(jnp.ones_like(values) for values in cache.values_NxHxTxK)
+    old = tuple(jnp.ones_like(values) for values in cache.values_NxGxTxC)
 
     def step(values):
-        filled = cache.replace(values_NxHxTxK=values)
+        filled = cache.replace(values_NxGxTxC=values)
         logits, after = t5.decode_step(params, CONFIG, filled, np.full(3, 7), 5, ages)
         return logits[:, 5].sum(), after
 
     gradients, after = jax.jit(jax.grad(step, has_aux=True))(old)
     for layer, gradient in enumerate(gradients):
         np.testing.assert_array_equal(np.any(gradient != 0, axis=(1, 3)), drawn == "x")
-        written = np.any(after.values_NxHxTxK[layer] != 1, axis=(1, 3))
+        written = np.any(after.values_NxGxTxC[layer] != 1, axis=(1, 3))
         np.testing.assert_array_equal(written, drawn == "w")
 
 
