@@ -199,11 +199,24 @@ def _forward(
 
 
 def _scan(body: Callable[..., Any], carry: Any, given: Any) -> tuple[Any, Any]:
-    """`jax.lax.scan`, but one turn is no loop: compilers allocate a loop's results for nothing."""
-    if jax.tree.leaves(given)[0].shape[0] > 1:
-        return jax.lax.scan(body, carry, given)
-    carry, made = body(carry, jax.tree.map(lambda x: x[0], given))
-    return carry, jax.tree.map(lambda x: x[None], made)
+    """`jax.lax.scan` for loops that need no gradient, without the zeros that its results begin as.
+
+    A TPU would write them all for nothing. One turn is no loop at all.
+    """
+    turns = jax.tree.leaves(given)[0].shape[0]
+    if turns == 1:
+        carry, made = body(carry, jax.tree.map(lambda x: x[0], given))
+        return carry, jax.tree.map(lambda x: x[None], made)
+
+    def turn(i: jax.Array, state: tuple[Any, Any]) -> tuple[Any, Any]:
+        carry, made = state
+        carry, one = body(carry, jax.tree.map(lambda x: x[i], given))
+        put = functools.partial(jax.lax.dynamic_update_index_in_dim, index=i, axis=0)
+        return carry, jax.tree.map(put, made, one)
+
+    like = jax.eval_shape(body, carry, jax.tree.map(lambda x: x[0], given))[1]
+    made = jax.tree.map(lambda y: jax.lax.empty((turns, *y.shape), y.dtype), like)
+    return jax.lax.fori_loop(0, turns, turn, (carry, made))
 
 
 def _weighed(weights: jax.Array, value: jax.Array) -> jax.Array:
