@@ -14,3 +14,14 @@ os.environ["XLA_FLAGS"] = " ".join(
         "--xla_cpu_use_fusion_emitters=false",
     )
 ).strip()
+
+import pytest
+
+from tests import tiny
+
+
+@pytest.fixture(scope="module")
+def cache():
+    """The folder of `tiny.compiled_once`, for --compilation_cache."""
+    with tiny.compiled_once() as folder:
+        yield folder

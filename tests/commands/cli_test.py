@@ -19,13 +19,9 @@ from hir_jax.planning import plan
 from hir_jax.run import lock, loop
 from tests import tiny
 
+pytestmark = pytest.mark.usefixtures("cache")
+
 ROOT = pathlib.Path(__file__).parents[2]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cache():
-    with tiny.compiled_once() as folder:
-        yield folder
 
 
 @pytest.fixture

@@ -18,11 +18,7 @@ from hir_jax.hindsight.sample import Sample
 from hir_jax.run.statistics import Estimate, accuracy
 from tests import tiny
 
-
-@pytest.fixture(scope="module", autouse=True)
-def compiled_once():
-    with tiny.compiled_once():
-        yield
+pytestmark = pytest.mark.usefixtures("cache")
 
 
 # Advice -------------------------------------------------------------------------------------------

@@ -29,6 +29,8 @@ from hir_jax.run.questions import load_questions
 from hir_jax.training import scoring
 from tests import tiny
 
+pytestmark = pytest.mark.usefixtures("cache")
+
 QUESTIONS = [
     {"question": "not True and ( False or True ) and not False is", "note": "kept"},
     {"prompt": "correct answer Q : True is A :"},
@@ -36,12 +38,6 @@ QUESTIONS = [
     {"prompt": "w1 w2 w3 w4 w5 w6 w7 w8 w9 w10 w11 w12 w13 w14 w15 w16 w17 w18"},
     *({"prompt": f"correct answer Q : not w{i} is A :"} for i in range(8)),
 ]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compiled_once():
-    with tiny.compiled_once():
-        yield
 
 
 @pytest.fixture(scope="module")

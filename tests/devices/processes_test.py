@@ -34,12 +34,6 @@ MESH = {"mesh.data": 1, "mesh.fsdp": 8}
 CHANGES = {"iterations": 1, "train.log_every": 2, "checkpoint.every_steps": 4, **MESH}
 
 
-@pytest.fixture(scope="module")
-def cache():
-    with tiny.compiled_once() as folder:
-        yield folder
-
-
 # Two processes ------------------------------------------------------------------------------------
 
 

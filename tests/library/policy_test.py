@@ -8,13 +8,9 @@ from hir_jax.commands.score import score_file
 from hir_jax.run import loop
 from tests import tiny
 
+pytestmark = pytest.mark.usefixtures("cache")
+
 PROMPTS = [f"correct answer Q : not w{i} is A :" for i in range(4)]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compiled_once():
-    with tiny.compiled_once():
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -9,11 +9,7 @@ from hir_jax import cli
 from tests import tiny
 from tests.commands.cli_test import ROOT, reset_flags
 
-
-@pytest.fixture(scope="module", autouse=True)
-def cache():
-    with tiny.compiled_once() as folder:
-        yield folder
+pytestmark = pytest.mark.usefixtures("cache")
 
 
 def refused(function, *args, says):

@@ -12,16 +12,12 @@ from tests import tiny
 from tests.run import loop_test
 from tests.run.loop_test import lines
 
+pytestmark = pytest.mark.usefixtures("cache")
+
 WITH_RATIOS = ("grpo", "ppo", "nft", "topr")
 # Of those a run is stopped, too: with a state, values and log-probabilities; with groups.
 RESUMED = ("ppo", "nft")
 METHODS = [name for name in table.METHODS if name != "raft"]  # which is farl
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cache():
-    with tiny.compiled_once() as folder:
-        yield folder
 
 
 @pytest.fixture(scope="module")

@@ -11,16 +11,12 @@ from hir_jax.model.codec import Codec
 from hir_jax.run import answering, loop, models
 from tests import tiny
 
+pytestmark = pytest.mark.usefixtures("cache")
+
 CODEC = Codec(tiny.tokenizer(), 1)
 FILE = "True\n  not True \n\nnot  True\nTrue and False\n"
 MEMBERS = {"True", "not True", "True and False"}
 QUESTIONS = [{"question": f"w{i} or w2 is", "note": i} for i in range(5)]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compiled_once():
-    with tiny.compiled_once():
-        yield
 
 
 @pytest.fixture

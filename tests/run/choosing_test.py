@@ -23,13 +23,9 @@ from hir_jax.run.prompts import PromptTable
 from hir_jax.training import scoring
 from tests import tiny
 
+pytestmark = pytest.mark.usefixtures("cache")
+
 CHOICES = Choices({"greedy": (True, False, False, True), "guided": (True,) * 4}, (0, 1, 2, 3))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cache():
-    with tiny.compiled_once() as folder:
-        yield folder
 
 
 def test_majority_is_of_what_was_read_and_of_the_first_among_equals():

@@ -15,6 +15,8 @@ from hir_jax.run import loop, pairs, settings
 from hir_jax.run.questions import load_questions
 from tests import tiny
 
+pytestmark = pytest.mark.usefixtures("cache")
+
 RIGHT, WRONG = "correct answer", "wrong answer"
 ONE, MORE = "the question", "with the question"
 
@@ -31,12 +33,6 @@ def config(**changes):
     with made.unlocked():
         made.instruction.facts.one = (ONE, MORE)
     return made
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compiled_once():
-    with tiny.compiled_once():
-        yield
 
 
 def text(tokens):

@@ -14,13 +14,9 @@ from hir_jax.errors import UserError
 from hir_jax.run import checkpoint, finite, loop, models, trainers, workdirs
 from tests import tiny
 
+pytestmark = pytest.mark.usefixtures("cache")
+
 MANY_STEPS = {"train.epochs": 6, "iterations": 1, "train.log_every": 50}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cache():
-    with tiny.compiled_once() as folder:
-        yield folder
 
 
 # The metrics of steps ---------------------------------------------------------------------------

@@ -16,18 +16,14 @@ from hir_jax.model import hf
 from hir_jax.run import identity, loop, trainers
 from tests import tiny
 
+pytestmark = pytest.mark.usefixtures("cache")
+
 QUESTIONS = [
     {"question": f"{a} {op} {b} is", "answer": str(eval(f"{a} {op} {b}"))}
     for a in ("True", "False", "not True", "not False")
     for op in ("and", "or")
     for b in ("True", "False", "not True")
 ]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compiled_once():
-    with tiny.compiled_once():
-        yield
 
 
 @pytest.fixture(scope="module")

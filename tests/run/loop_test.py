@@ -27,14 +27,11 @@ from tests.run.evaluate_test import evaluation
 
 ROOT = pathlib.Path(__file__).parents[2]
 
-# Orbax abandons the other reads of a damaged checkpoint, and they complain of it.
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cache():
-    with tiny.compiled_once() as folder:
-        yield folder
+pytestmark = [
+    pytest.mark.usefixtures("cache"),
+    # Orbax abandons the other reads of a damaged checkpoint, and they complain of it.
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
 
 
 @pytest.fixture(scope="module")

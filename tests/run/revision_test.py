@@ -10,11 +10,7 @@ from hir_jax.run import loop, models
 from tests import tiny
 from tests.model.hub_test import NAME, NEW, OLD, cached
 
-
-@pytest.fixture(scope="module", autouse=True)
-def compiled_once():
-    with tiny.compiled_once():
-        yield
+pytestmark = pytest.mark.usefixtures("cache")
 
 
 def config(**changes):

@@ -13,18 +13,14 @@ from hir_jax.hindsight.verify import Verdict
 from hir_jax.run import identity, loop
 from tests import tiny
 
+pytestmark = pytest.mark.usefixtures("cache")
+
 NAME = "auto,tests.run.rewards_test:graded"
 
 
 def graded(output, example):
     """The fewer words the better."""
     return Verdict(reward=1 / max(1, len(output.split())), facts={"one": " " not in output})
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compiled_once():
-    with tiny.compiled_once():
-        yield
 
 
 def config(**changes):
