@@ -10,7 +10,7 @@ a block says what is otherwise:
     <!-- short: FLAGS -->                      given to every main.py of the block besides
     <!-- output of: COMMAND -->                shown output; "; but: REGEX" leaves a part of it out,
                                                what another machine times or rounds otherwise
-    <!-- file: NAME -->                        JSON lines that commands read
+    <!-- file: NAME -->                        lines that commands read
     <!-- made: NAME -->                        JSON lines that a command above has written
 
 Python whose first line is a comment with its name is a module, and written there; the other Python

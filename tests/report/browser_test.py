@@ -186,6 +186,14 @@ def test_nothing_is_wider_than_the_window(tab, pages, width):
         assert tab.run("document.documentElement.scrollWidth") <= width
 
 
+@pytest.mark.parametrize("runs", ["one", "three"])
+def test_the_closing_table_is_whole_on_a_small_laptop(tab, pages, runs):
+    tab.open(pages[runs], width=1200)
+    assert tab.text("tbody td.kept").startswith("iteration 2")
+    table = "document.querySelector('.wide:has(.kept)')"
+    assert tab.run(f"{table}.scrollWidth - {table}.clientWidth") == 0
+
+
 def test_dark_and_light(tab, pages):
     ground = "getComputedStyle(document.body).backgroundColor"
     light = tab.open(pages["one"]).run(ground)

@@ -7,6 +7,7 @@ from hir_jax.data.example import Example
 from hir_jax.hindsight.relabel import Instructions
 from hir_jax.hindsight.sample import Sample
 from hir_jax.run import metrics, workdirs
+from hir_jax.run.constant import Constant
 from hir_jax.run.outcome import Outcome
 from tests.run.evaluate_test import evaluation
 
@@ -15,6 +16,7 @@ HOSTILE = "</script><script>document.title='owned'</script><!-- <img src=x onerr
 
 # right under the correct-answer instruction, right under the other
 BEFORE, AFTER = ("1010101010", "1010101010"), ("1111111110", "0010000000")
+LONG = Constant("carrot chair wood and others", 0.6, 3, 3)  # longer than a table shows
 
 
 def config(**changes):
@@ -63,7 +65,7 @@ def run(folder, outputs=(), after=AFTER, alarm=None, digest="d", **changes):
             2,
             "dev",
             evaluation(*BEFORE, digest=digest),
-            evaluation(*after, digest=digest),
+            evaluation(*after, digest=digest, constant=LONG),
             {alarm: 3} if alarm else {},
         )
         workdirs.write_json(folder / "eval.json", result.to_json())
