@@ -102,7 +102,8 @@ def attention(
     shards = config.shards if batch % config.shards == 0 else 1
     whole = _Cut(config, causal, shards, batch // shards, queries)
     scores = whole.sources * heads * queries * keys
-    args = (query_BxHxQxK, key_BxHxSxK, value_BxHxSxK, table_NxH, mask_BxS, dropout_key)
+    unseen = None if mask_BxS is None else mask_bias(mask_BxS)
+    args = (query_BxHxQxK, key_BxHxSxK, value_BxHxSxK, table_NxH, unseen, dropout_key)
     if scores <= 2 * SCORES:
         return _at_once(whole, *args)
 
@@ -127,7 +128,7 @@ def _divisor(n: int, most: int) -> int:
 def _scores(query: jax.Array, key: jax.Array, bias: jax.Array, mask: jax.Array | None) -> jax.Array:
     # The biases of all sources and the masks of each are never added into one array.
     scores = jnp.einsum("bhqk,bhsk->bhqs", query, key, preferred_element_type=jnp.float32) + bias
-    return scores if mask is None else scores + mask_bias(mask)
+    return scores if mask is None else scores + mask
 
 
 def _kept(key: jax.Array, rate: float, like: jax.Array) -> jax.Array:
