@@ -127,7 +127,7 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=800, help="phrases with true translations")
     parser.add_argument("--then", type=int, default=400, help="phrases to sample translations of")
     parser.add_argument("--epochs", type=int, default=10, help="passes over the first")
-    parser.add_argument("--iterations", type=int, default=4, help="of HIR")
+    parser.add_argument("--iterations", type=int, default=5, help="of HIR")
     given = parser.parse_args()
     folder = pathlib.Path(given.folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -151,9 +151,11 @@ def main() -> None:
         "model.path": f"{folder}/base",
         "iterations": given.iterations,
         "replay.keep_iterations": 1,
+        "sample.samples": 8,
         "sub_output.mode": "full",
+        "loss.entropy_weight": 0.0,
         "train.epochs": 2,
-        "train.learning_rate": 1e-3,
+        "train.learning_rate": 3e-4,
     }
     second = config(folder, "then", **then)
     print(hir_jax.train(second, folder / "hir").table())
