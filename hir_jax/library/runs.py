@@ -1,6 +1,5 @@
 """Configs, questions, runs and their report."""
 
-import functools
 import json
 import os
 import pathlib
@@ -111,7 +110,8 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike[str]) ->
             "Expected `train` in the main thread, which alone gets signals, found another. Call it "
             "there, or in a process of its own."
         )
-    outcome = loop.run(config, workdir, functools.partial(report.keep, config, workdir))
+    with report.beside(config, workdir) as after:
+        outcome = loop.run(config, workdir, after)
     report.keep(config, workdir, config.iterations, ended=True)
     return outcome
 

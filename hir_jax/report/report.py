@@ -1,10 +1,12 @@
 """--mode=report, and the report that a run keeps of itself."""
 
+import concurrent.futures
+import contextlib
 import glob
 import os
 import pathlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import ml_collections
 from absl import logging
@@ -78,6 +80,23 @@ def write(runs: Sequence[Run], file: pathlib.Path, most_samples: int) -> None:
         part.replace(file)
     except OSError as e:
         raise UserError(f"--output: cannot write {str(file)!r}: {e.strerror}.") from e
+
+
+@contextlib.contextmanager
+def beside(config: ml_collections.ConfigDict, workdir: str) -> Iterator[Callable[[int], None]]:
+    """What a run calls after each iteration: has `keep` write the page while the run goes on.
+
+    Where the last page is still being written, the iteration goes without one.
+    """
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        last = pool.submit(lambda: None)
+
+        def after(iteration: int) -> None:
+            nonlocal last
+            if last.done():
+                last = pool.submit(keep, config, workdir, iteration)
+
+        yield after
 
 
 def keep(

@@ -1,5 +1,7 @@
 """--mode=report, and the report that a run keeps of itself."""
 
+import threading
+
 import pytest
 
 from hir_jax.errors import UserError
@@ -86,6 +88,24 @@ def test_a_run_keeps_its_report_every_so_many_iterations(tmp_path, no_pictures):
     assert written(2, 3, ended=True)
     assert no_pictures == [(1, "report.html")]
     assert not written(0, 3, ended=True)
+
+
+def test_a_run_does_not_wait_for_its_report(monkeypatch):
+    begun, may_end, written = threading.Event(), threading.Event(), []
+
+    def keep(config, workdir, iteration):
+        begun.set()
+        assert may_end.wait(timeout=30)
+        written.append((config, workdir, iteration))
+
+    monkeypatch.setattr(report, "keep", keep)
+    with report.beside("config", "runs/mine") as after:
+        after(1)
+        assert begun.wait(timeout=30)
+        after(2)  # while that of the first is being written
+        assert written == []
+        may_end.set()
+    assert written == [("config", "runs/mine", 1)]
 
 
 def test_a_fault_in_the_report_does_not_stop_the_run(tmp_path, caplog):
