@@ -11,7 +11,7 @@ P parts of the sources, J blocks of the queries.
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,13 +19,29 @@ import jax.numpy as jnp
 from hir_jax.model.config import T5Config
 from hir_jax.model.positions import bias_block, mask_bias
 
-# float32 scores that a device holds at a time: 16 MB, what fast memories of accelerators and caches
-# of processors take; on a GPU 256 MB, since it has no such memory and starts each kernel anew.
-# Where twice as many are all, they are computed at once and kept for the gradient.
-SCORES = 2**22
-SCORES_ON_A_GPU = 2**26
-
 ONES = 8  # columns beside the values; as many as keep products aligned
+
+
+class Most(NamedTuple):
+    """Scores, in float32, that a device holds at a time.
+
+    Attributes:
+        kept: of all sources; as many are computed at once and kept for the gradient.
+        part: of several sources, or of some queries of a source.
+        source: of a source whose queries are not parted.
+        multiple: what keys are padded to in its memory.
+    """
+
+    kept: int
+    part: int
+    source: int
+    multiple: int = 1
+
+
+CPU = Most(kept=2**23, part=2**22, source=2**22)  # 16 MB, what its caches take
+GPU = Most(kept=2**27, part=2**26, source=2**26)  # 256 MB, since it starts each kernel anew
+# 28 MB beside other things in a fast memory of 128. Parting queries costs it twice the time.
+TPU = Most(kept=7 * 2**20, part=7 * 2**20, source=2**24, multiple=128)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +61,14 @@ class _Cut:
     shards: int
     sources: int
     queries: int
+
+    def within(self, most: Most, heads: int, keys: int) -> "_Cut":
+        """The largest parts of this one whose scores a device holds."""
+        row = heads * -(-keys // most.multiple) * most.multiple
+        sources, queries = _divisor(self.sources, most.part // (self.queries * row)), self.queries
+        if queries * row > most.source:
+            queries = _divisor(queries, most.part // row)
+        return dataclasses.replace(self, sources=sources, queries=queries)
 
     def parts(self, x: jax.Array) -> jax.Array:
         """Bx... -> PxB/P...; each takes a share of every shard's sources, so that none moves."""
@@ -104,20 +128,16 @@ def attention(
     scores = whole.sources * heads * queries * keys
     unseen = None if mask_BxS is None else mask_bias(mask_BxS)
     args = (query_BxHxQxK, key_BxHxSxK, value_BxHxSxK, table_NxH, unseen, dropout_key)
-    if scores <= 2 * SCORES:
-        return _at_once(whole, *args)
 
-    def holding(most: int, *args: jax.Array | None) -> jax.Array:
-        if scores <= 2 * most:
+    def holding(most: Most, *args: jax.Array | None) -> jax.Array:
+        if scores <= most.kept:
             return _at_once(whole, *args)
-        sources = _divisor(whole.sources, most // (heads * queries * keys))
-        few = _divisor(queries, most // (heads * keys))
-        return _in_parts(dataclasses.replace(whole, sources=sources, queries=few), *args)
+        return _in_parts(whole.within(most, heads, keys), *args)
 
-    on_a_gpu = functools.partial(holding, SCORES_ON_A_GPU)
-    return jax.lax.platform_dependent(
-        *args, cuda=on_a_gpu, rocm=on_a_gpu, default=functools.partial(holding, SCORES)
-    )
+    if scores <= min(CPU.kept, GPU.kept, TPU.kept):
+        return _at_once(whole, *args)
+    on_cpu, on_gpu, on_tpu = (functools.partial(holding, most) for most in (CPU, GPU, TPU))
+    return jax.lax.platform_dependent(*args, tpu=on_tpu, cuda=on_gpu, rocm=on_gpu, default=on_cpu)
 
 
 def _divisor(n: int, most: int) -> int:

@@ -44,6 +44,12 @@ def drawn(sources: int, queries: int, keys: int, with_table: bool = True) -> lis
     ]
 
 
+def hold(monkeypatch, scores: int, **others: int) -> None:
+    """So many scores in a part, and twice as many kept."""
+    most = module.Most(kept=2 * scores, part=scores, source=scores)
+    monkeypatch.setattr(module, "CPU", most._replace(**others))
+
+
 def with_gradients(function, args, mask):
     """Values and gradients by all that has one."""
     direction = jax.random.normal(jax.random.key(1), args[0].shape)
@@ -55,7 +61,7 @@ def with_gradients(function, args, mask):
 @pytest.mark.parametrize("scores", [24_000, 23_999, 4_800, 4_799, 700, 1])
 @pytest.mark.parametrize("kind", ["bidirectional", "causal", "cross"])
 def test_any_cut_equals_the_plain_formula(monkeypatch, scores, kind):
-    monkeypatch.setattr(module, "SCORES", scores)
+    hold(monkeypatch, scores)
     causal = kind == "causal"
     queries = 16 if kind == "cross" else 40
     *args, mask = drawn(5, queries, 40, with_table=kind != "cross")
@@ -71,7 +77,7 @@ def test_any_cut_equals_the_plain_formula(monkeypatch, scores, kind):
     ("length", "scores"), [(17, 600), (128, 2**15), (512, 2**18), (2048, 2**19)]
 )
 def test_sources_of_all_lengths(monkeypatch, length, scores):
-    monkeypatch.setattr(module, "SCORES", scores)
+    hold(monkeypatch, scores)
     *args, mask = drawn(2, length, length)
     made = with_gradients(lambda *a: attention(*a, config=CONFIG), args, mask)
     expected = with_gradients(plain, args, mask)
@@ -80,8 +86,40 @@ def test_sources_of_all_lengths(monkeypatch, length, scores):
         np.testing.assert_allclose(ours, theirs, atol=1e-4, rtol=5e-5)
 
 
+@pytest.mark.parametrize("scores", [700, 31_000])
+def test_a_source_may_be_whole_that_is_larger_than_several_may_be(monkeypatch, scores):
+    """4,800 scores, 15,360 with what pads their rows: one, or two of them, in a part."""
+    hold(monkeypatch, scores, kept=1, source=10**5, multiple=128)
+    *args, mask = drawn(4, 40, 40)
+    made = with_gradients(lambda *a: attention(*a, config=CONFIG), args, mask)
+    expected = with_gradients(plain, args, mask)
+    for ours, theirs in zip(*map(jax.tree.leaves, (made, expected)), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("most", "sources", "heads", "length", "cut"),
+    [
+        (module.TPU, 32, 12, 544, (1, 544)),  # two are 33 MB with what pads their rows
+        (module.TPU, 32, 6, 512, (4, 512)),
+        (module.TPU, 8, 32, 544, (1, 544)),
+        (module.TPU, 128, 12, 128, (32, 128)),
+        (module.TPU, 8, 12, 2048, (1, 256)),
+        (module.TPU, 1, 32, 544, (1, 544)),
+        (module.TPU, 128, 12, 256, (8, 256)),
+        (module.CPU, 8, 12, 512, (1, 512)),
+        (module.CPU, 8, 16, 544, (1, 272)),
+        (module.GPU, 64, 12, 512, (16, 512)),
+    ],
+)
+def test_how_much_is_computed_at_a_time(most, sources, heads, length, cut):
+    whole = module._Cut(CONFIG, False, shards=1, sources=sources, queries=length)
+    made = whole.within(most, heads, length)
+    assert (made.sources, made.queries) == cut
+
+
 def test_a_source_of_which_nothing_is_seen_gives_finite_numbers(monkeypatch):
-    monkeypatch.setattr(module, "SCORES", 700)
+    hold(monkeypatch, 700)
     *args, mask = drawn(3, 40, 40)
     made = with_gradients(
         lambda *a: attention(*a, config=CONFIG), args, mask & (jnp.arange(3) > 0)[:, None]
@@ -92,7 +130,7 @@ def test_a_source_of_which_nothing_is_seen_gives_finite_numbers(monkeypatch):
 @pytest.mark.parametrize("scores", [24_000, 9_600, 700])
 def test_dropout_zeroes_a_share_and_its_gradient_is_that_of_what_was_kept(monkeypatch, scores):
     """By differences, since each cut draws other weights to drop."""
-    monkeypatch.setattr(module, "SCORES", scores)
+    hold(monkeypatch, scores)
     *args, mask = drawn(5, 40, 40)
     key = jax.random.key(2)
 
@@ -122,14 +160,14 @@ def test_parts_are_shares_of_every_shard(monkeypatch):
     parts = cut.parts(jnp.arange(8))
     np.testing.assert_array_equal(parts, [[0, 1, 4, 5], [2, 3, 6, 7]])
     np.testing.assert_array_equal(cut.whole(parts), np.arange(8))
-    monkeypatch.setattr(module, "SCORES", 4_800)
+    hold(monkeypatch, 4_800)
     *args, mask = drawn(8, 40, 40)
     made = attention(*args, mask, config=dataclasses.replace(CONFIG, shards=2))
     np.testing.assert_allclose(made, plain(*args, mask), atol=1e-5, rtol=0)
 
 
 def test_scores_of_all_sources_are_never_held(monkeypatch):
-    monkeypatch.setattr(module, "SCORES", 2**16)
+    hold(monkeypatch, 2**16)
     *args, mask = drawn(8, 512, 512)  # 6,291,456 scores, 25 MB
 
     def temporaries(function) -> int:
