@@ -2,7 +2,7 @@
 
     python -m benchmarks.decode_profile --rows=64 --source=128 --length=64 --samples=1
 
-FLAN-T5-small's shape, float32, random weights. Parts are taken away one by one and the rest timed
+FLAN-T5-small's shape, random weights. Parts are taken away one by one and the rest timed
 inside a loop of steps, as the engine runs them. `read` is the rate at which this machine sums up a
 large array, `product` that of a large matrix product. Beside it, two other ways to build an engine:
 a cache whose rows are each written at a column of their own, which is a scatter, timed; and refills
@@ -11,6 +11,7 @@ And that share with the places that the engine has, by a simulation of its refil
 """
 
 import contextlib
+import functools
 import pathlib
 import statistics
 import time
@@ -24,6 +25,8 @@ from absl import app, flags
 
 from benchmarks import limits, workloads
 from hir_jax.decoding import draws, records
+from hir_jax.decoding.programs import laid_out
+from hir_jax.devices import sharding
 from hir_jax.model import hf, shapes, t5
 from hir_jax.model.cache import Cache, Lanes, init_cache
 from hir_jax.model.config import Params
@@ -36,6 +39,7 @@ flags.DEFINE_integer("samples", 1, "Of each question.")
 flags.DEFINE_integer("source", 128, "Tokens of a prompt.")
 flags.DEFINE_integer("length", 64, "Columns of the self-attention ring.")
 flags.DEFINE_integer("steps", 24, "In a timed run.")
+flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Of weights and products.")
 flags.DEFINE_integer("repeats", 5, "Timed runs; the median is given.")
 
 
@@ -43,8 +47,11 @@ def main(argv: Sequence[str]) -> None:
     """Prints the table."""
     del argv
     raw = shapes.flan_t5("small")
-    config = hf.parse_config(raw, pathlib.Path("flan-t5-small"), "float32", has_head=True)
-    params = jax.jit(lambda: t5.init_params(config, jax.random.key(0)))()
+    one = sharding.make_mesh({"data": 1, "fsdp": 1, "tensor": 1}, jax.devices()[:1])
+    config = hf.parse_config(raw, pathlib.Path("flan-t5-small"), FLAGS.dtype, has_head=True)
+    config = laid_out(config, one)
+    made = jax.jit(lambda: t5.init_params(config, jax.random.key(0)))()
+    params = jax.jit(functools.partial(t5.cast_weights, dtype=FLAGS.dtype))(made)
     places = records.places_for(FLAGS.rows, FLAGS.samples)
     cache = init_cache(config, FLAGS.rows, FLAGS.length, places, FLAGS.samples, FLAGS.source)
     cache = cache.replace(source_mask_BxS=jnp.ones_like(cache.source_mask_BxS))

@@ -69,12 +69,16 @@ def programs(mesh: Mesh, config: T5Config, shape: records.Shape) -> Programs:
 
 
 def laid_out(config: T5Config, mesh: Mesh) -> T5Config:
-    """The model's shape with what decoding on these devices keeps side by side.
+    """The model's shape with how decoding on these devices keeps keys and values.
 
     A TPU multiplies 128 numbers of a row at once. Heads of fewer are kept together until they fill
-    them, as far as their groups can still be split over `tensor` as heads are.
+    them, as far as their groups can still be split over `tensor` as heads are. A CPU is slow where
+    a few numbers at a time are of less than float32.
     """
-    if mesh.devices.flat[0].platform != "tpu":
+    platform = mesh.devices.flat[0].platform
+    if platform == "cpu":
+        return dataclasses.replace(config, cache_dtype="float32")
+    if platform != "tpu":
         return config
     shards = mesh.shape["tensor"] if config.num_heads % mesh.shape["tensor"] == 0 else 1
     fitting = range(min(LANES // config.d_kv, config.num_heads), 1, -1)

@@ -129,14 +129,20 @@ def attention(
     unseen = None if mask_BxS is None else mask_bias(mask_BxS)
     args = (query_BxHxQxK, key_BxHxSxK, value_BxHxSxK, table_NxH, unseen, dropout_key)
 
+    if scores <= min(CPU.kept, GPU.kept, TPU.kept) and query_BxHxQxK.dtype == jnp.float32:
+        return _at_once(whole, *args)
+
     def holding(most: Most, *args: jax.Array | None) -> jax.Array:
         if scores <= most.kept:
             return _at_once(whole, *args)
         return _in_parts(whole.within(most, heads, keys), *args)
 
-    if scores <= min(CPU.kept, GPU.kept, TPU.kept):
-        return _at_once(whole, *args)
-    on_cpu, on_gpu, on_tpu = (functools.partial(holding, most) for most in (CPU, GPU, TPU))
+    def on_cpu(*args: jax.Array | None) -> jax.Array:
+        # Or each product would make float32 of them anew.
+        wide = (x.astype(jnp.float32) for x in args[:3])
+        return holding(CPU, *wide, *args[3:]).astype(query_BxHxQxK.dtype)
+
+    on_gpu, on_tpu = (functools.partial(holding, most) for most in (GPU, TPU))
     return jax.lax.platform_dependent(*args, tpu=on_tpu, cuda=on_gpu, rocm=on_gpu, default=on_cpu)
 
 

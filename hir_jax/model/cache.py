@@ -72,7 +72,8 @@ def init_cache(
     """An empty cache: `length` columns a row, and room for sources of some lanes each."""
 
     def empty(*shape: int) -> tuple[jax.Array, ...]:
-        return tuple(jnp.zeros(shape, config.dtype) for _ in range(config.num_decoder_layers))
+        dtype = config.cache_dtype or config.dtype
+        return tuple(jnp.zeros(shape, dtype) for _ in range(config.num_decoder_layers))
 
     groups, width = config.num_heads // config.heads_together, config.d_kv * config.heads_together
     kept = (rows, groups, length, width)

@@ -26,6 +26,8 @@ class T5Config:
             gradient; a third more work for a fraction of the memory. (The training step gathers
             weights that are split over devices again, too.)
         shards: devices that split the batch of what is encoded, or of whole targets.
+        cache_dtype: of the keys and values that decoding keeps, and of their products; where it is
+            empty, `dtype`.
         heads_together: heads whose keys and values decoding keeps side by side, as of one that is
             as wide; a divisor of the heads.
     """
@@ -54,4 +56,5 @@ class T5Config:
     dtype: str = "float32"
     remat: bool = False
     shards: int = 1
+    cache_dtype: str = ""
     heads_together: int = 1

@@ -109,9 +109,27 @@ def product(x: jax.Array, kernel_DxF: jax.Array) -> jax.Array:
     def by_rows(x: jax.Array, kernel: jax.Array) -> jax.Array:
         # As one matrix: for a sum over two axes of a batch, which the kernel's gradient would be,
         # XLA transposes activations first on a CPU.
-        return (x.reshape(-1, x.shape[-1]) @ kernel).reshape(*x.shape[:-1], -1)
+        rows = x.reshape(-1, x.shape[-1])
+        made = rows @ kernel if x.dtype == jnp.float32 else _narrow(rows, kernel)
+        return made.reshape(*x.shape[:-1], -1)
 
     return jax.lax.platform_dependent(x, kernel_DxF, cpu=by_rows, default=jnp.matmul)
+
+
+@jax.custom_vjp
+def _narrow(x: jax.Array, y: jax.Array) -> jax.Array:
+    """x @ y of matrices in bfloat16, on a CPU.
+
+    The units that some CPUs have for it add up in float32. XLA uses them where that is what comes
+    out; else it makes all numbers float32 first.
+    """
+    return jnp.matmul(x, y, preferred_element_type=jnp.float32).astype(x.dtype)
+
+
+_narrow.defvjp(
+    lambda x, y: (_narrow(x, y), (x, y)),
+    lambda kept, dz: (_narrow(dz, kept[1].T), _narrow(kept[0].T, dz)),
+)
 
 
 def into_heads(x_BxTxD: jax.Array, kernels: Sequence[jax.Array], heads: int) -> list[jax.Array]:
@@ -226,13 +244,13 @@ class Attention(nn.Module):
         if lanes is not None:
             query = query[lanes.row_L]
         query_BxQxHxK = query.reshape(batch, -1, c.num_heads, c.d_kv)
-        query_BxGxRxC = side_by_side(query_BxQxHxK, groups)
+        query_BxGxRxC = side_by_side(query_BxQxHxK, groups).astype(key_BxGxSxC.dtype)
         scores_BxGxRxS = jnp.einsum(
             "bgrc,bgsc->bgrs", query_BxGxRxC, key_BxGxSxC, preferred_element_type=jnp.float32
         )
         if bias.shape[1] > 1:
             bias = bias.reshape(bias.shape[0], groups, -1, bias.shape[-1])
-        weights = jax.nn.softmax(scores_BxGxRxS + bias).astype(c.dtype)
+        weights = jax.nn.softmax(scores_BxGxRxS + bias).astype(value_BxGxSxC.dtype)
         context_BxGxRxC = jnp.einsum("bgrs,bgsc->bgrc", weights, value_BxGxSxC)
         context = taken_apart(context_BxGxRxC, c.num_heads).reshape(-1, 1, c.num_heads * c.d_kv)
         if lanes is not None:

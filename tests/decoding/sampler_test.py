@@ -16,6 +16,7 @@ from hir_jax.decoding.rows import default_rows, engine_memory, free_memory
 from hir_jax.decoding.sampler import Sampler
 from hir_jax.devices import compiling, sharding
 from hir_jax.model import batching, t5
+from hir_jax.model.cache import init_cache
 from hir_jax.training import scoring
 from tests import tiny
 from tests.decoding import simple_decode
@@ -143,10 +144,22 @@ def test_heads_that_are_kept_together_sample_as_heads_apart(params, sampled, sam
     ],
 )
 def test_heads_fill_the_lanes_of_a_tpu(platform, heads, width, tensor, together):
-    device = types.SimpleNamespace(platform=platform)
-    mesh = types.SimpleNamespace(devices=np.array([device]), shape={"tensor": tensor})
     config = dataclasses.replace(CONFIG, num_heads=heads, d_kv=width)
-    assert programs.laid_out(config, mesh).heads_together == together
+    assert programs.laid_out(config, mesh_of(platform, tensor)).heads_together == together
+
+
+def mesh_of(platform, tensor=1):
+    device = types.SimpleNamespace(platform=platform)
+    return types.SimpleNamespace(devices=np.array([device]), shape={"tensor": tensor})
+
+
+@pytest.mark.parametrize("platform, dtype", [("cpu", "float32"), ("gpu", ""), ("tpu", "")])
+def test_a_cpu_keeps_keys_and_values_in_float32(platform, dtype):
+    config = dataclasses.replace(CONFIG, dtype="bfloat16")
+    assert programs.laid_out(config, mesh_of(platform)).cache_dtype == dtype
+    kept = dataclasses.replace(SAMPLER, config=config).config
+    cache = init_cache(kept, rows=2, length=4, sources=1, lanes=2, source_length=8)
+    assert {x.dtype for x in (*cache.keys_NxGxTxC, *cache.cross_values)} == {jnp.dtype("float32")}
 
 
 @pytest.mark.parametrize("heads, on_a_device", [(2, 1), (3, 3)])
