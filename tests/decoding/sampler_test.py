@@ -231,7 +231,8 @@ def test_one_compilation_a_length_bucket(params, monkeypatch):
     engine(params, PROMPTS[:5], jax.random.key(1), 0.7, samples=2)
     dataclasses.replace(engine, eos_id=7)(params, random_prompts(30), KEY, 0.3, samples=2)
     shape = engine.shape(len(PROMPTS), 2, 16)
-    assert programs.programs(engine.mesh, CONFIG, shape).decode_pool._cache_size() == 2
+    made = programs.programs(engine.mesh, engine.config, shape)
+    assert made.decode_pool._cache_size() == 2
     assert [int(text.rsplit(" ", 1)[1]) for text in logged] == [8, 16]
 
 
