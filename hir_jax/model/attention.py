@@ -29,19 +29,24 @@ class Most(NamedTuple):
         kept: of all sources; as many are computed at once and kept for the gradient.
         part: of several sources, or of some queries of a source.
         source: of a source whose queries are not parted.
+        grouped: of a source that is computed together with others.
         multiple: what keys are padded to in its memory.
     """
 
     kept: int
     part: int
     source: int
+    grouped: int
     multiple: int = 1
 
 
-CPU = Most(kept=2**23, part=2**22, source=2**22)  # 16 MB, what its caches take
-GPU = Most(kept=2**27, part=2**26, source=2**26)  # 256 MB, since it starts each kernel anew
-# 28 MB beside other things in a fast memory of 128. Parting queries costs it twice the time.
-TPU = Most(kept=7 * 2**20, part=7 * 2**20, source=2**24, multiple=128)
+# 16 MB, what its caches take.
+CPU = Most(kept=2**23, part=2**22, source=2**22, grouped=2**22)
+# 256 MB, since it starts each kernel anew.
+GPU = Most(kept=2**27, part=2**26, source=2**26, grouped=2**26)
+# 28 MB beside other things in a fast memory of 128. Parting the queries of a source takes twice the
+# time, and so does taking a second large one with it.
+TPU = Most(kept=7 * 2**20, part=7 * 2**20, source=2**24, grouped=2 * 10**6, multiple=128)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,8 +70,10 @@ class _Cut:
     def within(self, most: Most, heads: int, keys: int) -> "_Cut":
         """The largest parts of this one whose scores a device holds."""
         row = heads * -(-keys // most.multiple) * most.multiple
-        sources, queries = _divisor(self.sources, most.part // (self.queries * row)), self.queries
-        if queries * row > most.source:
+        source, sources, queries = self.queries * row, 1, self.queries
+        if source <= most.grouped:
+            sources = _divisor(self.sources, most.part // source)
+        if source > most.source:
             queries = _divisor(queries, most.part // row)
         return dataclasses.replace(self, sources=sources, queries=queries)
 

@@ -205,7 +205,7 @@ def test_scores_of_long_targets_are_those_of_the_whole(tmp_path, monkeypatch):
     whole = score(tmp_path, pairs)
     (tmp_path / "scores.jsonl").unlink()
     monkeypatch.setattr(commands_score, "POSITIONS", 8)  # targets of several lengths
-    monkeypatch.setattr(attention, "CPU", attention.Most(128, 64, 64))  # in parts
+    monkeypatch.setattr(attention, "CPU", attention.Most(128, 64, 64, 64))  # in parts
     monkeypatch.setattr(scoring, "LOGITS", 256)
     monkeypatch.setattr(commands_score, "TOKENS", 64)  # one of the longest at a time
     assert commands_score.target_lengths(61, 1) == (8, 16, 32, 64)

@@ -46,7 +46,7 @@ def drawn(sources: int, queries: int, keys: int, with_table: bool = True) -> lis
 
 def hold(monkeypatch, scores: int, **others: int) -> None:
     """So many scores in a part, and twice as many kept."""
-    most = module.Most(kept=2 * scores, part=scores, source=scores)
+    most = module.Most(kept=2 * scores, part=scores, source=scores, grouped=scores)
     monkeypatch.setattr(module, "CPU", most._replace(**others))
 
 
@@ -89,7 +89,7 @@ def test_sources_of_all_lengths(monkeypatch, length, scores):
 @pytest.mark.parametrize("scores", [700, 31_000])
 def test_a_source_may_be_whole_that_is_larger_than_several_may_be(monkeypatch, scores):
     """4,800 scores, 15,360 with what pads their rows: one, or two of them, in a part."""
-    hold(monkeypatch, scores, kept=1, source=10**5, multiple=128)
+    hold(monkeypatch, scores, kept=1, source=10**5, grouped=10**5, multiple=128)
     *args, mask = drawn(4, 40, 40)
     made = with_gradients(lambda *a: attention(*a, config=CONFIG), args, mask)
     expected = with_gradients(plain, args, mask)
@@ -100,7 +100,8 @@ def test_a_source_may_be_whole_that_is_larger_than_several_may_be(monkeypatch, s
 @pytest.mark.parametrize(
     ("most", "sources", "heads", "length", "cut"),
     [
-        (module.TPU, 32, 12, 544, (1, 544)),  # two are 33 MB with what pads their rows
+        (module.TPU, 32, 12, 512, (1, 512)),
+        (module.TPU, 64, 6, 544, (1, 544)),
         (module.TPU, 32, 6, 512, (4, 512)),
         (module.TPU, 8, 32, 544, (1, 544)),
         (module.TPU, 128, 12, 128, (32, 128)),
