@@ -25,7 +25,7 @@ def name() -> str:
 
 
 def dtype() -> str:
-    """What models compute in here: bfloat16, but on a CPU, which is slow in it, float32."""
+    """What models compute in here: bfloat16, but on a CPU, which may be slow in it, float32."""
     return "float32" if jax.default_backend() == "cpu" else "bfloat16"
 
 

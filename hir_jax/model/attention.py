@@ -158,10 +158,12 @@ def _divisor(n: int, most: int) -> int:
     return next(i for i in range(max(1, min(n, most)), 0, -1) if n % i == 0)
 
 
-def _scores(query: jax.Array, key: jax.Array, bias: jax.Array, mask: jax.Array | None) -> jax.Array:
+def _scores(
+    query: jax.Array, key: jax.Array, bias: jax.Array, unseen: jax.Array | None
+) -> jax.Array:
     # The biases of all sources and the masks of each are never added into one array.
     scores = jnp.einsum("bhqk,bhsk->bhqs", query, key, preferred_element_type=jnp.float32) + bias
-    return scores if mask is None else scores + mask
+    return scores if unseen is None else scores + unseen
 
 
 def _kept(key: jax.Array, rate: float, like: jax.Array) -> jax.Array:
@@ -175,11 +177,11 @@ def _at_once(
     key: jax.Array,
     value: jax.Array,
     table: jax.Array | None,
-    mask: jax.Array | None,
+    unseen: jax.Array | None,
     dropout_key: jax.Array | None,
 ) -> jax.Array:
     bias = cut.bias(table, jnp.int32(0), key.shape[2])
-    weights = jax.nn.softmax(_scores(query, key, bias, mask))
+    weights = jax.nn.softmax(_scores(query, key, bias, unseen))
     if dropout_key is not None:
         weights *= _kept(dropout_key, cut.config.dropout_rate, weights)
     return jnp.einsum("bhqs,bhsk->bhqk", weights.astype(query.dtype), value)
@@ -196,12 +198,12 @@ def _forward(
     key: jax.Array,
     value: jax.Array,
     table: jax.Array | None,
-    mask: jax.Array | None,
+    unseen: jax.Array | None,
     dropout_key: jax.Array | None,
 ) -> tuple[jax.Array, tuple[Any, ...]]:
     """The result, and what the gradient needs."""
     width, rate = value.shape[-1], cut.config.dropout_rate
-    sources = jax.tree.map(cut.parts, (key, value, mask))
+    sources = jax.tree.map(cut.parts, (key, value, unseen))
     queries = cut.blocks(cut.parts(query))
     places = _places(queries)
 
@@ -210,8 +212,8 @@ def _forward(
         bias = cut.bias(table, place[0, 0] * cut.queries, key.shape[2])
 
         def part(_: None, given: tuple[Any, ...]) -> tuple[None, Any]:
-            query, (key, value, mask), place = given
-            scores = _scores(query, key, bias, mask)
+            query, (key, value, unseen), place = given
+            scores = _scores(query, key, bias, unseen)
             highest = jnp.max(scores, axis=-1, keepdims=True)
             weights = jnp.exp(scores - highest)
             if dropout_key is None:  # their sum comes out of the product with the values
@@ -229,7 +231,7 @@ def _forward(
 
     _, (result, log_total) = _scan(block, None, (queries, places))
     result = cut.whole(cut.joined(result))
-    return result, (query, key, value, table, mask, dropout_key, result, log_total)
+    return result, (query, key, value, table, unseen, dropout_key, result, log_total)
 
 
 def _scan(body: Callable[..., Any], carry: Any, given: Any) -> tuple[Any, Any]:
@@ -270,10 +272,10 @@ def _key_at(key: jax.Array, place: jax.Array) -> jax.Array:
 
 def _backward(cut: _Cut, kept: tuple[Any, ...], dresult: jax.Array) -> tuple[Any, ...]:
     """With weights p, their gradient dp and the result's do: ds = p (dp - sum(result do))."""
-    query, key, value, table, mask, dropout_key, result, log_total = kept
+    query, key, value, table, unseen, dropout_key, result, log_total = kept
     rate = cut.config.dropout_rate
     inner = jnp.einsum("bhqk,bhqk->bhq", dresult, result, preferred_element_type=jnp.float32)
-    sources = jax.tree.map(cut.parts, (key, value, mask))
+    sources = jax.tree.map(cut.parts, (key, value, unseen))
     cut_up = lambda x: cut.blocks(cut.parts(x))  # noqa: E731
     queries = (*map(cut_up, (query, dresult, inner)), log_total)
 
@@ -284,8 +286,8 @@ def _backward(cut: _Cut, kept: tuple[Any, ...], dresult: jax.Array) -> tuple[Any
         bias, back = jax.vjp(lambda table: cut.bias(table, start, key.shape[2]), table)
 
         def part(dbias: jax.Array, given: tuple[Any, ...]) -> tuple[jax.Array, Any]:
-            (query, dresult, inner, log_total), (key, value, mask), place = given
-            weights = jnp.exp(_scores(query, key, bias, mask) - log_total[..., None])
+            (query, dresult, inner, log_total), (key, value, unseen), place = given
+            weights = jnp.exp(_scores(query, key, bias, unseen) - log_total[..., None])
             dweights = jnp.einsum(
                 "bhqk,bhsk->bhqs", dresult, value, preferred_element_type=jnp.float32
             )
