@@ -19,13 +19,13 @@ optimum's models (`generate`). Each is first tried with all settings of its grid
 (`benchmarks.peers.table`: workers, which share the cores; batches; samples by encoding once) on at
 most 128 of the prompts, and has the best; what was tried is printed, and is in the JSON.
 
-Everyone computes in float32 with the same weights on all cores in a process of its own, is warmed
-up by a whole run, and then takes turns with the others, which are stopped meanwhile; medians are
-given. Times are from token ids to token ids. Peers get the prompts sorted by length. The limit is
-the time that the model's matrix products (of real tokens alone) take at the rate of a large
-product; the roofline is longer where a decode step's reads through the memory are (see
-`limits.sampling_seconds`). Both rates are measured in the same run, once a turn, on all devices at
-once.
+Everyone computes in float32 with the same weights on all cores in a process of its own (with
+`--dtype=bfloat16` each in its nearest to that: `benchmarks.peers.table`), is warmed up by a whole
+run, and then takes turns with the others, which are stopped meanwhile; medians are given. Times are
+from token ids to token ids. Peers get the prompts sorted by length. The limit is the time that the
+model's matrix products (of real tokens alone) take at the rate of a large product; the roofline is
+longer where a decode step's reads through the memory are (see `limits.sampling_seconds`). Both
+rates are measured in the same run, once a turn, on all devices at once.
 
 Needs torch, ctranslate2, openvino, onnxruntime and onnx. FlaxT5 and optimum need transformers 4, in
 a virtual environment of their own; measured with torch and
@@ -70,7 +70,9 @@ flags.DEFINE_string(
 flags.DEFINE_string("tokenizer", None, "Folder of T5's tokenizer.", required=True)
 flags.DEFINE_string("bigbench_dir", "", "A folder laid out like BIG-bench's benchmark_tasks/.")
 flags.DEFINE_enum("shape", "small", list(shapes.FLAN_T5), "Of FLAN-T5.")
-flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Of ours.")
+flags.DEFINE_enum(
+    "dtype", "float32", ["float32", "bfloat16"], "Of ours, and of peers their nearest."
+)
 flags.DEFINE_integer("rows", 0, "Outputs that ours decodes at once; 0: its own choice.")
 flags.DEFINE_integer("buckets", 6, "Source lengths that ours pads to.")
 flags.DEFINE_integer("repeats", 3, "Timed runs of each.")
@@ -94,6 +96,7 @@ def main(argv: Sequence[str]) -> None:
             for workload in workloads.make(
                 name, FLAGS.shape, FLAGS.tokenizer, FLAGS.bigbench_dir, folder
             ):
+                workload = dataclasses.replace(workload, dtype=FLAGS.dtype)
                 workload.save(pathlib.Path(scratch) / "workload.json")
                 records += measure(workload, scratch)
                 print(table(records), flush=True)
@@ -187,7 +190,7 @@ def record(
         "read_gb_a_second": read,
         "all_seconds": [each["seconds"] for each in told],
         "machine": rates[0]["machine"],
-        "dtype": FLAGS.dtype,
+        "dtype": FLAGS.dtype if name == OURS else PEERS[name].dtypes[FLAGS.dtype],
         "shape": FLAGS.shape,
     }
 
@@ -239,6 +242,7 @@ def table(records: Sequence[dict]) -> str:
         (
             "workload",
             "runner",
+            "dtype",
             "s",
             "samples/s",
             "tokens/s",
@@ -254,6 +258,7 @@ def table(records: Sequence[dict]) -> str:
             (
                 r["workload"],
                 r["runner"],
+                r["dtype"],
                 f"{r['seconds']:.2f}",
                 f"{r['samples_per_second']:.1f}",
                 f"{r['tokens_per_second']:.0f}",

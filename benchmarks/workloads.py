@@ -39,6 +39,7 @@ class Workload:
         samples: of each prompt.
         max_new_tokens: the longest output.
         exact: every output has so many tokens.
+        dtype: that ours computes in; of peers see `benchmarks.peers.table`.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Workload:
     samples: int
     max_new_tokens: int
     exact: bool
+    dtype: str = "float32"
 
     @property
     def outputs(self) -> int:

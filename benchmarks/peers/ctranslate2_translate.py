@@ -29,7 +29,7 @@ def load(work: Work, workers: int, threads: int) -> Run:
     translator = ctranslate2.Translator(
         folder,
         device="cpu",
-        compute_type="float32",
+        compute_type=work.dtype,
         inter_threads=workers,
         intra_threads=threads,
     )

@@ -1,4 +1,4 @@
-"""OpenVINO in float32, a stream for each worker, in our own loop."""
+"""OpenVINO, a stream for each worker, in our own loop."""
 
 from collections.abc import Mapping
 
@@ -13,9 +13,9 @@ from benchmarks.peers.workers import Sample
 class Engine:
     """See `loop.Engine`."""
 
-    def __init__(self, encoder: str, step: str, streams: int, threads: int) -> None:
+    def __init__(self, encoder: str, step: str, dtype: str, streams: int, threads: int) -> None:
         options = {
-            "INFERENCE_PRECISION_HINT": "f32",
+            "INFERENCE_PRECISION_HINT": dtype,
             "NUM_STREAMS": streams,
             "INFERENCE_NUM_THREADS": streams * threads,
         }
@@ -61,4 +61,5 @@ class Step:
 def load(work: Work, workers: int, threads: int) -> Sample:
     """See `benchmarks.peers.workers`."""
     encoder, step, bias = graphs.export(work.folder)
-    return loop.sampler(Engine(str(encoder), str(step), workers, threads), work, bias.numpy())
+    engine = Engine(str(encoder), str(step), work.dtype, workers, threads)
+    return loop.sampler(engine, work, bias.numpy())

@@ -13,7 +13,8 @@ def load(work: Work, workers: int, threads: int) -> Sample:
     """See `benchmarks.peers.workers`."""
     del workers
     torch.set_num_threads(threads)
-    model = transformers.T5ForConditionalGeneration.from_pretrained(work.folder).eval()
+    model = transformers.T5ForConditionalGeneration.from_pretrained(work.folder, dtype=work.dtype)
+    model.eval()
     return sampler(model, work)
 
 

@@ -15,6 +15,7 @@ class Work:
         samples: of each prompt.
         max_new_tokens: the longest output.
         exact: every output has so many tokens.
+        dtype: to compute in, by the name that the peer has for it.
     """
 
     folder: str
@@ -22,6 +23,7 @@ class Work:
     samples: int
     max_new_tokens: int
     exact: bool
+    dtype: str = "float32"
 
     @classmethod
     def load(cls, file: str) -> "Work":
