@@ -4,6 +4,7 @@ Rates and peaks are those of all devices together, and so is the work that is di
 """
 
 import dataclasses
+import functools
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -144,7 +145,8 @@ def product_rate(dtype: str = "float32") -> float:
 
 
 _sums = jax.jit(lambda x: jnp.sum(x, axis=(1, 2)))
-_products = jax.jit(jnp.matmul)
+# Adding up in float32, without which a CPU does not use what it has for bfloat16.
+_products = jax.jit(functools.partial(jnp.matmul, preferred_element_type=jnp.float32))
 
 
 def _on_each_device(make: Callable[[jax.Array], jax.Array]) -> jax.Array:

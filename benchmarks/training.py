@@ -34,7 +34,7 @@ flags.DEFINE_list("batch", ["16"], "Examples a step; one or several.")
 flags.DEFINE_integer("source", 128, "Tokens of a prompt.")
 flags.DEFINE_integer("target", 32, "Tokens of an output.")
 flags.DEFINE_enum("shape", "small", list(shapes.FLAN_T5), "Of FLAN-T5.")
-flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Of ours.")
+flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Of products; torch by autocast.")
 flags.DEFINE_integer("accumulation", 0, "Parts of a batch, ours; 0 = by its size, see train_step.")
 flags.DEFINE_bool("remat", False, "Ours computes activations again in the backward pass.")
 flags.DEFINE_list("peers", ["torch"], "Whom to run beside ours: torch, or nobody.")
@@ -183,10 +183,11 @@ def torch_step(folder: pathlib.Path, batch: Batch) -> Step:
     inputs = torch.nn.functional.pad(targets[:, :-1], (1, 0)).repeat_interleave(2, 0)
 
     def run() -> float:
-        logits = model(
-            input_ids=sources, attention_mask=masks, decoder_input_ids=inputs, use_cache=False
-        ).logits
-        logp = logits.log_softmax(-1).unflatten(0, (size, 2))
+        with torch.autocast("cpu", torch.bfloat16, enabled=FLAGS.dtype == "bfloat16"):
+            logits = model(
+                input_ids=sources, attention_mask=masks, decoder_input_ids=inputs, use_cache=False
+            ).logits
+        logp = logits.float().log_softmax(-1).unflatten(0, (size, 2))
         target = logp.gather(-1, targets[:, None, :, None].expand(-1, 2, -1, -1))[..., 0]
         own = logp[:, 0]
         supervised = -(1 - SMOOTHING) * target[:, 0] - SMOOTHING * own.mean(-1)
