@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from hir_jax.model.attention import attention
 from hir_jax.model.cache import Lanes
 from hir_jax.model.config import T5Config
+from hir_jax.model.products import product
 
 ADAPTERS = ("lora_a", "lora_b")  # what a Dense may have beside its kernel; see `lora`
 
@@ -101,35 +102,6 @@ class FeedForward(nn.Module):
             hidden = activation(Dense(*wi, name="wi")(x))
         hidden = Dropout(c.dropout_rate)(hidden)
         return Dense(c.d_ff, c.d_model, c.d_ff**-0.5, c.dtype, name="wo")(hidden)
-
-
-def product(x: jax.Array, kernel_DxF: jax.Array) -> jax.Array:
-    """x @ kernel over the last axis of x."""
-
-    def by_rows(x: jax.Array, kernel: jax.Array) -> jax.Array:
-        # As one matrix: for a sum over two axes of a batch, which the kernel's gradient would be,
-        # XLA transposes activations first on a CPU.
-        rows = x.reshape(-1, x.shape[-1])
-        made = rows @ kernel if x.dtype == jnp.float32 else _narrow(rows, kernel)
-        return made.reshape(*x.shape[:-1], -1)
-
-    return jax.lax.platform_dependent(x, kernel_DxF, cpu=by_rows, default=jnp.matmul)
-
-
-@jax.custom_vjp
-def _narrow(x: jax.Array, y: jax.Array) -> jax.Array:
-    """x @ y of matrices in bfloat16, on a CPU.
-
-    The units that some CPUs have for it add up in float32. XLA uses them where that is what comes
-    out; else it makes all numbers float32 first.
-    """
-    return jnp.matmul(x, y, preferred_element_type=jnp.float32).astype(x.dtype)
-
-
-_narrow.defvjp(
-    lambda x, y: (_narrow(x, y), (x, y)),
-    lambda kept, dz: (_narrow(dz, kept[1].T), _narrow(kept[0].T, dz)),
-)
 
 
 def into_heads(x_BxTxD: jax.Array, kernels: Sequence[jax.Array], heads: int) -> list[jax.Array]:

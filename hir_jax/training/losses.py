@@ -16,6 +16,8 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
+from hir_jax.model import products
+
 TOKENS, EXAMPLES = "tokens", "examples"
 
 
@@ -113,12 +115,8 @@ def _gradient(
         dlogits += of_mean / logp.shape[-1]
         dlogits -= jnp.exp(logp) * (of_logprob + of_mean + of_entropy * (logp + entropy))
         dlogits = dlogits.astype(decoded.dtype)
-        ddecoded = jnp.einsum("btv,dv->btd", dlogits, head_DxV.astype(decoded.dtype))
-        rows_of = lambda x: x.reshape(-1, x.shape[-1])  # noqa: E731
-        product = jnp.matmul(
-            rows_of(decoded).T, rows_of(dlogits), preferred_element_type=jnp.float32
-        )
-        return dhead_DxV + product, ddecoded
+        ddecoded = products.back(dlogits, head_DxV.astype(decoded.dtype))
+        return dhead_DxV + products.across(decoded, dlogits), ddecoded
 
     parts = _split((decoded_BxTxD, *of_tokens, *cotangents), pieces)
     dhead_DxV, ddecoded = jax.lax.scan(add, jnp.zeros(head_DxV.shape), parts)
