@@ -107,7 +107,8 @@ class FeedForward(nn.Module):
 def into_heads(x_BxTxD: jax.Array, kernels: Sequence[jax.Array], heads: int) -> list[jax.Array]:
     """x @ kernel, split into heads, of each DxF kernel; BxHxTxK.
 
-    Where a product can write any order, the heads are its own axis, and all kernels one.
+    Where a product can write any order, the heads are its own axis, and all kernels one. Those of
+    one token a row have no order, and kernels would be put together anew in every step.
     """
 
     def by_rows(x: jax.Array, *kernels: jax.Array) -> list[jax.Array]:
@@ -118,6 +119,8 @@ def into_heads(x_BxTxD: jax.Array, kernels: Sequence[jax.Array], heads: int) -> 
         split = [kernel.reshape(x.shape[-1], heads, -1) for kernel in kernels]
         return list(jnp.einsum("btd,dnhk->nbhtk", x, jnp.stack(split, axis=1)))
 
+    if x_BxTxD.shape[1] == 1:
+        return by_rows(x_BxTxD, *kernels)
     return jax.lax.platform_dependent(x_BxTxD, *kernels, cpu=by_rows, default=by_heads)
 
 
