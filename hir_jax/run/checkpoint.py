@@ -40,6 +40,9 @@ T = TypeVar("T")
 
 # For all processes to have read their share once the first has.
 READ_SECONDS = 1800
+# Devices that hold the same array each write a part of it, if that has so many bytes: slicing and
+# fetching a part costs as much as a small array.
+PART_BYTES = 2**14
 
 _JSON_ITEMS = ("leaves", "progress")
 
@@ -212,7 +215,9 @@ class Checkpoints:
                 save_root_metadata=False,
             )
             handlers = {name: ocp.JsonCheckpointHandler(f"{name}.json") for name in _JSON_ITEMS}
-            handlers["state"] = ocp.PyTreeCheckpointHandler()
+            arrays = ocp.type_handlers.ArrayHandler(min_slice_bytes_for_replica_parallel=PART_BYTES)
+            registry = ocp.type_handlers.create_type_handler_registry((jax.Array, arrays))
+            handlers["state"] = ocp.PyTreeCheckpointHandler(type_handler_registry=registry)
             self._opened = ocp.CheckpointManager(
                 self._directory, options=options, item_handlers=handlers
             )

@@ -11,12 +11,19 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import tensorstore as ts
 from jax.sharding import NamedSharding, SingleDeviceSharding
 from jax.sharding import PartitionSpec as P
 
 from hir_jax.errors import UserError
 from hir_jax.run import sealed
-from hir_jax.run.checkpoint import Checkpoints, _probe, newest_progress, restore_params
+from hir_jax.run.checkpoint import (
+    PART_BYTES,
+    Checkpoints,
+    _probe,
+    newest_progress,
+    restore_params,
+)
 from hir_jax.run.checksums import checksum
 
 # Orbax abandons the other reads of a checkpoint when one fails, and they complain of it.
@@ -188,6 +195,18 @@ def test_buffers_may_be_donated_while_saving(checkpoints, spec):
         checkpoints.wait()
         _, restored, _ = checkpoints.restore_latest(wanted)
         assert bits(restored) == expected
+
+
+def test_small_arrays_are_written_whole_and_parts_of_others_by_each_device(checkpoints, tmp_path):
+    everywhere = NamedSharding(jax.make_mesh((8,), ("data",)), P())
+    sizes = {"small": 1024, "large": 8 * PART_BYTES // 4}
+    state = {name: jax.device_put(jnp.zeros(size), everywhere) for name, size in sizes.items()}
+    checkpoints.save(1, state, {})
+    checkpoints.wait()
+    base = {"driver": "file", "path": f"{tmp_path}/checkpoints/1/state/"}
+    store = ts.KvStore.open({"driver": "ocdbt", "base": base}).result()
+    chunks = {n: json.loads(store.read(f"{n}/.zarray").result().value)["chunks"] for n in sizes}
+    assert chunks == {"small": [1024], "large": [PART_BYTES // 4]}
 
 
 def test_progress_may_be_changed_while_saving():
