@@ -1,6 +1,7 @@
 """What each example counts for: row weights, and means over tokens or over examples."""
 
 import dataclasses
+import functools
 
 import jax
 import numpy as np
@@ -10,7 +11,7 @@ from hir_jax.devices import sharding
 from hir_jax.training.batch import TWO_PROMPTS, TrainingExample, make_batch
 from hir_jax.training.objective import counts_of, token_weights
 from tests.training import step_test
-from tests.training.step_test import ALL_TERMS, IN_BATCH, Trainer, descent, distance
+from tests.training.step_test import ALL_TERMS, IN_BATCH, distance
 
 LENGTHS = (4, 1, 2, 3, 1, 4)
 WEIGHTS = (0.5, 2.0, 1.0, 0.0, 2.5, 1.0)
@@ -26,6 +27,12 @@ def params():
 @pytest.fixture(scope="module")
 def reference():
     return jax.device_get(step_test.init_params(1))
+
+
+@functools.cache
+def trainer_of(settings, mesh=None, accumulation=1):
+    """One for all tests that ask for the same: a step is traced and compiled once."""
+    return step_test.Trainer(settings, step_test.descent(), mesh, accumulation=accumulation)
 
 
 def examples(weights=WEIGHTS):
@@ -73,7 +80,7 @@ def test_one_long_output_among_short_ones():
 
 def alone(settings, params, reference):
     """The metrics of each example in a batch of its own, with weight 1."""
-    trainer = Trainer(settings, descent())
+    trainer = trainer_of(settings)
     rows = examples([1.0] * len(LENGTHS))
     return [trainer.run(params, [batch_of([row])], reference=reference)[1] for row in rows]
 
@@ -81,8 +88,8 @@ def alone(settings, params, reference):
 def test_terms_are_weighed_means_of_the_examples_own(params, reference):
     each = alone(BY_EXAMPLE, params, reference)
     batch = batch_of(examples())
-    _, by_example = Trainer(BY_EXAMPLE, descent()).run(params, [batch], reference=reference)
-    _, by_token = Trainer(ALL_TERMS, descent()).run(params, [batch], reference=reference)
+    _, by_example = trainer_of(BY_EXAMPLE).run(params, [batch], reference=reference)
+    _, by_token = trainer_of(ALL_TERMS).run(params, [batch], reference=reference)
     weights, lengths = np.array(WEIGHTS), np.array(LENGTHS)
     for name in ("supervised", "negative_entropy", "kl", "contrastive", "loss"):
         own = np.array([metrics[name] for metrics in each])
@@ -99,7 +106,7 @@ def test_an_example_of_weight_two_in_place_of_another_is_that_example_twice(
     first, second, *rest = examples([1.0] * len(LENGTHS))
     second = second._replace(target=first.target)  # as many tokens
     weighed = [first._replace(weight=2.0), second._replace(weight=0.0), *rest]
-    trainer = Trainer(settings, descent())
+    trainer = trainer_of(settings)
     state, _ = trainer.run(params, [batch_of(weighed)], reference=reference)
     twice, _ = trainer.run(params, [batch_of([first, first, *rest])], reference=reference)
     assert distance(state.opt_state, twice.opt_state) < 1e-6
@@ -107,7 +114,7 @@ def test_an_example_of_weight_two_in_place_of_another_is_that_example_twice(
 
 def test_an_example_of_weight_zero_is_no_candidate_of_the_in_batch_form(params, reference):
     rows = examples([1.0] * len(LENGTHS))
-    trainer = Trainer(IN_BATCH, descent())
+    trainer = trainer_of(IN_BATCH)
     without = [rows[0]._replace(weight=0.0), *rows[1:]]
     _, metrics = trainer.run(params, [batch_of(without)], reference=reference)
     _, five = trainer.run(params, [batch_of(rows[1:])], reference=reference)
@@ -118,11 +125,10 @@ def test_an_example_of_weight_zero_is_no_candidate_of_the_in_batch_form(params, 
 @pytest.mark.parametrize("mesh", [None, (2, 2, 2)], ids=str)
 def test_weighed_parts_add_up_on_every_mesh(params, reference, settings, mesh):
     batch = batch_of(examples())
-    whole, metrics = Trainer(settings, descent()).run(params, [batch], reference=reference)
-    options = {"accumulation": 4}
+    whole, metrics = trainer_of(settings).run(params, [batch], reference=reference)
     if mesh:
-        options = {"mesh": sharding.make_mesh(dict(zip(sharding.AXES, mesh, strict=True)))}
-    other = Trainer(settings, descent(), **options)
+        mesh = sharding.make_mesh(dict(zip(sharding.AXES, mesh, strict=True)))
+    other = trainer_of(settings, mesh, accumulation=1 if mesh else 4)
     placed = jax.device_put(reference, sharding.tree_shardings(other.mesh, reference))
     state, again = other.run(params, [batch], reference=placed)
     assert distance(state.opt_state, whole.opt_state) < 2e-6
