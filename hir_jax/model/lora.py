@@ -90,7 +90,7 @@ def init_params(lora: Lora, config: T5Config, key: jax.Array) -> Params:
     Raises:
         UserError: the model has no such matrices, or some of fewer rows or columns than the rank.
     """
-    shapes = jax.eval_shape(lambda: t5.init_params(config, jax.random.key(0)))
+    shapes = t5.abstract_params(config)
     adapters: Params = {}
     for name, path in modules(lora, config).items():
         inputs, outputs = at(shapes, path)["kernel"].shape

@@ -6,6 +6,7 @@ Letters in names: B sources in the batch, N rows, L lanes (a multiple of B), S s
 T target tokens, D model width, H heads, K width of a head, F feed-forward width, V vocabulary.
 """
 
+import functools
 from typing import Any
 
 import jax
@@ -22,6 +23,12 @@ def init_params(config: T5Config, key: jax.Array) -> Params:
     """Random float32 parameters, scaled as in Mesh TensorFlow's T5 (Raffel et al., 2020)."""
     tokens = jnp.zeros((1, 1), jnp.int32)
     return T5(config).init(key, tokens, tokens == 0, tokens)["params"]
+
+
+@functools.lru_cache(maxsize=8)  # each time it is traced
+def abstract_params(config: T5Config) -> Params:
+    """Shape and type of each of `init_params`; callers share the tree and leave it as it is."""
+    return jax.eval_shape(lambda: init_params(config, jax.random.key(0)))
 
 
 def encode(

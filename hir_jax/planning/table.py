@@ -17,7 +17,7 @@ from hir_jax.run import adapters
 
 def head(config: ml_collections.ConfigDict, shape: T5Config, kind: Kind, devices: int) -> str:
     """What is planned, in three lines."""
-    params = jax.eval_shape(lambda: t5.init_params(shape, jax.random.key(0)))
+    params = t5.abstract_params(shape)
     count = sum(leaf.size for leaf in jax.tree.leaves(params)) / 1e9
     train, sample = config.train, config.sample
     source, target = aot.lengths(config)

@@ -99,13 +99,10 @@ def abstract_params(config: ml_collections.ConfigDict, model: T5Config) -> Param
 
 @functools.lru_cache(maxsize=8)  # a plan asks again for each mesh, and each time it is traced
 def _abstract_params(model: T5Config, has_values: bool, dtype: str) -> Params:
-    def made() -> Params:
-        params = t5.init_params(model, jax.random.key(0))
-        if has_values:
-            params[value_head.NAME] = value_head.init_params(model)
-        return t5.cast_weights(params, dtype)
-
-    return jax.eval_shape(made)
+    params = dict(t5.abstract_params(model))
+    if has_values:
+        params[value_head.NAME] = jax.eval_shape(lambda: value_head.init_params(model))
+    return jax.eval_shape(functools.partial(t5.cast_weights, dtype=dtype), params)
 
 
 def read_params(config: ml_collections.ConfigDict, model: Model) -> Params:
