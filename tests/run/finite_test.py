@@ -169,6 +169,17 @@ def weight(job, values):
     return values
 
 
+PASSING = MANY_STEPS | {"checkpoint.every_steps": 4}
+
+
+@pytest.fixture(scope="module")
+def straight(cache, tmp_path_factory):
+    """The workdir of a run without a fault."""
+    workdir = tmp_path_factory.mktemp("straight")
+    run(workdir, **PASSING)
+    return workdir
+
+
 @pytest.mark.parametrize(
     "change, what",
     [
@@ -179,28 +190,25 @@ def weight(job, values):
     ids=["loss", "gradient", "weight"],
 )
 def test_a_passing_fault_is_not_saved_and_a_resumed_run_ends_as_if_it_had_not_been(
-    tmp_path, monkeypatch, change, what
+    tmp_path, monkeypatch, straight, change, what
 ):
-    changes = MANY_STEPS | {"checkpoint.every_steps": 4}
-    run(tmp_path / "straight", **changes)
     with monkeypatch.context() as patch:
         batches = spoil(patch, 8, change)  # a checkpoint is due just after it
         with pytest.raises(UserError, match=f"step 8, in iteration 1, {what}"):
-            run(tmp_path / "faulty", **changes)
-    rows = batch_file(tmp_path / "faulty")
+            run(tmp_path, **PASSING)
+    rows = batch_file(tmp_path)
     targets = [
         tokens[mask].tolist()
         for tokens, mask in zip(batches[0].targets_BxT, batches[0].target_mask_BxT, strict=True)
         if mask.any()
     ]
     assert [row["target_tokens"] for row in rows] == targets
-    state, progress = newest(tmp_path / "faulty", **changes)
+    state, progress = newest(tmp_path, **PASSING)
     assert progress["steps"] == 4
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
-    run(tmp_path / "faulty", **changes)
+    run(tmp_path, **PASSING)
     for name in ("metrics.jsonl", "eval.json"):
-        straight, faulty = ((tmp_path / d / name).read_text() for d in ("straight", "faulty"))
-        assert straight == faulty
+        assert (tmp_path / name).read_text() == (straight / name).read_text()
 
 
 def test_a_model_that_is_not_finite_is_refused(tmp_path):
