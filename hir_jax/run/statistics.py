@@ -17,11 +17,11 @@ from collections.abc import Hashable, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-import scipy.stats
+from scipy import special  # scipy.stats takes a second to import
 
 CONFIDENCE = 0.95
 
-_Z = float(scipy.stats.norm.ppf((1 + CONFIDENCE) / 2))
+_Z = float(special.ndtri((1 + CONFIDENCE) / 2))
 
 # Weight of a story that is wholly correlated, a verdict off the mean, in the design effect. Where
 # nearly all verdicts are alike, they say little of how they hang together; this takes the worst.
@@ -89,7 +89,7 @@ def with_seeds(found: Estimate, values: Sequence[float], bound: float = 1.0) -> 
     n = len(values)
     if n < 2:
         return found
-    quantile = scipy.stats.t.ppf((1 + CONFIDENCE) / 2, n - 1)
+    quantile = special.stdtrit(n - 1, (1 + CONFIDENCE) / 2)
     seeds = float(quantile * np.std(values, ddof=1) / np.sqrt(n))
     center, half = (found.high + found.low) / 2, (found.high - found.low) / 2
     return _bounded(found.value, center, float(np.hypot(half, seeds)), -bound, bound)
@@ -114,7 +114,7 @@ def effective_size(values: np.ndarray, stories: np.ndarray) -> float:
     effect = (between + _DOUBT * alike**2) / (within + _DOUBT * alike)
     # A large story among small ones: as few degrees of freedom as equally large ones would have.
     freedom = n / alike - 1
-    quantiles = scipy.stats.t.ppf((1 + CONFIDENCE) / 2, [n - 1, freedom])
+    quantiles = special.stdtrit([n - 1, freedom], (1 + CONFIDENCE) / 2)
     return float(n / max(1.0, effect) * (quantiles[0] / quantiles[1]) ** 2)
 
 
