@@ -154,10 +154,13 @@ def draw(
         guide = Guide(sides[1], sample.guidance, sample.guidance_cutoff)
     count = samples_of(config)
     if beams := answering.beams(config, "sample"):
-        found = beam.search(sampler, params, asked, beams, lambda n: progress(n * count), among)
+        found = beam.search(
+            sampler, params, asked, beams, lambda found: progress(len(found) * count), among
+        )
         outputs = [own[:count] for own in found]
     else:
-        outputs = sampler(params, asked, key, sample.temperature, count, progress, guide, among)
+        options = {"receive": lambda ended: progress(len(ended)), "guide": guide, "among": among}
+        outputs = sampler(params, asked, key, sample.temperature, count, **options)
     if not sample.rerank:
         return [[Drawn(output) for output in own] for own in outputs]
     lengths = batching.make_buckets([1], sample.max_new_tokens, 1, 1).target

@@ -14,7 +14,8 @@ tokens, V vocabulary.
 """
 
 import functools
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import flax.struct
@@ -101,14 +102,15 @@ def search(
     params: Params,
     prompts: Sequence[Prompt],
     beams: Beams,
-    progress: Callable[[int], object] = lambda n: None,
+    receive: Callable[[Mapping[int, list[Output]]], object] = lambda outputs: None,
     among: Among | None = None,
 ) -> list[list[Output]]:
     """The outputs found for each prompt, in the prompts' order, the best first.
 
     They are W, or as many as there are among given ones. Of the sampler's fields those that speak
-    of draws are not read. `progress` is told of the number of prompts that are done since it was
-    told last; an exception that it raises stops the work.
+    of draws are not read. `receive` is called with the outputs of the prompts that are done since
+    it was called last, by the prompts' numbers, while the device works on the next ones; an
+    exception that it raises stops the work.
     """
     if not prompts:
         return []
@@ -120,24 +122,30 @@ def search(
     run = program(mesh, sampler.config, width, sampler.max_new_tokens)
     rule = processes.place(Rule.make(beams, sampler.max_new_tokens), sharding.replicated(mesh))
     trie = among and processes.place(among.trie, sharding.replicated(mesh))
-    outputs: list[list[Output]] = [[] for _ in prompts]
     by_bucket: dict[int, list[int]] = {bucket: [] for bucket in sorted(sampler.buckets)}
     for i, length in enumerate(lengths):
         by_bucket[batching.bucket_of(length, sampler.buckets)].append(i)
-    for bucket, members in by_bucket.items():
-        for indices in batching.chunks(members, size):
-            missing = size - len(indices)
-            rows = [*(prompts[i].tokens for i in indices), *[()] * missing]
-            roots = among and np.array([*(among.roots[i] for i in indices), *[0] * missing])
-            real = np.arange(size) < len(indices)
-            batch = (*batching.pad(rows, bucket), real, roots)
-            batch = processes.place(batch, sharding.batch_sharding(mesh))
-            found = run(params, batch, jnp.atleast_1d(jnp.int32(sampler.eos_id)), rule, trie)
-            found = processes.fetch(found, mesh)
-            for row, i in enumerate(indices):
-                outputs[i] = _outputs(found, row)
-            progress(len(indices))
-    return outputs
+
+    def dispatched() -> Iterator[tuple[Sequence[int], Found]]:
+        for bucket, members in by_bucket.items():
+            for indices in batching.chunks(members, size):
+                missing = size - len(indices)
+                rows = [*(prompts[i].tokens for i in indices), *[()] * missing]
+                roots = among and np.array([*(among.roots[i] for i in indices), *[0] * missing])
+                real = np.arange(size) < len(indices)
+                batch = (*batching.pad(rows, bucket), real, roots)
+                batch = processes.place(batch, sharding.batch_sharding(mesh))
+                found = run(params, batch, jnp.atleast_1d(jnp.int32(sampler.eos_id)), rule, trie)
+                yield indices, processes.replicate(found, mesh)
+
+    ended: dict[int, list[Output]] = {}
+    # The device works on the next batch while outputs of this one are received.
+    for (indices, found), _ in itertools.pairwise(itertools.chain(dispatched(), [None])):
+        found = jax.device_get(found)
+        outputs = {i: _outputs(found, row) for row, i in enumerate(indices)}
+        ended |= outputs
+        receive(outputs)
+    return [ended[i] for i in range(len(prompts))]
 
 
 def _outputs(found: Found, row: int) -> list[Output]:

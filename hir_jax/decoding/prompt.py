@@ -1,7 +1,7 @@
 """What the sampler takes and gives."""
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from hir_jax.decoding.trie import Trie
@@ -39,6 +39,10 @@ class Output(NamedTuple):
     logprobs: tuple[float, ...] = ()  # of each token, where they were asked for
     # Of all tokens, each among those only that the trie lets follow; where there is one
     logprob_among: float | None = None
+
+
+# Takes outputs by the number of their prompt and their own among its samples.
+Receive = Callable[[Mapping[tuple[int, int], Output]], object]
 
 
 def uid(example_id: str) -> int:

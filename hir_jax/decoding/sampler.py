@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 
 from hir_jax.decoding import records
 from hir_jax.decoding.programs import decoding_copy, laid_out, lengthen, programs
-from hir_jax.decoding.prompt import Among, Guide, Output, Prompt, Tokens
+from hir_jax.decoding.prompt import Among, Guide, Output, Prompt, Receive, Tokens
 from hir_jax.decoding.rows import default_rows, free_memory
 from hir_jax.devices import processes, sharding
 from hir_jax.model import batching
@@ -86,17 +86,18 @@ class Sampler:
         key: jax.Array,
         temperature: float,
         samples: int = 1,
-        progress: Callable[[int], object] = lambda n: None,
+        receive: Receive = lambda outputs: None,
         guide: Guide | None = None,
         among: Among | None = None,
     ) -> list[list[Output]]:
         """`samples` outputs for each prompt, in the prompts' order.
 
-        `progress` is told of the number of outputs that have ended since it was told last; an
-        exception that it raises stops the work. With a `guide` each output is drawn away from its
-        opposite prompt, at twice the work and memory. With `among` each is one of the prompt's own.
+        `receive` is called with the outputs that have ended since it was called last, while the
+        device works on the next ones; an exception that it raises stops the work. With a `guide`
+        each output is drawn away from its opposite prompt, at twice the work and memory. With
+        `among` each is one of the prompt's own.
         """
-        outputs, _ = self.run(params, prompts, key, temperature, samples, progress, guide, among)
+        outputs, _ = self.run(params, prompts, key, temperature, samples, receive, guide, among)
         return outputs
 
     def run(
@@ -106,7 +107,7 @@ class Sampler:
         key: jax.Array,
         temperature: float,
         samples: int = 1,
-        progress: Callable[[int], object] = lambda n: None,
+        receive: Receive = lambda outputs: None,
         guide: Guide | None = None,
         among: Among | None = None,
     ) -> tuple[list[list[Output]], Statistics]:
@@ -143,9 +144,9 @@ class Sampler:
                 trie,
             )
             logs.append(processes.replicate(log, self.mesh))
-            if number:  # the device works on this pool while the log of the last one is read
-                progress(_collect(logs.pop(0), pools, shape, ended))
-        progress(_collect(logs.pop(0), pools, shape, ended))
+            if number:  # the device works on this pool while outputs of the last one are received
+                ended |= _collect(logs.pop(0), pools, shape, receive)
+        ended |= _collect(logs.pop(0), pools, shape, receive)
         outputs = [[ended[i, sample] for sample in range(samples)] for i in range(len(prompts))]
         counts = processes.fetch((state.steps, state.busy, state.clock), self.mesh)
         return outputs, _statistics(sides, outputs, pools, counts, shape)
@@ -267,10 +268,10 @@ def _collect(
     log: records.Log,
     pools: Sequence[_Pool],
     shape: records.Shape,
-    ended: dict[tuple[int, int], Output],
-) -> int:
-    """Adds a log's outputs by (prompt, sample); gives their number."""
-    log = jax.device_get(log)
+    receive: Receive,
+) -> dict[tuple[int, int], Output]:
+    """A log's outputs, which are received."""
+    log, ended = jax.device_get(log), {}
     shards = len(log.count)
     for shard in range(shards):
         count = log.count[shard]
@@ -291,7 +292,8 @@ def _collect(
             ended[prompt, sample] = Output(
                 tuple(tokens[:length].tolist()), logprob, tuple(each[:length].tolist()), of_among
             )
-    return int(log.count.sum())
+    receive(ended)
+    return ended
 
 
 def _statistics(

@@ -112,7 +112,8 @@ def relabel(
     config, codec, method = policy.config, policy.model.codec, Hir.make(policy.config)
     drawn = [[decoding.Output(output.tokens, output.logprob) for output in own] for own in outputs]
     texts = [[output.text for output in own] for own in outputs]
-    samples = judging.as_samples(examples, drawn, texts, verdicts, iteration=1)
+    judged = [list(map(judging.Judged, *own)) for own in zip(drawn, texts, verdicts, strict=True)]
+    samples = judging.as_samples(examples, judged, iteration=1)
     pairs = hindsight.hindsight_pairs(
         samples,
         mode=method.sub_output,

@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import ml_collections
 
@@ -11,7 +11,7 @@ from hir_jax.data.example import Example, letter
 from hir_jax.data.files import raise_faults, read_text
 from hir_jax.decoding import beam
 from hir_jax.decoding.beam import Beams
-from hir_jax.decoding.prompt import Among, Output, Prompt
+from hir_jax.decoding.prompt import Among, Output, Prompt, Receive
 from hir_jax.decoding.sampler import Sampler
 from hir_jax.decoding.trie import Tokens, Trie
 from hir_jax.devices import keys, processes
@@ -126,14 +126,18 @@ def best(
     prompts: Sequence[Prompt],
     beams: Beams | None,
     among: Among | None,
-    progress: Callable[[int], object],
+    receive: Receive = lambda outputs: None,
 ) -> list[Output]:
     """One output to each prompt: of the likeliest tokens, or the best of a search."""
     if beams is None:
-        options = {"progress": progress, "among": among}
+        options = {"receive": receive, "among": among}
         outputs = sampler(params, prompts, keys.make(0), temperature=0.0, **options)
     else:
-        outputs = beam.search(sampler, params, prompts, beams, progress, among)
+
+        def first(found: Mapping[int, list[Output]]) -> None:
+            receive({(i, 0): own[0] for i, own in found.items()})
+
+        outputs = beam.search(sampler, params, prompts, beams, first, among)
     return [own[0] for own in outputs]
 
 

@@ -11,6 +11,7 @@ import collections
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import ml_collections
@@ -21,14 +22,13 @@ from hir_jax.decoding.prompt import Guide, Output, Tokens
 from hir_jax.decoding.sampler import Sampler
 from hir_jax.devices import keys
 from hir_jax.hindsight.relabel import Goal
-from hir_jax.hindsight.verify import Verdict
 from hir_jax.model.batching import Buckets
 from hir_jax.model.codec import Codec
 from hir_jax.model.config import Params
 from hir_jax.run import statistics, terminal
 from hir_jax.run.choices import GREEDY, Choices
 from hir_jax.run.evaluate import Evaluation
-from hir_jax.run.judging import judge
+from hir_jax.run.judging import Judged, judged_as_drawn
 from hir_jax.run.questions import Questions
 from hir_jax.training import scoring
 
@@ -81,29 +81,24 @@ def choices(
     """
     prompts = questions.prompts.prompts(examples, questions.instructions.wanted)
     key = jax.random.fold_in(keys.make(config.seed), 0)
-    answer = functools.partial(
-        sampler,
-        sampler.prepare(params),
-        prompts,
-        key,
-        progress=progress,
-        among=questions.among(config.evaluate.among, examples),
-    )
+    prepared = sampler.prepare(params)
+    among = questions.among(config.evaluate.among, examples)
 
-    def verdicts(outputs: Sequence[Sequence[Output]]) -> list[list[Verdict]]:
-        texts = [[codec.read(output.tokens) for output in own] for own in outputs]
-        return judge(questions.verifier, examples, texts)
+    def answers(temperature: float, **options: Any) -> list[list[Judged]]:
+        given = (prepared, prompts, key, temperature)
+        draw = functools.partial(sampler, *given, among=among, **options)
+        return judged_as_drawn(draw, questions.verifier, examples, codec, progress)
 
     right: dict[str, Sequence[bool]] = {GREEDY: greedy}
     if counts := config.evaluate.samples:
-        outputs = answer(config.sample.temperature, samples=max(counts))
-        texts = [[codec.decode(output.tokens) for output in own] for own in outputs]
-        found = margins_of(config, sampler, params, examples, questions, outputs)
-        right |= of_samples(verdicts(outputs), texts, found, counts)
+        found = answers(config.sample.temperature, samples=max(counts))
+        outputs = [[one.output for one in own] for own in found]
+        margin = margins_of(config, sampler, params, examples, questions, outputs)
+        right |= of_samples(found, margin, counts)
     for guidance in config.evaluate.guidance:
         guide = guide_of(questions, examples, guidance, config.sample.guidance_cutoff)
-        outputs = answer(0.0, guide=guide)
-        right[f"guided by {guidance:g}"] = [own.correct for (own,) in verdicts(outputs)]
+        found = answers(0.0, guide=guide)
+        right[f"guided by {guidance:g}"] = [one.verdict.correct for (one,) in found]
     return Choices(
         {name: tuple(each) for name, each in right.items()},
         statistics.number_stories(e.premise for e in examples),
@@ -111,8 +106,7 @@ def choices(
 
 
 def of_samples(
-    verdicts: Sequence[Sequence[Verdict]],
-    texts: Sequence[Sequence[str]],
+    judged: Sequence[Sequence[Judged]],
     margins: Sequence[Sequence[float]],
     counts: Sequence[int],
 ) -> dict[str, list[bool]]:
@@ -121,12 +115,13 @@ def of_samples(
     Samples agree whose answers the verifier read alike; where it read nothing, whose texts are.
     """
     right: dict[str, list[bool]] = collections.defaultdict(list)
-    for own, said, margin in zip(verdicts, texts, margins, strict=True):
-        read = [verdict.read or text for verdict, text in zip(own, said, strict=True)]
+    for own, margin in zip(judged, margins, strict=True):
+        read = [one.verdict.read or one.text for one in own]
+        correct = [one.verdict.correct for one in own]
         for count in counts:
-            right[f"majority of {count}"].append(own[majority(read[:count])].correct)
-            right[f"reranked of {count}"].append(own[int(np.argmax(margin[:count]))].correct)
-            right[f"any of {count}"].append(any(verdict.correct for verdict in own[:count]))
+            right[f"majority of {count}"].append(correct[majority(read[:count])])
+            right[f"reranked of {count}"].append(correct[int(np.argmax(margin[:count]))])
+            right[f"any of {count}"].append(any(correct[:count]))
     return right
 
 

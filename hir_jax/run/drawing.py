@@ -1,5 +1,6 @@
 """The samples of an online phase: outputs of the policy to given questions, with their verdicts."""
 
+import functools
 from collections.abc import Callable, Sequence
 
 import jax
@@ -31,17 +32,18 @@ def draw(
 ) -> list[Sample]:
     """So many samples of each example, drawn as `config.sample` says; in the examples' order."""
     drawn_as = config.sample
-    outputs = sampler(
+    draws = functools.partial(
+        sampler,
         params,
         questions.prompts.prompts(examples, questions.instructions.wanted),
         key,
         drawn_as.temperature,
         samples,
-        progress=progress,
         guide=choosing.guide_of(questions, examples, drawn_as.guidance, drawn_as.guidance_cutoff),
         among=questions.among(drawn_as.among, examples),
     )
-    return judging.judged(questions.verifier, examples, outputs, codec, iteration)
+    found = judging.judged_as_drawn(draws, questions.verifier, examples, codec, progress)
+    return judging.as_samples(examples, found, iteration)
 
 
 def draw_from(

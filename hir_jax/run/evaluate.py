@@ -1,6 +1,7 @@
 """How well a policy follows both instructions, with what a reader needs to trust the figure."""
 
 import dataclasses
+import functools
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -16,11 +17,10 @@ from hir_jax.hindsight.relabel import Goal
 from hir_jax.hindsight.verify import Verdict, Verifier
 from hir_jax.model.codec import Codec
 from hir_jax.model.config import Params
-from hir_jax.run import answering, metrics, statistics
+from hir_jax.run import answering, judging, metrics, statistics
 from hir_jax.run.choices import GREEDY, Choices
 from hir_jax.run.constant import Constant, best_constant
 from hir_jax.run.following import Following, from_digits, to_digits
-from hir_jax.run.judging import judge
 from hir_jax.run.prompts import PromptTable
 from hir_jax.run.statistics import Estimate, percent, points
 
@@ -209,9 +209,9 @@ def evaluate(
 
     def judged(goal: Goal) -> list[Verdict]:
         asked = prompts.prompts(examples, goal)
-        outputs = answering.best(sampler, params, asked, beams, among, progress)
-        texts = [[codec.read(output.tokens)] for output in outputs]
-        return [verdict for (verdict,) in judge(verifier, examples, texts)]
+        answer = functools.partial(answering.best, sampler, params, asked, beams, among)
+        found = judging.judged_as_drawn(answer, verifier, examples, codec, progress)
+        return [one.verdict for (one,) in found]
 
     def score(verdicts: list[Verdict]) -> Score:
         return Score(tuple(v.correct for v in verdicts), sum(not v.parsed for v in verdicts))

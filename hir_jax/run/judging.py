@@ -1,7 +1,10 @@
-"""Verdicts on many outputs, shared out among processes, and the samples that these become."""
+"""Verdicts on many outputs, shared out among processes, and the samples that these become.
 
-from collections.abc import Sequence
-from typing import Any
+A verifier may be slow, so outputs are judged while the device works on others.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from hir_jax.data.example import Example
 from hir_jax.decoding.prompt import Output
@@ -9,6 +12,14 @@ from hir_jax.devices import processes
 from hir_jax.hindsight.sample import Sample
 from hir_jax.hindsight.verify import UNREADABLE, Verdict, Verifier
 from hir_jax.model.codec import Codec
+
+
+class Judged(NamedTuple):
+    """An output, with what it says, for people, and the verdict on that."""
+
+    output: Output
+    text: str
+    verdict: Verdict
 
 
 def judge(
@@ -37,27 +48,53 @@ def judged(
     examples: Sequence[Example],
     outputs: Sequence[Sequence[Output]],
     codec: Codec,
-    iteration: int,
-) -> list[Sample]:
-    """The samples that an iteration's outputs are, with their verdicts; in the examples' order."""
+) -> list[list[Judged]]:
+    """The outputs of each example, with their verdicts."""
     texts = [[codec.decode(output.tokens) for output in own] for own in outputs]
     readable = [
         [text if codec.is_readable(output.tokens) else None for output, text in own]
         for own in map(zip, outputs, texts)
     ]
-    return as_samples(
-        examples, outputs, texts, judge(verifier, examples, readable), iteration=iteration
-    )
+    parts = zip(outputs, texts, judge(verifier, examples, readable), strict=True)
+    return [list(map(Judged, *own)) for own in parts]
+
+
+def judged_as_drawn(
+    draw: Callable[..., object],
+    verifier: Verifier,
+    examples: Sequence[Example],
+    codec: Codec,
+    progress: Callable[[int], object],
+) -> list[list[Judged]]:
+    """The outputs that `draw` gives of each example, each judged as soon as it is received.
+
+    Args:
+        draw: is called with `receive`, see `Sampler.__call__`.
+        verifier: judges them.
+        examples: a prompt each.
+        codec: reads them.
+        progress: told of the number of outputs that have ended since it was told last; an exception
+            that it raises stops the work.
+    """
+    found: dict[tuple[int, int], Judged] = {}
+
+    def receive(outputs: Mapping[tuple[int, int], Output]) -> None:
+        progress(len(outputs))
+        own = [examples[i] for i, _ in outputs], [[output] for output in outputs.values()]
+        for place, (one,) in zip(outputs, judged(verifier, *own, codec), strict=True):
+            found[place] = one
+
+    draw(receive=receive)
+    by_example: list[list[Judged]] = [[] for _ in examples]
+    for i, sample in sorted(found):
+        by_example[i].append(found[i, sample])
+    return by_example
 
 
 def as_samples(
-    examples: Sequence[Example],
-    outputs: Sequence[Sequence[Output]],
-    texts: Sequence[Sequence[str]],
-    verdicts: Sequence[Sequence[Verdict]],
-    iteration: int,
+    examples: Sequence[Example], judged: Sequence[Sequence[Judged]], iteration: int
 ) -> list[Sample]:
-    """The outputs of each example, with their texts and verdicts, as samples of an iteration."""
+    """The outputs of each example as samples of an iteration; in the examples' order."""
     return [
         Sample(
             example_id=example.id,
@@ -74,6 +111,6 @@ def as_samples(
             rewards=dict(verdict.parts),
             logprobs=output.logprobs,
         )
-        for example, *parts in zip(examples, outputs, texts, verdicts, strict=True)
-        for index, (output, text, verdict) in enumerate(zip(*parts, strict=True))
+        for example, own in zip(examples, judged, strict=True)
+        for index, (output, text, verdict) in enumerate(own)
     ]

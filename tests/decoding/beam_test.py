@@ -251,17 +251,29 @@ def assert_same(got, expected):
 
 
 def test_batches_buckets_order_and_meshes_change_nothing(params, found):
-    told = []
     other = dataclasses.replace(ENGINE, rows=30, buckets=(8, 16))
-    again = beam.search(other, params, PROMPTS[::-1], Beams(3), told.append)
+    again = beam.search(other, params, PROMPTS[::-1], Beams(3))
     assert_same(again[::-1], found)
-    assert sum(told) == len(PROMPTS)
     mesh = sharding.make_mesh({"data": 2, "fsdp": 2, "tensor": 2})
     placed = sampler_test.place(jax.device_get(params), mesh)
     assert_same(
         beam.search(dataclasses.replace(ENGINE, mesh=mesh, rows=3), placed, PROMPTS, Beams(3)),
         found,
     )
+
+
+def test_outputs_are_received_while_the_next_batch_is_on_the_device(params, found, monkeypatch):
+    events, received = [], {}
+
+    def receive(outputs):
+        events.append("received")
+        received.update(outputs)
+
+    sampler_test.dispatches(monkeypatch, beam, "program", events)
+    outputs = beam.search(ENGINE, params, PROMPTS, Beams(3), receive)
+    assert events[:2] == ["dispatched"] * 2 and events[-2:] == ["received"] * 2
+    assert events[1:-1] == ["dispatched", "received"] * (len(events) // 2 - 1)
+    assert [received[i] for i in range(len(PROMPTS))] == outputs == found
 
 
 def test_one_beam_is_greedy(params):

@@ -461,16 +461,45 @@ def test_rows_use_two_thirds_of_the_free_memory(guided):
         assert default_rows(CONFIG, mesh, make, 16, free) == rows
 
 
-def test_progress_counts_outputs_and_may_stop_the_work(params):
-    told = []
-    SAMPLER(params, PROMPTS, KEY, 1.0, samples=2, progress=told.append)
-    assert sum(told) == 2 * len(PROMPTS) and len(told) >= 2
+def dispatches(monkeypatch, module, name, events):
+    """Has what `module.name` makes, a program or several, say "dispatched" as it is called last."""
+    make = getattr(module, name)
 
-    def stop(n):
-        raise KeyboardInterrupt(f"after {n}")
+    def watched(*args):
+        *others, program = made if isinstance(made := make(*args), tuple) else (made,)
+
+        def dispatched(*args):
+            events.append("dispatched")
+            return program(*args)
+
+        return (*others, dispatched) if others else dispatched
+
+    monkeypatch.setattr(module, name, watched)
+
+
+def test_outputs_are_received_while_the_next_pool_is_on_the_device(params, monkeypatch):
+    events, received = [], {}
+
+    def receive(outputs):
+        events.append("received")
+        assert not received.keys() & outputs.keys()
+        received.update(outputs)
+
+    dispatches(monkeypatch, sampler, "programs", events)
+    outputs = SAMPLER(params, PROMPTS, KEY, 1.0, samples=2, receive=receive)
+    assert events[:2] == ["dispatched"] * 2 and events[-2:] == ["received"] * 2
+    assert events[1:-1] == ["dispatched", "received"] * (len(events) // 2 - 1)
+    places = [(i, sample) for i in range(len(PROMPTS)) for sample in range(2)]
+    assert [[received[i, 0], received[i, 1]] for i in range(len(PROMPTS))] == outputs
+    assert sorted(received) == places
+
+
+def test_whoever_receives_may_stop_the_work(params):
+    def stop(outputs):
+        raise KeyboardInterrupt(f"after {len(outputs)}")
 
     with pytest.raises(KeyboardInterrupt, match="after"):
-        SAMPLER(params, PROMPTS, KEY, 1.0, samples=2, progress=stop)
+        SAMPLER(params, PROMPTS, KEY, 1.0, samples=2, receive=stop)
 
 
 def test_no_prompts_no_outputs(params):

@@ -118,7 +118,8 @@ def test_parts_are_those_of_a_run():
     asked = policy(**{"sub_output.prob": 1.0})
     method = Hir.make(asked.config)
     drawn = [[prompt.Output(o.tokens, o.logprob) for o in own] for own in outputs]
-    samples = judging.judged(lambda *_: verdicts[0][0], EXAMPLES, drawn, CODEC, iteration=1)
+    judged = judging.judged(lambda *_: verdicts[0][0], EXAMPLES, drawn, CODEC)
+    samples = judging.as_samples(EXAMPLES, judged, iteration=1)
     given = (CODEC.encode, CODEC.decode, CODEC.eos_id)
     wanted = method.pairs(View(samples, EXAMPLES, 1, 0, asked.config.seed, *given))
     pairs = hir_jax.relabel(asked, EXAMPLES, outputs, verdicts)

@@ -232,8 +232,8 @@ def test_special_tokens_that_were_added_are_answers(tmp_path, files):
     assert codec.read((*tokens, codec.eos_id)) == answer
     example = Example("t/0", "where?", (), (answer,), "t", "p")
     outputs = [Output((*ids, codec.eos_id), -1.0) for ids in (tokens, tokens[::-1])]
-    samples = judging.judged(verify.resolve("exact"), [example], [outputs], codec, 0)
-    assert [sample.correct for sample in samples] == [True, files is None]
-    assert samples[0].text == answer
+    (judged,) = judging.judged(verify.resolve("exact"), [example], [outputs], codec)
+    assert [one.verdict.correct for one in judged] == [True, files is None]
+    assert judged[0].text == answer
     sentinel = tokenizer.convert_tokens_to_ids("<extra_id_7>")
     assert codec.read((*tokens, sentinel, codec.eos_id)) is None

@@ -139,10 +139,10 @@ def test_best_is_of_the_search_or_of_the_likeliest_tokens(file):
     sampler = models.make_sampler(config, model, (8,))
     allowed = answering.load(config, "evaluate", model.codec, [("q", 0)])
     prompts = [answering.Prompt((5, 6, 1), 0)]
-    among, none = allowed.among([0]), lambda n: None
-    (greedy,) = answering.best(sampler, model.params, prompts, None, among, none)
+    among = allowed.among([0])
+    (greedy,) = answering.best(sampler, model.params, prompts, None, among)
     beams = answering.beams(config, "evaluate")
-    (found,) = answering.best(sampler, model.params, prompts, beams, among, none)
+    (found,) = answering.best(sampler, model.params, prompts, beams, among)
     assert CODEC.decode(greedy.tokens) in MEMBERS and CODEC.decode(found.tokens) in MEMBERS
     assert beams.score(found) >= beams.score(greedy) - 1e-5
     assert answering.beams(tiny.config(), "evaluate") is None

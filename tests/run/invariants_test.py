@@ -102,7 +102,8 @@ def test_no_row_contradicts_its_verdict_and_none_is_of_dev_or_test(algorithm, da
     for iteration in (1, 2):
         drawn = [[data.draw(TOKENS) for _ in range(3)] for _ in train]
         outputs = [[Output(t, -1.0, (-0.5,) * len(t)) for t in own] for own in drawn]
-        samples = judging.judged(asked.verifier, train, outputs, CODEC, iteration)
+        judged = judging.judged(asked.verifier, train, outputs, CODEC)
+        samples = judging.as_samples(train, judged, iteration)
         if VALUES in method.needs:
             each = [(0.5,) * len(sample.tokens) for sample in samples]
             samples = [
