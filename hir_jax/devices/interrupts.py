@@ -1,8 +1,9 @@
 """A polite stop: SIGTERM, SIGINT and SIGHUP are noted, and obeyed where nothing is lost.
 
-That takes as long as a step, a pool of prompts or a save does. Whoever will not wait sends a second
-signal. Among many processes it may take for ever: where one waits for another that never comes, in
-a collective or a save. So a thread sees to it that the process ends all the same.
+That takes as long as a step, a pool of outputs with its verdicts, or a save does. Whoever will not
+wait sends a second signal. Among many processes it may take for ever: where one waits for another
+that never comes, in a collective or a save. So a thread sees to it that the process ends all the
+same.
 """
 
 import os
