@@ -34,6 +34,7 @@ a virtual environment of their own; measured with torch and
         "openvino==2025.4.1" "optimum-onnx==0.1.0" "onnxruntime==1.32.0"
 """
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -41,7 +42,7 @@ import pathlib
 import statistics
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -76,6 +77,9 @@ flags.DEFINE_enum(
 flags.DEFINE_integer("rows", 0, "Outputs that ours decodes at once; 0: its own choice.")
 flags.DEFINE_integer("buckets", 6, "Source lengths that ours pads to.")
 flags.DEFINE_integer("repeats", 3, "Timed runs of each.")
+flags.DEFINE_float(
+    "patience", 1800, "Seconds after which a peer that has not answered is left out."
+)
 flags.DEFINE_string("models", "", "Folder that keeps the models for the next run.")
 flags.DEFINE_string("output", "", "A JSON file for all figures.")
 flags.DEFINE_bool("serve", False, "Whether this is the process that runs ours.")
@@ -125,22 +129,38 @@ def rates() -> dict:
 def measure(workload: workloads.Workload, scratch: str) -> list[dict]:
     """A record for ours and each peer."""
     names = [name for name in FLAGS.peers if FLAGS.transformers4_python or not PEERS[name].old]
-    found = {name: find_settings(name, scratch) for name in names}
+    found = {}
+    for name in names:
+        with left_out(name):
+            found[name] = find_settings(name, scratch)
     command = [sys.executable, "-m", "benchmarks.sampling", *sys.argv[1:]]
     runners = {OURS: turns.Runner([*command, "--serve", f"--models={scratch}"])}
-    for name in names:
+    for name in found:
         runners[name] = start_peer(name, scratch, json.dumps(found[name]["settings"]))
     answers: dict[str, list[dict]] = {name: [] for name in runners}
     rates = []
     for repeat in range(FLAGS.repeats + 1):
         rates.append(runners[OURS].ask("rates"))
-        told = {name: runner.ask() for name, runner in runners.items()}
+        told = {OURS: runners[OURS].ask()}
+        for name in [*runners][1:]:
+            with left_out(name):
+                told[name] = runners[name].ask()
+        runners = {name: runners[name] for name in told}
         workload.check_lengths({name: answer["tokens"] for name, answer in told.items()})
         for name in runners if repeat else ():  # the first run compiles and warms up
             answers[name].append(told[name])
     for runner in runners.values():
         runner.close()
-    return [record(workload, name, answers, rates) | found.get(name, {}) for name in answers]
+    return [record(workload, name, answers, rates) | found.get(name, {}) for name in runners]
+
+
+@contextlib.contextmanager
+def left_out(name: str) -> Iterator[None]:
+    """A peer that hangs or ends is none; the others are measured all the same."""
+    try:
+        yield
+    except RuntimeError as error:
+        print(f"{name} is left out: {error}", flush=True)
 
 
 def start_peer(name: str, scratch: str, *settings: str) -> turns.Runner:
@@ -149,7 +169,7 @@ def start_peer(name: str, scratch: str, *settings: str) -> turns.Runner:
     # FlaxT5's JAX has its own idea of devices.
     env = {k: v for k, v in os.environ.items() if k != "JAX_NUM_CPU_DEVICES"}
     command = [python, "-m", "benchmarks.peers", name, f"{scratch}/workload.json", *settings]
-    return turns.Runner(command, env)
+    return turns.Runner(command, env, FLAGS.patience)
 
 
 def find_settings(name: str, scratch: str) -> dict:

@@ -5,6 +5,7 @@ the others, and each process's peak of memory is its own.
 """
 
 import json
+import select
 import signal
 import subprocess
 import sys
@@ -15,20 +16,34 @@ from collections.abc import Callable, Mapping, Sequence
 class Runner:
     """A process that answers each line with a JSON object; see `serve`."""
 
-    def __init__(self, command: Sequence[str], env: Mapping[str, str] | None = None) -> None:
-        """Starts it."""
+    def __init__(
+        self,
+        command: Sequence[str],
+        env: Mapping[str, str] | None = None,
+        patience: float | None = None,
+    ) -> None:
+        """Starts it; so many seconds are waited for an answer, without end where none are said."""
+        self._patience = patience
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env
         )
 
     def ask(self, what: str = "run") -> dict:
-        """One run and what it cost, or something else that the process knows to answer."""
+        """One run and what it cost, or something else that the process knows to answer.
+
+        Raises:
+            RuntimeError: it ended instead, or was ended since no answer came in time.
+        """
         self._process.send_signal(signal.SIGCONT)
         self._process.stdin.write(f"{what}\n")
         self._process.stdin.flush()
-        answer = self._process.stdout.readline()
+        in_time = select.select([self._process.stdout], [], [], self._patience)[0]
+        answer = self._process.stdout.readline() if in_time else ""
         if not answer:
-            raise RuntimeError(f"expected an answer; the process ended: {self._process.args}")
+            self._process.kill()
+            self._process.wait()
+            why = "the process ended" if in_time else f"none came in {self._patience:g} s"
+            raise RuntimeError(f"expected an answer; {why}: {self._process.args}")
         self._process.send_signal(signal.SIGSTOP)
         return json.loads(answer)
 

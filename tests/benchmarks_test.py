@@ -5,12 +5,13 @@ import functools
 import json
 import math
 import pathlib
+import sys
 
 import numpy as np
 import pytest
 import transformers
 
-from benchmarks import decode_profile, limits, workloads
+from benchmarks import decode_profile, limits, turns, workloads
 from benchmarks.peers import loop, settings, work
 from hir_jax.devices import hardware
 from hir_jax.model import shapes
@@ -198,3 +199,17 @@ def test_outputs_of_another_length_are_refused(tmp_path):
     ends.check_lengths({"ours": 100, "theirs": 119})
     with pytest.raises(RuntimeError, match="like lengths"):
         ends.check_lengths({"ours": 100, "theirs": 121})
+
+
+@pytest.mark.parametrize(
+    ("program", "patience", "told"),
+    [
+        ("import time; time.sleep(60)", 0.2, "none came in 0.2 s"),
+        ("import sys; sys.stdin.readline()", 60, "the process ended"),
+    ],
+)
+def test_a_runner_that_hangs_or_ends_is_not_waited_for(program, patience, told):
+    runner = turns.Runner([sys.executable, "-c", program], patience=patience)
+    with pytest.raises(RuntimeError, match=told):
+        runner.ask()
+    assert runner._process.poll() is not None
