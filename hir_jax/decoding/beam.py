@@ -116,15 +116,15 @@ def search(
         return []
     params = sampler.prepare(params)
     mesh, width = sampler.mesh, beams.width
-    lengths = [len(prompt.tokens) for prompt in prompts]
-    shape = sampler.shape(len(prompts), width, max(lengths))
+    # By the longest bucket, as where outputs are drawn.
+    shape = sampler.shape(len(prompts), width, max(sampler.buckets))
     size = max(1, shape.rows // width) * sharding.batch_multiple(mesh)
     run = program(mesh, sampler.config, width, sampler.max_new_tokens)
     rule = processes.place(Rule.make(beams, sampler.max_new_tokens), sharding.replicated(mesh))
     trie = among and processes.place(among.trie, sharding.replicated(mesh))
     by_bucket: dict[int, list[int]] = {bucket: [] for bucket in sorted(sampler.buckets)}
-    for i, length in enumerate(lengths):
-        by_bucket[batching.bucket_of(length, sampler.buckets)].append(i)
+    for i, prompt in enumerate(prompts):
+        by_bucket[batching.bucket_of(len(prompt.tokens), sampler.buckets)].append(i)
 
     def dispatched() -> Iterator[tuple[Sequence[int], Found]]:
         for bucket, members in by_bucket.items():
