@@ -1,6 +1,8 @@
 """What devices can do, by their makers' data sheets; topologies of devices that are not here."""
 
 import dataclasses
+import fnmatch
+import importlib.metadata
 import importlib.util
 import math
 import os
@@ -9,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+from absl import logging
 
 from hir_jax.devices import gpus
 from hir_jax.errors import UserError
@@ -142,7 +145,9 @@ def topology(name: str) -> tuple[Sequence[jax.Device], Kind]:
 
 
 def _slices(name: str, version: str, shape: str, slices: int) -> tuple[Sequence[jax.Device], Kind]:
-    _expect(name, "TPU", ("libtpu",), "pip install libtpu")
+    _expect(name, "TPU", ("libtpu",), 'pip install "hir_jax[tpu]"')
+    if other := another_libtpu():
+        logging.warning("%s. Its programs may be others than a run's, or cannot be read.", other)
     # Asked of a cloud's metadata server otherwise, which is not there.
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     several = {"num_slices": slices} if slices > 1 else {}
@@ -156,6 +161,24 @@ def _slices(name: str, version: str, shape: str, slices: int) -> tuple[Sequence[
     )
     chips = slices * math.prod(int(n) for n in shape.split("x"))
     return devices, kind_of(devices[0], len(devices) // chips)
+
+
+def another_libtpu() -> str:
+    """What is said where the TPU compiler is not the one that jax asks for; else nothing."""
+    asked = (
+        re.match(r"libtpu==([\d.*]+)", one) for one in importlib.metadata.requires("jax") or ()
+    )
+    wanted = next(filter(None, asked), None)
+    try:
+        found = importlib.metadata.version("libtpu")
+    except importlib.metadata.PackageNotFoundError:  # of another name, such as a nightly one
+        return ""
+    if wanted is None or fnmatch.fnmatch(found, wanted[1]):
+        return ""
+    return (
+        f"libtpu {found} is installed, where jax {jax.__version__} asks for {wanted[1]}: "
+        '`pip install "hir_jax[tpu]"` installs that'
+    )
 
 
 def _gpus(name: str, gpu: gpus.Gpu, count: int) -> tuple[Sequence[jax.Device], Kind]:

@@ -19,8 +19,9 @@ from hir_jax.decoding import records
 from hir_jax.decoding.programs import abstract_states, programs
 from hir_jax.decoding.sampler import Sampler
 from hir_jax.decoding.trie import Trie
-from hir_jax.devices import keys, sharding
+from hir_jax.devices import hardware, keys, sharding
 from hir_jax.devices.hardware import Kind
+from hir_jax.errors import UserError
 from hir_jax.model import batching
 from hir_jax.model.config import Params, T5Config
 from hir_jax.planning import hlo
@@ -229,8 +230,24 @@ def _compiled(step: fitting.Measured) -> Compiled:
     if step.program is None:
         return Compiled(step.memory, step.fault, seconds=step.seconds, parts=step.parts)
     accessed = (step.program.cost_analysis() or {}).get("bytes accessed", 0.0)
-    program = hlo.parse(step.program.as_text())
+    program = hlo.parse(_text(step.program))
     return Compiled(step.memory, "", program, accessed, step.seconds, parts=step.parts)
+
+
+def _text(program: jax.stages.Compiled) -> str:
+    """What the compiler made.
+
+    Raises:
+        UserError: it is written in a way that jaxlib does not know, as another version's may be.
+    """
+    try:
+        return program.as_text()
+    except jax.errors.JaxRuntimeError as e:
+        mend = hardware.another_libtpu() or "Install the compiler that jax asks for"
+        raise UserError(
+            "--mode=plan: expected a compiled program that jaxlib can read; found one that it "
+            f"cannot ({str(e).splitlines()[0]}). {mend}."
+        ) from e
 
 
 def _placed(tree: Any, place: NamedSharding) -> Any:

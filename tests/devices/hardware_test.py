@@ -1,3 +1,4 @@
+import importlib.metadata
 import importlib.util
 import re
 import types
@@ -84,7 +85,7 @@ def test_names_that_are_no_topology(name):
 def test_without_the_compiler_it_says_how_to_get_it(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(
-        UserError, match=r"found none\. Install it with `pip install libtpu`, and set"
+        UserError, match=r"found none\. Install it with `pip install \"hir_jax\[tpu\]\"`, and set"
     ):
         hardware.topology("v5e:4x4")
 
@@ -118,6 +119,24 @@ def test_a_slice_that_is_not_offered(refusing):
 def test_a_compiler_that_another_process_holds(refusing):
     said = refusing("ABORTED: Internal error when accessing libtpu multi-process lockfile.")
     assert "Another process uses libtpu" in said and "ALLOW_MULTIPLE_LIBTPU_LOAD=1" in said
+
+
+@pytest.mark.parametrize(
+    ("version", "other"), [("0.0.42.1", False), ("0.0.52", True), ("0.0.4", True)]
+)
+def test_a_compiler_that_is_not_the_one_that_jax_asks_for(monkeypatch, version, other):
+    asked = ["numpy>=2.0", "libtpu==0.0.42.*; extra == 'tpu'"]
+    monkeypatch.setattr(importlib.metadata, "requires", {"jax": asked}.get)
+    monkeypatch.setattr(importlib.metadata, "version", {"libtpu": version}.get)
+    said = f"libtpu {version} is installed, where jax {jax.__version__} asks for 0.0.42.*: `pip"
+    assert hardware.another_libtpu().startswith(said) == other
+    assert bool(hardware.another_libtpu()) == other
+
+
+def test_jax_says_which_compiler_it_asks_for(monkeypatch):
+    """Or the sentence above would never be said."""
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: "0.0.1")
+    assert "libtpu 0.0.1 is installed" in hardware.another_libtpu()
 
 
 @pytest.mark.parametrize(

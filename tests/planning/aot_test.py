@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+import types
 
 import jax
 import numpy as np
@@ -12,6 +13,7 @@ import transformers
 from hir_jax.decoding import records, sampler
 from hir_jax.decoding.prompt import Guide, Prompt
 from hir_jax.devices import hardware, sharding
+from hir_jax.errors import UserError
 from hir_jax.model import batching
 from hir_jax.model.codec import Codec
 from hir_jax.planning import aot, plan
@@ -330,3 +332,15 @@ def test_a_program_that_does_not_compile_says_why(monkeypatch, message, fault, t
     named = made.total - made.memory.get("temporaries", 0)
     assert 0 < named < 2**20  # of what is used the arguments are a part
     assert made.memory.get("temporaries") == pytest.approx(temporaries, abs=named)
+
+
+def test_a_program_that_jaxlib_cannot_read_is_refused_with_a_sentence(monkeypatch):
+    """As what a TPU compiler of another version makes may be."""
+
+    def as_text():
+        raise jax.errors.JaxRuntimeError("INTERNAL: RET_CHECK failure\nmore")
+
+    program = types.SimpleNamespace(as_text=as_text, cost_analysis=lambda: None)
+    monkeypatch.setattr(hardware, "another_libtpu", lambda: "libtpu 1 is installed")
+    with pytest.raises(UserError, match=r"cannot \(INTERNAL: RET_CHECK failure\)\. libtpu 1 is in"):
+        aot._compiled(fitting.Measured({}, program=program))
