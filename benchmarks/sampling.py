@@ -34,6 +34,7 @@ a virtual environment of their own; measured with torch and
         "openvino==2025.4.1" "optimum-onnx==0.1.0" "onnxruntime==1.32.0"
 """
 
+import collections
 import contextlib
 import dataclasses
 import json
@@ -134,24 +135,26 @@ def measure(workload: workloads.Workload, scratch: str) -> list[dict]:
         with left_out(name):
             found[name] = find_settings(name, scratch)
     command = [sys.executable, "-m", "benchmarks.sampling", *sys.argv[1:]]
-    runners = {OURS: turns.Runner([*command, "--serve", f"--models={scratch}"])}
-    for name in found:
-        runners[name] = start_peer(name, scratch, json.dumps(found[name]["settings"]))
-    answers: dict[str, list[dict]] = {name: [] for name in runners}
+    own = turns.Runner([*command, "--serve", f"--models={scratch}"])
+    peers = {
+        name: start_peer(name, scratch, json.dumps(best["settings"]))
+        for name, best in found.items()
+    }
+    answers: dict[str, list[dict]] = collections.defaultdict(list)
     rates = []
     for repeat in range(FLAGS.repeats + 1):
-        rates.append(runners[OURS].ask("rates"))
-        told = {OURS: runners[OURS].ask()}
-        for name in [*runners][1:]:
+        rates.append(own.ask("rates"))
+        told = {OURS: own.ask()}
+        for name, peer in peers.items():
             with left_out(name):
-                told[name] = runners[name].ask()
-        runners = {name: runners[name] for name in told}
+                told[name] = peer.ask()
+        peers = {name: peer for name, peer in peers.items() if name in told}
         workload.check_lengths({name: answer["tokens"] for name, answer in told.items()})
-        for name in runners if repeat else ():  # the first run compiles and warms up
+        for name in told if repeat else ():  # the first run compiles and warms up
             answers[name].append(told[name])
-    for runner in runners.values():
+    for runner in (own, *peers.values()):
         runner.close()
-    return [record(workload, name, answers, rates) | found.get(name, {}) for name in runners]
+    return [record(workload, name, answers, rates) | found.get(name, {}) for name in told]
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ Whoever waits is stopped: threads that spin while they have nothing to do (OpenM
 the others, and each process's peak of memory is its own.
 """
 
+import contextlib
 import json
 import select
 import signal
@@ -35,8 +36,9 @@ class Runner:
             RuntimeError: it ended instead, or was ended since no answer came in time.
         """
         self._process.send_signal(signal.SIGCONT)
-        self._process.stdin.write(f"{what}\n")
-        self._process.stdin.flush()
+        with contextlib.suppress(BrokenPipeError):  # it has ended: there is no answer below
+            self._process.stdin.write(f"{what}\n")
+            self._process.stdin.flush()
         in_time = select.select([self._process.stdout], [], [], self._patience)[0]
         answer = self._process.stdout.readline() if in_time else ""
         if not answer:

@@ -213,3 +213,10 @@ def test_a_runner_that_hangs_or_ends_is_not_waited_for(program, patience, told):
     with pytest.raises(RuntimeError, match=told):
         runner.ask()
     assert runner._process.poll() is not None
+
+
+def test_a_runner_that_ended_before_it_was_asked_is_told_of_alike():
+    runner = turns.Runner([sys.executable, "-c", ""])
+    runner._process.wait()
+    with pytest.raises(RuntimeError, match="the process ended"):
+        runner.ask()
