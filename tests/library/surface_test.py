@@ -23,7 +23,7 @@ def test_importing_it_loads_nothing_until_it_is_used():
     code = (
         "import sys, hir_jax; new = set(sys.modules); assert not {'jax', 'numpy', 'absl'} & new;"
         "assert 'load' in dir(hir_jax); assert hir_jax.UserError.__name__ == 'UserError';"
-        "assert 'jax' in sys.modules"
+        "assert 'jax' in sys.modules; assert not {'torch', 'tensorboardX'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
