@@ -163,9 +163,16 @@ def engine(
 
 
 def sampling(
-    config: ml_collections.ConfigDict, model: models.Model, kind: Kind, prompts: int = MANY
+    config: ml_collections.ConfigDict,
+    model: models.Model,
+    kind: Kind,
+    prompts: int = MANY,
+    trie: Trie | None = None,
 ) -> Compiled:
-    """The decoding of one pool of so many prompts, beside what training keeps."""
+    """The decoding of one pool of so many prompts, beside what training keeps.
+
+    `trie` is `trie_of(config)`, for those who have it; it is read here otherwise.
+    """
     mesh = model.mesh
     one = engine(config, model, kind, prompts)
     eos_id = one.sampler.eos_id
@@ -177,7 +184,7 @@ def sampling(
         abstract_pool(one.shape, one.sampler.buckets[0], mesh),
         jax.eval_shape(lambda: keys.make(0)),  # without a place, as in runs
         *scalars,
-        _placed(trie_of(config), sharding.replicated(mesh)),
+        _placed(trie_of(config) if trie is None else trie, sharding.replicated(mesh)),
     )
     rows, places, pool = one.shape.rows, one.shape.places, one.shape.pool
     compiled = _compiled(fitting.measure(lower, one.named, one.kept))

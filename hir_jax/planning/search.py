@@ -14,6 +14,7 @@ import ml_collections
 from absl import logging
 from jax.sharding import Mesh
 
+from hir_jax.decoding.trie import Trie
 from hir_jax.devices import sharding
 from hir_jax.devices.hardware import Kind
 from hir_jax.errors import UserError
@@ -87,6 +88,7 @@ def search(
     found: list[Candidate] = []
     best: dict[int, float] = {}  # seconds by the size of `tensor`
     slower: dict[int, int] = {}  # the first `fsdp` slower than less of it, by the size of `tensor`
+    trie = aot.trie_of(config) if "sampling" in programs else None
     for sizes in candidates(len(devices), shape):
         tensor = sizes["tensor"]
         reason = _not_worth_it(tensor, best, slower)
@@ -95,7 +97,7 @@ def search(
         if reason:
             found.append(Candidate(sizes, reason=reason))
             continue
-        ways = list(_ways(config, shape, sizes, devices, kind, programs, work))
+        ways = list(_ways(config, shape, sizes, devices, kind, programs, work, trie))
         found += ways
         if timed := [way.seconds for way in ways if way.seconds is not None]:
             if min(timed) > best.get(tensor, min(timed)):
@@ -122,6 +124,7 @@ def _ways(
     kind: Kind,
     programs: Sequence[str],
     work: Work,
+    trie: Trie | None,
 ) -> Iterator[Candidate]:
     """One mesh: without computing activations again, and, where that takes several parts, with."""
     try:
@@ -137,7 +140,7 @@ def _ways(
     logging.info("estimating %s", sharding.mesh_name(mesh))
     others = {}
     if "sampling" in programs:
-        others["sampling"] = _sampling(config, shape, mesh, kind, work)
+        others["sampling"] = _sampling(config, shape, mesh, kind, work, trie)
     if "training" not in programs or not all(each.fits(kind.memory) for each in others.values()):
         yield _candidate(sizes, others, kind, work)
         return
@@ -188,7 +191,12 @@ def _training(
 
 
 def _sampling(
-    config: ml_collections.ConfigDict, shape: T5Config, mesh: Mesh, kind: Kind, work: Work
+    config: ml_collections.ConfigDict,
+    shape: T5Config,
+    mesh: Mesh,
+    kind: Kind,
+    work: Work,
+    trie: Trie | None,
 ) -> aot.Compiled:
     """The engine, estimated, with the rows of a run, or with fewer until it fits."""
     model = aot.abstract_model(config, shape, mesh)
@@ -199,7 +207,7 @@ def _sampling(
 
         def compile_with(shallow: T5Config, asked: Any = asked) -> aot.Compiled:
             return aot.sampling(
-                asked, aot.abstract_model(asked, shallow, mesh), kind, work.questions
+                asked, aot.abstract_model(asked, shallow, mesh), kind, work.questions, trie
             )
 
         pool = layers.extrapolated(compile_with, model.config, own.named | own.kept)

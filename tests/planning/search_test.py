@@ -7,6 +7,7 @@ import jax
 import pytest
 
 from hir_jax.decoding import records
+from hir_jax.decoding.trie import Trie
 from hir_jax.devices import hardware, sharding
 from hir_jax.errors import UserError
 from hir_jax.planning import aot, hlo, iteration, plan, search
@@ -151,6 +152,18 @@ def test_rows_are_halved_until_they_fit(compile_as, monkeypatch):
     assert {(line[3], line[-1]) for line in lines} == {("16", "yes")}
     _, lines = planned(64, **asked | {"sample.rows": 64})  # what is asked for stays
     assert {(line[3], line[-1]) for line in lines} == {("64", "NO")}
+
+
+def test_given_outputs_are_read_once_a_search(monkeypatch):
+    trie, read = Trie.make([[(5, 1), (6, 1)]]), []
+    monkeypatch.setattr(aot, "trie_of", lambda config: read.append(config) or trie)
+    monkeypatch.setattr(fitting, "measure", lambda *_: None)
+    monkeypatch.setattr(aot, "_compiled", lambda step: estimated("sampling", 1))
+    config = tiny.config(**{"train.batch_size": 8, "sample.among": "outputs.txt"})
+    asked = config, tiny.shape(), jax.devices()[:2], KIND
+    found = search.search(*asked, ["sampling"], Work(8, 2, 3))
+    assert sum(each.fits for each in found) > 1
+    assert len(read) == 1
 
 
 def test_more_of_what_does_not_pay_is_left_out(compile_as):
