@@ -95,8 +95,8 @@ def training(config: ml_collections.ConfigDict, model: models.Model, kind: Kind)
     """The optimizer step, in the parts that a run would choose where the config does not say."""
     measure = functools.partial(fitting.step_in, config, model, buckets(config))
     if config.train.accumulation or not fitting.chooses_parts(model.mesh):
-        return _compiled(measure(config.train.accumulation))
-    return _compiled(fitting.in_parts(config, model, kind.memory, measure))
+        return _compiled(measure(config.train.accumulation), model.mesh)
+    return _compiled(fitting.in_parts(config, model, kind.memory, measure), model.mesh)
 
 
 def trie_of(config: ml_collections.ConfigDict) -> Trie | None:
@@ -187,7 +187,7 @@ def sampling(
         _placed(trie_of(config) if trie is None else trie, sharding.replicated(mesh)),
     )
     rows, places, pool = one.shape.rows, one.shape.places, one.shape.pool
-    compiled = _compiled(fitting.measure(lower, one.named, one.kept))
+    compiled = _compiled(fitting.measure(lower, one.named, one.kept), mesh)
     # Between two buckets one array of the cache is there twice, see `programs.lengthen`.
     twice = sharding.device_bytes(one.state.cache.cross_keys[0])
     temporaries = max(twice, compiled.memory.get("temporaries", 0.0))
@@ -232,17 +232,17 @@ def abstract_pool(shape: records.Shape, source_length: int, mesh: Mesh) -> recor
     )
 
 
-def _compiled(step: fitting.Measured) -> Compiled:
+def _compiled(step: fitting.Measured, mesh: Mesh) -> Compiled:
     """With what the program does."""
     if step.program is None:
         return Compiled(step.memory, step.fault, seconds=step.seconds, parts=step.parts)
     accessed = (step.program.cost_analysis() or {}).get("bytes accessed", 0.0)
-    program = hlo.parse(_text(step.program))
+    program = hlo.parse(_text(step.program, mesh.devices.flat[0].platform))
     return Compiled(step.memory, "", program, accessed, step.seconds, parts=step.parts)
 
 
-def _text(program: jax.stages.Compiled) -> str:
-    """What the compiler made.
+def _text(program: jax.stages.Compiled, platform: str) -> str:
+    """What the compiler of a platform made.
 
     Raises:
         UserError: it is written in a way that jaxlib does not know, as another version's may be.
@@ -250,7 +250,8 @@ def _text(program: jax.stages.Compiled) -> str:
     try:
         return program.as_text()
     except jax.errors.JaxRuntimeError as e:
-        mend = hardware.another_libtpu() or "Install the compiler that jax asks for"
+        other = platform == "tpu" and hardware.another_libtpu()
+        mend = other or "Install the compiler that jax asks for"
         raise UserError(
             "--mode=plan: expected a compiled program that jaxlib can read; found one that it "
             f"cannot ({str(e).splitlines()[0]}). {mend}."

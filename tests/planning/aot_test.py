@@ -334,13 +334,18 @@ def test_a_program_that_does_not_compile_says_why(monkeypatch, message, fault, t
     assert made.memory.get("temporaries") == pytest.approx(temporaries, abs=named)
 
 
-def test_a_program_that_jaxlib_cannot_read_is_refused_with_a_sentence(monkeypatch):
+@pytest.mark.parametrize(
+    ("platform", "mend"),
+    [("tpu", "libtpu 1 is installed"), ("gpu", "Install the compiler that jax asks for")],
+)
+def test_a_program_that_jaxlib_cannot_read_is_refused_with_a_sentence(monkeypatch, platform, mend):
     """As what a TPU compiler of another version makes may be."""
 
     def as_text():
         raise jax.errors.JaxRuntimeError("INTERNAL: RET_CHECK failure\nmore")
 
     program = types.SimpleNamespace(as_text=as_text, cost_analysis=lambda: None)
+    mesh = types.SimpleNamespace(devices=np.array([types.SimpleNamespace(platform=platform)]))
     monkeypatch.setattr(hardware, "another_libtpu", lambda: "libtpu 1 is installed")
-    with pytest.raises(UserError, match=r"cannot \(INTERNAL: RET_CHECK failure\)\. libtpu 1 is in"):
-        aot._compiled(fitting.Measured({}, program=program))
+    with pytest.raises(UserError, match=rf"cannot \(INTERNAL: RET_CHECK failure\)\. {mend}\.$"):
+        aot._compiled(fitting.Measured({}, program=program), mesh)

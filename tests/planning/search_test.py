@@ -158,7 +158,7 @@ def test_given_outputs_are_read_once_a_search(monkeypatch):
     trie, read = Trie.make([[(5, 1), (6, 1)]]), []
     monkeypatch.setattr(aot, "trie_of", lambda config: read.append(config) or trie)
     monkeypatch.setattr(fitting, "measure", lambda *_: None)
-    monkeypatch.setattr(aot, "_compiled", lambda step: estimated("sampling", 1))
+    monkeypatch.setattr(aot, "_compiled", lambda *_: estimated("sampling", 1))
     config = tiny.config(**{"train.batch_size": 8, "sample.among": "outputs.txt"})
     asked = config, tiny.shape(), jax.devices()[:2], KIND
     found = search.search(*asked, ["sampling"], Work(8, 2, 3))
