@@ -5,6 +5,8 @@ import functools
 import json
 import math
 import pathlib
+import select
+import signal
 import sys
 
 import numpy as np
@@ -213,6 +215,29 @@ def test_a_runner_that_hangs_or_ends_is_not_waited_for(program, patience, told):
     with pytest.raises(RuntimeError, match=told):
         runner.ask()
     assert runner._process.poll() is not None
+
+
+def test_the_workers_of_a_runner_that_hangs_end_with_it():
+    begins = "import subprocess; subprocess.Popen(['sleep', '60'])"
+    program = f"{begins}; print('{{}}', flush=True); import time; time.sleep(60)"
+    runner = turns.Runner([sys.executable, "-c", program], patience=60)
+    runner.ask()
+    runner._patience = 0.2
+    with pytest.raises(RuntimeError, match="none came"):
+        runner.ask()
+    output = runner._process.stdout  # ends when nobody is left who could write to it
+    assert select.select([output], [], [], 5)[0] and output.read() == ""
+
+
+def test_an_interrupt_ends_the_runner_that_is_asked(monkeypatch):
+    def interrupted(*args):
+        raise KeyboardInterrupt
+
+    runner = turns.Runner([sys.executable, "-c", "import time; time.sleep(60)"])
+    monkeypatch.setattr(select, "select", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        runner.ask()
+    assert runner._process.wait(5) == -signal.SIGKILL
 
 
 def test_a_runner_that_ended_before_it_was_asked_is_told_of_alike():
