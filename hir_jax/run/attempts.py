@@ -8,6 +8,7 @@ once anything was saved; of one that was killed or crashed before that, it stays
 import contextlib
 import pathlib
 from collections.abc import Iterator
+from typing import Any
 
 from hir_jax.devices import processes
 from hir_jax.devices.interrupts import Interrupted
@@ -19,8 +20,8 @@ MOST = 3  # starts that fail at one place
 
 
 @contextlib.contextmanager
-def counted(workdir: str) -> Iterator[None]:
-    """Counts the start of a run that its block is.
+def counted(workdir: str) -> Iterator[dict[str, Any]]:
+    """Counts the start of a run that its block is; gives the progress that is saved, if any is.
 
     Raises:
         UserError: `MOST` starts have failed where this one would begin.
@@ -29,7 +30,7 @@ def counted(workdir: str) -> Iterator[None]:
     progress = checkpoint.newest_progress(workdirs.checkpoint_folder(workdir)) or {}
     processes.on_first(lambda: _begin(file, progress.get("saves", 0)))
     try:
-        yield
+        yield progress
     except (UserError, Interrupted, KeyboardInterrupt):
         _forget(file)
         raise

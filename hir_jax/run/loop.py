@@ -68,9 +68,9 @@ def run(config: ml_collections.ConfigDict, workdir: str, after: After = ignore) 
     settings.check(config)
     with (
         lock.held(workdir) as check_held,
-        attempts.counted(workdir),
+        attempts.counted(workdir) as saved,
         Interrupts() as interrupts,
-        Job(config, workdir, interrupts, check_held) as job,
+        Job(config, workdir, interrupts, check_held, saved.get("parts", {})) as job,
     ):
         if not job.progress.iteration:
             job.begin()
@@ -92,6 +92,7 @@ class Job:
         workdir: str,
         interrupts: Interrupts,
         allow_save: Callable[[], None],
+        parts: dict[str, int],
     ) -> None:
         """Takes up the newest whole checkpoint; compiles at most what tells parts of a batch."""
         config = models.pinned(config, workdir)
@@ -107,12 +108,11 @@ class Job:
         checks.check_splits(questions.splits)
         folder = workdirs.checkpoint_folder(workdir)
         self.checkpoints = checkpoint.Checkpoints(folder, config.checkpoint.keep, allow_save)
-        known = (checkpoint.newest_progress(folder) or {}).get("parts", {})
-        self.training = fitting.make_training(config, model, questions.buckets, known)
+        self.training = fitting.make_training(config, model, questions.buckets, parts)
         self.state, self.progress, self.reference = start.take_up(
             config, workdir, model, questions, self.training, self.checkpoints
         )
-        self.progress.parts = known
+        self.progress.parts = parts
         self.sampler = models.make_sampler(
             config, model, questions.buckets.source, self.progress.memory, questions.evaluated
         )

@@ -69,5 +69,6 @@ def test_a_count_that_no_run_wrote_is_none(start, content):
 def test_a_run_is_counted_while_it_is_at_work(start):
     start(5)
     assert not start.file.exists()
-    with attempts.counted(str(start.file.parent)):  # as where it is killed now
+    with attempts.counted(str(start.file.parent)) as saved:  # as where it is killed now
+        assert saved == {"saves": 5}
         assert json.loads(start.file.read_text()) == {"saves": 5, "failed": 1}
