@@ -329,7 +329,7 @@ CHOICE = [{"input": f"Bird {i}?", "target_scores": {"red": 1, "blue": 0}} for i 
 
 
 @pytest.mark.parametrize("task", ["birds", "birds/at_sea"])
-def test_any_task_is_known_by_its_folder(tmp_path, task):
+def test_any_task_is_known_by_its_folder(tmp_path, task, caplog):
     write_raw(tmp_path, task, {"task_prefix": "Look. ", "examples": CHOICE + FREE})
     splits = load(task, str(tmp_path / "tfds"), bigbench_dir=str(tmp_path))
     examples = by_question(splits)
@@ -339,6 +339,7 @@ def test_any_task_is_known_by_its_folder(tmp_path, task):
     assert load(task, str(tmp_path / "tfds"), bigbench_dir=str(tmp_path)) == splits
     paper = load(task, str(tmp_path / "tfds"), bigbench_dir=str(tmp_path), protocol="paper")
     assert sum(map(len, paper)) == 20
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
 
 
 def test_of_graded_options_those_of_the_highest_score_are_right(tmp_path):

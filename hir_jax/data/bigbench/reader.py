@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import tensorflow_datasets as tfds
+from absl import logging
 
 from hir_jax.data.bigbench.bigbench_dataset_builder import Builder, Task
 from hir_jax.data.bigbench.tasks import RAW_FOLDER, folder_of
@@ -22,6 +23,11 @@ from hir_jax.errors import UserError
 _URL = "https://raw.githubusercontent.com/google/BIG-bench/main/bigbench/benchmark_tasks"
 _TIMEOUT_S = 30
 _EXACT = ("", "exact_str_match")  # what free-form answers are scored by, where they must be equal
+
+# TFDS warns of each task that `Builder` does not list, though it is no less asked for.
+logging.get_absl_logger().addFilter(
+    lambda record: not record.getMessage().startswith("Using custom data configuration")
+)
 
 
 def read(task: str, protocol: str, bigbench_dir: str = "", tfds_dir: str = "") -> list[Example]:
