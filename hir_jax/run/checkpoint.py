@@ -250,26 +250,6 @@ def newest_progress(directory: str) -> dict[str, Any] | None:
     return _newest_whole(root, steps, read)[1] if steps else None
 
 
-def restore_params(directory: str, step: int | None, abstract_params: PyTree) -> tuple[int, PyTree]:
-    """Reads (step, params), and no other array, of a run that may still be training.
-
-    `directory` and `abstract_params` are as in `Checkpoints`; without `step`, the newest whole
-    checkpoint is read. Raises UserError where there is none, or it holds other parameters.
-    """
-    root = _absolute(directory)
-    steps = _steps(root)
-    if not steps or (step is not None and step not in steps):
-        wanted = "a checkpoint" if step is None else f"the checkpoint of step {step}"
-        raise UserError(
-            f"Expected {wanted} in {root}, found {steps or 'none'}. Give the workdir of a run that "
-            "has saved one, and one of its steps."
-        )
-    tried = steps if step is None else [step]
-    wanted = {"params": jax.tree.map(_placed, abstract_params)}
-    read = lambda folder: _read_arrays(folder, wanted, scope="params/")["params"]  # noqa: E731
-    return _newest_whole(root, tried, read)
-
-
 def _absolute(directory: str) -> epath.Path:
     """Orbax takes absolute paths only; a bucket's ("gs://...") is one already."""
     path = epath.Path(directory)

@@ -22,7 +22,6 @@ from hir_jax.run.checkpoint import (
     Checkpoints,
     _probe,
     newest_progress,
-    restore_params,
 )
 from hir_jax.run.checksums import checksum
 
@@ -303,9 +302,10 @@ def test_a_step_saved_again_is_replaced_and_an_earlier_one_not_skipped(two_saved
     writer.save(6, make_state(60), {})
     writer.save(5, make_state(50), {})
     writer.close()
-    wanted = abstract(make_state()["params"])
-    assert_same(restore_params(str(directory), 6, wanted)[1], make_state(60)["params"])
-    assert_same(restore_params(str(directory), 5, wanted)[1], make_state(50)["params"])
+    wanted = abstract(make_state())
+    assert_same(Checkpoints(str(directory)).restore_latest(wanted)[1], make_state(60))
+    shutil.rmtree(directory / "6")
+    assert_same(Checkpoints(str(directory)).restore_latest(wanted)[1], make_state(50))
 
 
 def test_all_damaged_is_a_user_error(two_saved):
@@ -406,30 +406,13 @@ def test_where_the_arrays_are_the_same_progress_alone_is_written(checkpoints, tm
     assert files().keys() == before.keys()
 
 
-def test_restore_params_reads_them_alone(two_saved):
-    _, directory = two_saved
-    wanted = abstract(make_state()["params"])
-    step, params = restore_params(str(directory), None, wanted)
-    assert step == 6
-    assert_same(params, make_state(6)["params"])
-    step, params = restore_params(str(directory), 4, wanted)
-    assert step == 4
-    assert_same(params, make_state(4)["params"])
-    with pytest.raises(UserError, match=r"step 5 in .*found \[6, 4\]"):
-        restore_params(str(directory), 5, wanted)
-    with pytest.raises(UserError, match="found none"):
-        restore_params(str(directory / "absent"), None, wanted)
-    with pytest.raises(UserError, match="params/head: expected nothing"):
-        restore_params(str(directory), None, {"encoder": wanted["encoder"]})
-
-
 def test_reading_leaves_the_writer_s_temporary_folders(two_saved):
     _, directory = two_saved
     unfinished = directory / "8.orbax-checkpoint-tmp"
     unfinished.mkdir()
     reader = Checkpoints(str(directory))
     assert reader.restore_latest(abstract(make_state()))[0] == 6
-    restore_params(str(directory), None, abstract(make_state()["params"]))
+    reader.restore_best(abstract(make_state()["params"]))
     assert unfinished.exists()
     writer = Checkpoints(str(directory))
     writer.save(10, make_state(), {})
