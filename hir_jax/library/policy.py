@@ -146,7 +146,7 @@ def sample(
 
     sides = sampling.encode_sides(config, codec, texts)
     lengths = [max(map(len, both)) for both in zip(*sides, strict=True)]
-    sampler = models.make_sampler(config, model, _source_buckets(config, "prompt", lengths))
+    sampler = models.make_sampler(config, model, _source_buckets(config, lengths))
     uids = [uid(str(line)) for line in range(1, len(asked) + 1)]  # as the lines of a file
     params = sampler.prepare(model.params)
     counts = [0 if isinstance(each, str) else len(each.options) for each in asked]
@@ -193,7 +193,7 @@ def score(
     config, model = policy.config, policy.model
     sources = _tokens(model, "prompt", [prompt for prompt, _ in pairs])
     targets = _tokens(model, "output", [output for _, output in pairs])
-    source_buckets = _source_buckets(config, "prompt", list(map(len, sources)))
+    source_buckets = _source_buckets(config, list(map(len, sources)))
     longest = max(map(len, targets))
     target_buckets = scoring.target_lengths(longest, config.buckets.target)
     sampler = models.make_sampler(config, model, source_buckets)
@@ -224,10 +224,8 @@ def _tokens(model: Model, what: str, given: Sequence[str | Tokens]) -> list[Toke
     return tokens
 
 
-def _source_buckets(
-    config: ml_collections.ConfigDict, what: str, lengths: Sequence[int]
-) -> tuple[int, ...]:
+def _source_buckets(config: ml_collections.ConfigDict, lengths: Sequence[int]) -> tuple[int, ...]:
     """What prompts are padded to. Raises UserError where one is too long."""
-    named = {f"{what} {i}": length for i, length in enumerate(lengths)}
+    named = {f"prompt {i}": length for i, length in enumerate(lengths)}
     prompts.check_lengths(named, config.data.max_source_tokens, "error")
     return batching.best_lengths(lengths, config.buckets.source)

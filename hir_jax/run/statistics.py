@@ -75,16 +75,15 @@ def difference(values: np.ndarray, stories: np.ndarray, bound: float = 1.0) -> E
     return _bounded(mean, center, _Z * np.sqrt((square - center**2) / (n + 2)), -bound, bound)
 
 
-def with_seeds(found: Estimate, values: Sequence[float], bound: float = 1.0) -> Estimate:
+def with_seeds(found: Estimate, values: Sequence[float]) -> Estimate:
     """An estimate over questions, its interval widened by what other seeds would change.
 
     Both are taken for independent, so the halves of their intervals add as squares; that over seeds
     is Student's.
 
     Args:
-        found: the mean over seeds, with its interval over questions.
+        found: the mean over seeds, from -1 to 1, with its interval over questions.
         values: of each seed; a single one says nothing of others, and widens nothing.
-        bound: the largest value there can be.
     """
     n = len(values)
     if n < 2:
@@ -92,7 +91,7 @@ def with_seeds(found: Estimate, values: Sequence[float], bound: float = 1.0) -> 
     quantile = special.stdtrit(n - 1, (1 + CONFIDENCE) / 2)
     seeds = float(quantile * np.std(values, ddof=1) / np.sqrt(n))
     center, half = (found.high + found.low) / 2, (found.high - found.low) / 2
-    return _bounded(found.value, center, float(np.hypot(half, seeds)), -bound, bound)
+    return _bounded(found.value, center, float(np.hypot(half, seeds)), -1.0, 1.0)
 
 
 def effective_size(values: np.ndarray, stories: np.ndarray) -> float:

@@ -162,15 +162,10 @@ def _is_target(targets: jax.Array, logits: jax.Array) -> jax.Array:
     return jnp.arange(logits.shape[-1]) == targets[..., None]
 
 
-def supervised(
-    statistics: TokenStatistics,
-    weight_BxT: jax.Array,
-    smoothing: float,
-    coefficient: float = 1.0,
-) -> Term:
+def supervised(statistics: TokenStatistics, weight_BxT: jax.Array, smoothing: float) -> Term:
     """Cross-entropy with label smoothing ε: (1-ε)(-log p(y)) + ε mean_v(-log p(v)), a token."""
     loss_BxT = -(1 - smoothing) * statistics.logprob - smoothing * statistics.mean_logprob
-    return of_tokens(loss_BxT, weight_BxT, coefficient)
+    return of_tokens(loss_BxT, weight_BxT)
 
 
 def negative_entropy(
@@ -216,6 +211,7 @@ def in_batch_contrastive(
     Args:
         logprob_BxC: P_ik, the summed log-probability of output i under prompt k; square.
         weight_B: of each example; those of weight 0 are no candidates either.
+        coefficient: see `Term`.
     """
     # Differences first: sums over long outputs are large, and float32 would round their losses.
     candidates_BxC = logprob_BxC - jnp.diagonal(logprob_BxC)[:, None]
