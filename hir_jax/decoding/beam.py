@@ -122,21 +122,18 @@ def search(
     run = program(mesh, sampler.config, width, sampler.max_new_tokens)
     rule = processes.place(Rule.make(beams, sampler.max_new_tokens), sharding.replicated(mesh))
     trie = among and processes.place(among.trie, sharding.replicated(mesh))
-    by_bucket: dict[int, list[int]] = {bucket: [] for bucket in sorted(sampler.buckets)}
-    for i, prompt in enumerate(prompts):
-        by_bucket[batching.bucket_of(len(prompt.tokens), sampler.buckets)].append(i)
+    lengths = [len(prompt.tokens) for prompt in prompts]
 
     def dispatched() -> Iterator[tuple[Sequence[int], Found]]:
-        for bucket, members in by_bucket.items():
-            for indices in batching.chunks(members, size):
-                missing = size - len(indices)
-                rows = [*(prompts[i].tokens for i in indices), *[()] * missing]
-                roots = among and np.array([*(among.roots[i] for i in indices), *[0] * missing])
-                real = np.arange(size) < len(indices)
-                batch = (*batching.pad(rows, bucket), real, roots)
-                batch = processes.place(batch, sharding.batch_sharding(mesh))
-                found = run(params, batch, jnp.atleast_1d(jnp.int32(sampler.eos_id)), rule, trie)
-                yield indices, processes.replicate(found, mesh)
+        for bucket, indices in batching.by_bucket(lengths, sampler.buckets, size):
+            missing = size - len(indices)
+            rows = [*(prompts[i].tokens for i in indices), *[()] * missing]
+            roots = among and np.array([*(among.roots[i] for i in indices), *[0] * missing])
+            real = np.arange(size) < len(indices)
+            batch = (*batching.pad(rows, bucket), real, roots)
+            batch = processes.place(batch, sharding.batch_sharding(mesh))
+            found = run(params, batch, jnp.atleast_1d(jnp.int32(sampler.eos_id)), rule, trie)
+            yield indices, processes.replicate(found, mesh)
 
     ended: dict[int, list[Output]] = {}
     # The device works on the next batch while outputs of this one are received.

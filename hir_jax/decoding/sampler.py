@@ -125,7 +125,8 @@ class Sampler:
         # By the longest bucket, not the longest prompt, so that rows do not follow the split.
         shape = self.shape(len(prompts), samples, max(self.buckets), **kind)
         trie = among and processes.place(among.trie, sharding.replicated(self.mesh))
-        pools = self._pools(lengths, shape)
+        size = shape.pool * sharding.batch_multiple(self.mesh)
+        pools = [_Pool(*each) for each in batching.by_bucket(lengths, self.buckets, size)]
         ended: dict[tuple[int, int], Output] = {}
         logs: list[records.Log] = []
         new_state, decode_pool = programs(self.mesh, self.config, shape)
@@ -194,17 +195,6 @@ class Sampler:
         if name not in self.memory and (free := free_memory(self.mesh)) is not None:
             self.memory[name] = free
         return self.memory.get(name)
-
-    def _pools(self, lengths: Sequence[int], shape: records.Shape) -> "list[_Pool]":
-        by_bucket: dict[int, list[int]] = {bucket: [] for bucket in sorted(self.buckets)}
-        for i, length in enumerate(lengths):
-            by_bucket[batching.bucket_of(length, self.buckets)].append(i)
-        size = shape.pool * sharding.batch_multiple(self.mesh)
-        return [
-            _Pool(bucket, indices)
-            for bucket, members in by_bucket.items()
-            for indices in batching.chunks(members, size)
-        ]
 
 
 @dataclasses.dataclass(frozen=True)

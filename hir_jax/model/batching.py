@@ -91,6 +91,18 @@ def chunks(items: Sequence[int], size: int) -> Iterator[Sequence[int]]:
         yield items[i : i + size]
 
 
+def by_bucket(
+    lengths: Sequence[int], buckets: Sequence[int], size: int
+) -> Iterator[tuple[int, Sequence[int]]]:
+    """Each bucket with the places of at most `size` of its lengths, from the shortest on."""
+    places: dict[int, list[int]] = {bucket: [] for bucket in sorted(buckets)}
+    for i, length in enumerate(lengths):
+        places[bucket_of(length, buckets)].append(i)
+    for bucket, own in places.items():
+        for part in chunks(own, size):
+            yield bucket, part
+
+
 def round_up(n: int | np.ndarray, multiple: int) -> int | np.ndarray:
     """The least multiple that is not below n."""
     return -(-n // multiple) * multiple

@@ -182,6 +182,11 @@ def test_pad_refuses_a_row_beyond_its_length():
         batching.pad([(1, 2, 3)], 2)
 
 
+def test_buckets_come_from_the_shortest_on_each_in_parts():
+    found = batching.by_bucket([9, 3, 16, 8, 1, 2], (8, 16, 24), size=3)
+    assert list(found) == [(8, [1, 3, 4]), (8, [5]), (16, [0, 2])]
+
+
 def test_chunks_are_consecutive():
     assert list(batching.chunks([1, 2, 3, 4, 5], 2)) == [[1, 2], [3, 4], [5]]
     assert list(batching.chunks([], 2)) == []
