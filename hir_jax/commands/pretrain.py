@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import ml_collections
 import numpy as np
+from absl import logging
 
 from hir_jax.commands import mistakes
 from hir_jax.data import generators, options
@@ -33,6 +34,7 @@ SPECIAL = ("<pad>", "</s>", "<unk>")  # ids 0, 1, 2, as in every T5
 
 # Batches drawn at once, then grouped by length.
 BATCHES_A_DRAW = 32
+TELL = 100  # steps between two lines that tell the loss
 
 
 def pretrain(config: ml_collections.ConfigDict, output: str) -> None:
@@ -74,9 +76,10 @@ def pretrain(config: ml_collections.ConfigDict, output: str) -> None:
             batch = jax.device_put(batch, sharding.batch_sharding(mesh))
             state, values = step(state, batch, key, None)
             bar.update(1)
-            if i % 100 == 99:
-                _check_finite(finite.not_finite(jax.device_get(values)), i + 1)
-                bar.set_postfix(loss=f"{float(values['loss']):.3f}", refresh=False)
+            if (i + 1) % TELL == 0:
+                values = jax.device_get(values)
+                _check_finite(finite.not_finite(values), i + 1)
+                logging.info("step %d: loss %.3f", i + 1, values["loss"])
     _check_finite(None if finite.is_finite(state) else "parameters that are not", settings.steps)
     hf.export(folder, state.params, model, codec.tokenizer, raw_config)
 

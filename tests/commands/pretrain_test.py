@@ -100,7 +100,9 @@ def test_tokenizer_keeps_t5s_conventions():
     assert codec.encode(["a\n\n b"]) == codec.encode(["a b"])
 
 
-def test_the_folder_loads_and_is_the_same_twice(tmp_path):
+def test_the_folder_loads_and_is_the_same_twice(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(pretrain, "TELL", 2)
+    caplog.set_level("INFO")
     for name in ("one", "two"):
         pretrain.pretrain(quick(), str(tmp_path / name))
     shape = hf.read_config(tmp_path / "one")
@@ -108,6 +110,7 @@ def test_the_folder_loads_and_is_the_same_twice(tmp_path):
     hf.load_tokenizer(tmp_path / "one", shape)
     for file in (tmp_path / "one").iterdir():
         assert file.read_bytes() == (tmp_path / "two" / file.name).read_bytes(), file.name
+    assert sum(line.startswith("step 2: loss ") for line in caplog.messages) == 2
 
 
 def test_a_model_that_is_not_finite_is_not_written(tmp_path):
