@@ -17,8 +17,8 @@ class Example:
         task: the name of the task it belongs to.
         premise: examples that share one (a story asked several times) never part in a split.
         where: the place that it was read from, such as "questions.jsonl:12" (a line) or
-            "navigate[12]" (of a list, from 0); '' if it has none. For
-            people: it is no part of what the example is.
+            "navigate[12]" (of a list, from 0); '' if it has none. For people: it is no part of
+            what the example is.
         metric: what its source scores answers by, where it is not whether they are equal; '' if
             it is.
         score: the source's own scorer of answers, 0 to 1; None where answers and options tell.

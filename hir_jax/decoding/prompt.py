@@ -4,15 +4,13 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from hir_jax.decoding.trie import Trie
-
-Tokens = tuple[int, ...]
+from hir_jax.decoding.trie import Tokens, Trie
 
 
 class Prompt(NamedTuple):
     """What to continue, and the identity that keys its random draws."""
 
-    tokens: tuple[int, ...]
+    tokens: Tokens
     uid: int  # uint32; the same prompt must always have the same
 
 
@@ -34,7 +32,7 @@ class Among(NamedTuple):
 class Output(NamedTuple):
     """One continuation."""
 
-    tokens: tuple[int, ...]  # EOS included where one was drawn
+    tokens: Tokens  # EOS included where one was drawn
     logprob: float  # of all tokens, under the model's own (untempered, untruncated) distribution
     logprobs: tuple[float, ...] = ()  # of each token, where they were asked for
     # Of all tokens, each among those only that the trie lets follow; where there is one

@@ -97,7 +97,7 @@ class Interrupts:
         self._steps, self._asked = 0, time.monotonic()
         return any(number is not None for number, _ in asked)
 
-    def check(self, *_: object) -> None:
+    def check(self) -> None:
         """Raises Interrupted if a signal has come, to any process."""
         numbers = processes.gather(self._number)
         number = next((number for number in numbers if number is not None), None)

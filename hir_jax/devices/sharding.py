@@ -22,10 +22,8 @@ RULES = (
     (r"lm_head$", P("fsdp", "tensor")),
     (r"(query|key|value|wi|wi_0|wi_1)/kernel$", P("fsdp", "tensor")),
     (r"(out|wo)/kernel$", P("tensor", "fsdp")),
-    (
-        r"(query|key|value|wi|wi_0|wi_1)/lora_a$",
-        P("fsdp"),
-    ),  # as their kernels; no axis for the rank
+    # Of adapters as of their kernels; the rank has no axis.
+    (r"(query|key|value|wi|wi_0|wi_1)/lora_a$", P("fsdp")),
     (r"(query|key|value|wi|wi_0|wi_1)/lora_b$", P(None, "tensor")),
     (r"(out|wo)/lora_a$", P("tensor")),
     (r"(out|wo)/lora_b$", P(None, "fsdp")),

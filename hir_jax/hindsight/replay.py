@@ -141,9 +141,9 @@ def pairs_summary(pairs: Sequence[Pair]) -> dict[str, float]:
 
 
 def summary(samples: Sequence[Sample]) -> dict[str, float]:
-    """Figures for the log, of the buffer or of freshly drawn samples; shares of nothing are 0.
+    """Figures for the log, of freshly drawn samples; shares of nothing are 0.
 
-    A group is what was drawn for one question in one iteration: R samples, or what is left of them.
+    A group is what was drawn for one question in one iteration: R samples.
 
     Returns:
         size: the number of samples.

@@ -1,4 +1,4 @@
-"""Between text and tokens: what the encoder reads for each question, and what an output says."""
+"""What the encoder reads for each question, and which of these prompts a run refuses."""
 
 import dataclasses
 import functools
@@ -12,9 +12,7 @@ from hir_jax.data.splits import Splits
 from hir_jax.decoding.prompt import Prompt, uid
 from hir_jax.errors import UserError
 from hir_jax.hindsight.relabel import Goal, Instructions
-from hir_jax.model.codec import Codec
-
-Tokens = tuple[int, ...]
+from hir_jax.model.codec import Codec, Tokens
 
 _SHOWN = 5  # leaks in a message
 
@@ -132,16 +130,13 @@ def shared(splits: Splits, prompts: dict[str, Tokens]) -> list[tuple[str, Exampl
     return leaks
 
 
-def check_lengths(
-    lengths: dict[str, int], limit: int, too_long: str, where: str = "config.data.max_source_tokens"
-) -> set[str]:
+def check_lengths(lengths: dict[str, int], limit: int, too_long: str) -> set[str]:
     """The ids of prompts longer than the limit; never cut, only refused or left out.
 
     Args:
         lengths: tokens of each prompt by id.
-        limit: the longest allowed.
+        limit: the longest allowed, `config.data.max_source_tokens`.
         too_long: 'error' refuses all, 'drop' leaves those out and logs how many.
-        where: names the limit in the message.
 
     Raises:
         UserError: there are such prompts and `too_long` is 'error', or no others.
@@ -153,8 +148,8 @@ def check_lengths(
         return over
     longest = max(over, key=lambda name: (lengths[name], name))
     report = (
-        f"{len(over)} of {len(lengths)} prompts are longer than {where}={limit} tokens; the "
-        f"longest, {longest!r}, has {lengths[longest]}."
+        f"{len(over)} of {len(lengths)} prompts are longer than config.data.max_source_tokens="
+        f"{limit} tokens; the longest, {longest!r}, has {lengths[longest]}."
     )
     if too_long == "error" or len(over) == len(lengths):
         raise UserError(

@@ -74,9 +74,9 @@ def load_questions(config: ml_collections.ConfigDict, codec: Codec, only: str = 
     lengths = {example.id: table.length(example.id) for example in every}
     dropped = prompts.check_lengths(lengths, config.data.max_source_tokens, config.data.too_long)
     dropped |= writing.check_answers(codec, every, verifier, config.data.unwritable)
-    writing.tell_unknown(codec, table.under(instructions.wanted))
-    splits = _without(dropped, splits)
     wanted = table.under(instructions.wanted)
+    writing.tell_unknown(codec, wanted)
+    splits = _without(dropped, splits)
     alike = prompts.check_sides(splits, wanted, config.data.protocol, config.data.alike)
     splits = _without(alike, splits)
     _check_answers(config, codec, splits.train)

@@ -73,8 +73,8 @@ def _is_right(verifier: Verifier, text: str | None, example: Example) -> bool:
     return text is not None and bool(verifier(text, example).correct)
 
 
-def tell_unknown(codec: Codec, prompts: dict[str, Tokens]) -> int:
-    """Logs how many prompts, by id, have characters that the tokenizer lacks; gives the number."""
+def tell_unknown(codec: Codec, prompts: dict[str, Tokens]) -> None:
+    """Logs how many prompts, by id, have characters that the tokenizer lacks."""
     lacking = [name for name, tokens in prompts.items() if codec.lacks(tokens)]
     if lacking:
         logging.warning(
@@ -85,4 +85,3 @@ def tell_unknown(codec: Codec, prompts: dict[str, Tokens]) -> int:
             lacking[0],
             codec.decode(prompts[lacking[0]]),
         )
-    return len(lacking)
