@@ -29,7 +29,7 @@ from hir_jax.decoding import draws
 from hir_jax.decoding.prompt import Among, Output, Prompt
 from hir_jax.decoding.sampler import Sampler
 from hir_jax.decoding.trie import Trie
-from hir_jax.devices import compiling, processes, sharding
+from hir_jax.devices import compiling, hardware, processes, sharding
 from hir_jax.model import batching, t5
 from hir_jax.model.cache import Cache, init_cache
 from hir_jax.model.config import Params, T5Config
@@ -180,7 +180,11 @@ def program(mesh: Mesh, config: T5Config, width: int, length: int) -> Callable[.
         )
         return mapped(params, batch, *args)
 
-    return jax.jit(search_batch, out_shardings=sharding.batch_sharding(mesh))
+    return jax.jit(
+        search_batch,
+        out_shardings=sharding.batch_sharding(mesh),
+        compiler_options=hardware.decoding_options(mesh),
+    )
 
 
 def find(

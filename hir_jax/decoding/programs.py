@@ -12,7 +12,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from hir_jax.decoding import engine, records
-from hir_jax.devices import compiling, sharding
+from hir_jax.devices import compiling, hardware, sharding
 from hir_jax.model import t5
 from hir_jax.model.cache import lengthen_sources, padded
 from hir_jax.model.config import Params, T5Config
@@ -64,7 +64,12 @@ def programs(mesh: Mesh, config: T5Config, shape: records.Shape) -> Programs:
     log_place = sharding.batch_sharding(mesh)
     return Programs(
         jax.jit(new_state, static_argnums=0, out_shardings=places),
-        jax.jit(decode_pool, donate_argnames="state", out_shardings=(places, log_place)),
+        jax.jit(
+            decode_pool,
+            donate_argnames="state",
+            out_shardings=(places, log_place),
+            compiler_options=hardware.decoding_options(mesh),
+        ),
     )
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 from absl import logging
+from jax.sharding import Mesh
 
 from hir_jax.devices import gpus
 from hir_jax.errors import UserError
@@ -69,6 +70,10 @@ _NAMES = (
     (r"\bL4\b", "L4"),
 )
 
+# MB of its fast memory that one kernel of decoding may take; 16 where nothing is said. Larger parts
+# of the caches are read faster; what is left is for what is fetched ahead.
+_DECODING_TAKES = {"v5e": 48, "v5p": 32, "v6e": 48}
+
 # The compiler's own names, and what it must be told to compile as a run does: for v4, that both
 # cores of a chip are one device.
 _COMPILERS_NAMES = {"v7x": "tpu7x"}
@@ -114,6 +119,18 @@ def memory_of(device: jax.Device, cores: int = 1) -> float:
     if key and key.lower() in gpus.GPUS:
         sheet *= float(os.environ.get("XLA_PYTHON_CLIENT_MEM_FRACTION", JAX_TAKES))
     return min(filter(None, (_own_memory(device), sheet)), default=0)
+
+
+def decoding_options(mesh: Mesh) -> dict[str, str]:
+    """What the compiler is told of programs that decode.
+
+    Nothing where LIBTPU_INIT_ARGS says how much memory a kernel may take.
+    """
+    option = "xla_tpu_scoped_vmem_limit_kib"
+    megabytes = _DECODING_TAKES.get(_key(mesh.devices.flat[0]))
+    if megabytes is None or option in os.environ.get("LIBTPU_INIT_ARGS", ""):
+        return {}
+    return {option: str(megabytes << 10)}
 
 
 def chips(devices: Sequence[jax.Device]) -> int:

@@ -4,6 +4,7 @@ import re
 import types
 
 import jax
+import numpy as np
 import pytest
 
 from hir_jax.devices import gpus, hardware
@@ -38,6 +39,22 @@ def test_the_table_by_the_kinds_that_jax_names(kind, name, memory, tflops, monke
     monkeypatch.delenv("XLA_PYTHON_CLIENT_MEM_FRACTION", raising=False)
     found = hardware.kind_of(device(kind))
     assert (found.name, found.memory, found.flops) == (name, memory * GB, tflops * 1e12)
+
+
+def on(kind, platform="tpu"):
+    """A mesh of one such device."""
+    return types.SimpleNamespace(devices=np.array([device(kind, platform=platform)]))
+
+
+def test_a_kernel_of_decoding_may_take_more_where_there_is_more(monkeypatch):
+    monkeypatch.delenv("LIBTPU_INIT_ARGS", raising=False)
+    option = "xla_tpu_scoped_vmem_limit_kib"
+    for kind, kib in (("TPU v5 lite", "49152"), ("TPU v5", "32768"), ("TPU v6 lite", "49152")):
+        assert hardware.decoding_options(on(kind)) == {option: kib}
+    for kind, platform in (("TPU v4", "tpu"), ("NVIDIA H200", "gpu"), ("cpu", "cpu")):
+        assert hardware.decoding_options(on(kind, platform)) == {}
+    monkeypatch.setenv("LIBTPU_INIT_ARGS", f"--{option}=20000")
+    assert hardware.decoding_options(on("TPU v5 lite")) == {}
 
 
 def test_cores_share_what_a_chip_has():
