@@ -12,7 +12,7 @@ from hir_jax.hindsight.verifiers.final import take
     [
         ("It costs -$1,200.50, I think", "-1200.5", "dollar", "-$1,200.50"),
         ("12,00,000", "1200000", "", "12,00,000"),
-        ("about 2 500 km/h", "2500", "kilometre/hour", "2 500 km/h"),
+        ("about 2 500 km/h", "2500", "kilometre per hour", "2 500 km/h"),
         ("25 °C", "25", "degree c", "25 °c"),
         ("5 cm²", "5", "centimetre^2", "5 cm^2"),
         ("$(5)", "-5", "dollar", "$(5)"),

@@ -10,8 +10,9 @@ def number(output: str, example: Example) -> Verdict:
     """Has the value of one of `example.answers`: "1,200", "1.2e3", "twelve hundred", "$1,200".
 
     Words around the number and unknown units are passed over; of two known units that differ
-    ("5 cents", "$5") the output is wrong. 50% is 0.5, so to the answer "50" it is wrong: where both
-    are meant, give both as answers. Parsed: `numerals.read` finds one number.
+    ("5 cents", "$5") the output is wrong, though one may say less ("$5", "5 dollars an hour"). 50%
+    is 0.5, so to the answer "50" it is wrong: where both are meant, give both as answers. Parsed:
+    `numerals.read` finds one number.
 
     Raises:
         UserError: an answer of the example is not a number.
@@ -25,8 +26,10 @@ def number(output: str, example: Example) -> Verdict:
     found = numerals.read(output)
     if found is None:
         return UNREADABLE
-    correct = any(
-        found.value == gold.value and ("" in (found.unit, gold.unit) or found.unit == gold.unit)
-        for gold in golds
-    )
+    correct = any(found.value == gold.value and _agree(found.unit, gold.unit) for gold in golds)
     return Verdict(correct, True, found.text)
+
+
+def _agree(unit: str, other: str) -> bool:
+    """Whether two units are the same as far as both say: "degree" and "degree c", "" and any."""
+    return all(a == b for a, b in zip(unit.split(), other.split(), strict=False))

@@ -71,11 +71,15 @@ _UNITS = {
     "litre": "l liter liters litre litres",
     "millilitre": "ml milliliter milliliters millilitre millilitres",
     "degree": "° degree degrees",
+    "degree c": "celsius centigrade",
+    "degree f": "fahrenheit",
     "kilometre per hour": "kmh kph",
     "mile per hour": "mph",
 }
 UNIT_OF = {alias: unit for unit, aliases in _UNITS.items() for alias in aliases.split()}
 CURRENCIES = frozenset("$€£¥₹")
+CODES = _words("usd eur gbp jpy inr")  # stand before a number as signs do
+DEGREES = {"c": "c", "celsius": "c", "centigrade": "c", "f": "f", "fahrenheit": "f"}
 PERCENT = frozenset(("%", "percent", "pct"))
 
 # With one of these anywhere the number is not what the text says: "not 5", "more than 5".
@@ -86,9 +90,11 @@ DENYING = _words(
 )
 DENYING |= {f"{word}s" for word in {*SMALL, *TENS} - {"one", "six"}}
 DENYING |= {f"{word[:-1]}ies" for word in TENS}
+# Between two numbers these alone make one of both, or tell one of the other: "2 times 2", "2 of 2".
+LINKING = _words("and or to vs versus through times by over out of per for into mod choose less")
 # Right behind a number these change it: times of the day, eras, pairs, scales of other tongues.
 CHANGING = re.compile(
-    r"am|pm|o'clock|bce?|ce|pairs?|couples?|scores?|gross|fold|ish|thou|percentage|tausend|"
+    r"am|pm|o'clock|bce?|ce|basis|bps|pairs?|couples?|scores?|gross|fold|ish|thou|percentage|tausend|"
     r"mille?|milh?(?:oes|ões)|mi?lli?arden?|mio|mrd|mln|bln|mil|mill|odd|something|"
     r"[a-z]*illi(?:on|ard)[a-zé]*|[a-z]*ill[oó]n(?:es)?|billones|hundred[a-z]+"
 )

@@ -23,7 +23,7 @@ class Numeral:
 
     Attributes:
         value: exact.
-        unit: "dollar", "hour", ...; '' where there is none of those that are known.
+        unit: "dollar", "mile per hour", ...; '' where there is none of those that are known.
         text: its characters.
         alone: nothing else stands in the text but punctuation.
     """
@@ -161,7 +161,7 @@ class _Reader:
             token = self.tokens[at]
             if token.text in ("-", "+", "minus", "negative") and not signed:
                 signed, sign = True, 1 if token.text == "+" else -1
-            elif token.text in words.CURRENCIES and not currency:
+            elif token.text in (*words.CURRENCIES, *words.CODES) and not currency:
                 currency = words.UNIT_OF[token.text]
             else:
                 break
@@ -175,8 +175,8 @@ class _Reader:
             raise Unreadable
         value, stop, bare = magnitude
         stop, value = self._percent(stop, value)
-        unit, stop = self._unit(stop)
-        return _Found(sign * value, currency or unit, start, stop, bare and not signed)
+        unit, stop = self._unit(stop, currency)
+        return _Found(sign * value, unit, start, stop, bare and not signed)
 
     def _in_account(self, start: int, at: int, currency: str) -> _Found:
         """$(5), whose brackets stand behind the currency."""
@@ -206,19 +206,21 @@ class _Reader:
             return at + 1, value / 1000
         return at, value
 
-    def _unit(self, at: int) -> tuple[str, int]:
-        unit = words.UNIT_OF.get(self._text(at), "")
-        if not unit or self._text(at) in words.CURRENCIES:
+    def _unit(self, at: int, currency: str) -> tuple[str, int]:
+        """The unit behind a number, or its currency, and what it is per: 5€, 5 miles per hour."""
+        unit = currency or words.UNIT_OF.get(self._text(at), "")
+        if not unit:
             return "", at
-        at += 1
-        if unit == "degree" and self._text(at) in ("c", "f"):
-            return f"degree {self._text(at)}", at + 1
+        at += not currency
+        if unit == "degree" and self._text(at) in words.DEGREES:
+            return f"degree {words.DEGREES[self._text(at)]}", at + 1
         if self._text(at) == "^" and self._text(at + 1) in ("2", "3"):
             return f"{unit}^{self._text(at + 1)}", at + 2
-        if self._text(at) == "/" and at + 1 < len(self.tokens):
-            per = self.tokens[at + 1]
-            if per.kind == "word" and not per.spaced:
-                return f"{unit}/{words.UNIT_OF.get(per.text, per.text)}", at + 2
+        per = self._text(at + 1)
+        if self._text(at) == "/" and per.isalpha() and not self.tokens[at + 1].spaced:
+            return f"{unit} per {words.UNIT_OF.get(per, per)}", at + 2
+        if self._text(at) in ("per", "a", "an") and per in words.UNIT_OF:
+            return f"{unit} per {words.UNIT_OF[per]}", at + 2
         return unit, at
 
     # What stands around it -----------------------------------------------------------------------
@@ -290,8 +292,7 @@ class _Reader:
         between = [token.text for token in self.tokens[start:stop]]
         if "(" in between or "=" in between:
             return
-        linking = {"and", "or", "to", "vs", "versus", "through"}
-        if not any(text[0].isalpha() and text not in linking for text in between):
+        if not any(text[0].isalpha() and text not in words.LINKING for text in between):
             raise Unreadable
 
     def _text(self, at: int) -> str:

@@ -16,8 +16,8 @@ from hir_jax.hindsight.verifiers.verdict import Verdict
 _SUPERSCRIPTS = re.compile("[⁺⁻]?[⁰¹²³⁴⁵⁶⁷⁸⁹]+")
 _LETTERS_SUPERSCRIPT = re.compile(r"(?<=[^\W\d_])[⁰¹²³⁴⁵⁶⁷⁸⁹]+")
 _VULGAR = re.compile("[¼-¾⅐-⅞↉]")
-_ALIKE = str.maketrans(dict.fromkeys("‐‑‒–—―−⁻﹘﹣－", "-") | dict.fromkeys("‘’‚‛`´", "'"))
-_ALIKE |= str.maketrans(dict.fromkeys("“”„‟", '"') | {"⁄": "/"})
+_ALIKE = str.maketrans(dict.fromkeys("‐‑‒–—―−⁻﹘﹣－", "-") | dict.fromkeys("‘’‚‛`´′", "'"))
+_ALIKE |= str.maketrans(dict.fromkeys("“”„‟″", '"') | {"⁄": "/"})
 _BRACKETS = {"(": ")", "[": "]", "{": "}"}
 _PAIRS = _BRACKETS | {'"': '"', "'": "'", "«": "»", "$": "$", "*": "*"}
 _LEADING = re.compile(r"(?:\.{2,}|[.,;:](?=\s)|[¿¡])\s*(?!\d)")
