@@ -8,6 +8,7 @@ of what runs, unlike math-verify's own, whose exception may be raised where Pyth
 import functools
 import json
 import logging
+import math
 import signal
 import sys
 from typing import Any
@@ -33,9 +34,21 @@ def compare(answers: list[str], output: str) -> bool | None:
         return None
     golds = [gold for answer in answers if (gold := parsed(answer)) is not None]
     try:
-        return any(verify(gold, found, timeout_seconds=None, raise_on_error=True) for gold in golds)
+        return any(
+            verify(gold, found, _places(gold), timeout_seconds=None, raise_on_error=True)
+            for gold in golds
+        )
     except Exception:  # whatever a comparison of a model's output may raise
         return None
+
+
+def _places(gold: list) -> int:
+    """How many decimals count of a decimal beside it: six, or more where these say too little."""
+    try:
+        size = abs(float(gold[0]))
+    except (TypeError, ValueError, OverflowError):  # not a real number, or one too large
+        return 6
+    return max(6, 3 - math.floor(math.log10(size))) if 0 < size < 1 else 6
 
 
 @functools.lru_cache(4096)

@@ -94,8 +94,8 @@ DENYING |= {f"{word[:-1]}ies" for word in TENS}
 LINKING = _words("and or to vs versus through times by over out of per for into mod choose less")
 # Right behind a number these change it: times of the day, eras, pairs, scales of other tongues.
 CHANGING = re.compile(
-    r"am|pm|o'clock|bce?|ce|basis|bps|pairs?|couples?|scores?|gross|fold|ish|thou|percentage|tausend|"
-    r"mille?|milh?(?:oes|ões)|mi?lli?arden?|mio|mrd|mln|bln|mil|mill|odd|something|"
+    r"am|pm|o'clock|bce?|ce|pairs?|couples?|scores?|gross|fold|ish|thou|percentage|basis|bps|"
+    r"tausend|mille?|milh?(?:oes|ões)|mi?lli?arden?|mio|mrd|mln|bln|mil|mill|odd|something|"
     r"[a-z]*illi(?:on|ard)[a-zé]*|[a-z]*ill[oó]n(?:es)?|billones|hundred[a-z]+"
 )
 MONTHS = _words(

@@ -1,5 +1,6 @@
 """LaTeX and symbolic answers, through the package math-verify in a process of its own."""
 
+import decimal
 import importlib.util
 import json
 import pathlib
@@ -16,10 +17,21 @@ from hir_jax.hindsight.verifiers.verdict import UNREADABLE, Verdict, Verifier
 # For one output. A slower machine reads less: give both machines of a comparison time enough.
 SECONDS = 5
 _MOST_CHARACTERS = 500
-# Its parser reads a part of these: "1 1/2" is 1 to it, 10_2 is 10, "5 apples" and "2 billion" not
-# what they say. So words are not read; \sin, \text{...} and "x or y" are left to it.
-_DROPPED = re.compile(r"\d\s+\d|\d\s*_|(?<![\\a-z])(?!(?:and|or|in)\b)[a-z]{3,}", re.IGNORECASE)
-_COMMAND = re.compile(r"\\(?:text|mathrm|textbf|operatorname)\s*\{[^{}]*\}|\\[a-zA-Z]+")
+_SPACE = r"(?:\\[,;:!> ]|\\q?quad\b|~)"
+# Its parser reads a part of these: "1 1/2" is 1 to it, 10_2 is 10, 10\,5 is 15, "5 apples" and "2
+# billion" not what they say. So words are not read; \sin, \text{...} and "x or y" are left to it.
+_DROPPED = re.compile(
+    rf"\d(?:\s+|\s*{_SPACE}\s*)+\d|\d\s*_|\de[+-]?\d|(?<![\\a-z])(?!(?:and|or|in)\b)[a-z]{{3,}}",
+    re.IGNORECASE,
+)
+_COMMAND = re.compile(
+    r"\\(?:text|mathrm|textbf|operatorname)\s*\{[^{}]*\}|\\(?:begin|end)\{[a-zA-Z]?matrix\}"
+    r"|\\(?!q?quad\b)[a-zA-Z]+"
+)
+# And these it reads as products: 1.5e3, pi; 10\,236 as a sum.
+_SCIENTIFIC = re.compile(r"(?<![\w.])(?:\d+\.?\d*|\.\d+)e[+-]?\d{1,2}(?![\w.])", re.IGNORECASE)
+_GROUPED = re.compile(rf"(?<![\d.,])\d{{1,3}}(?:\s*{_SPACE}\s*\d{{3}})+(?!\d)")
+_PI = re.compile(r"(?<![\\a-z])pi(?![a-z])", re.IGNORECASE)
 _PERCENT = re.compile(r"\\?%")
 _FENCE = re.compile(r"\\boxed\{(.*)\}|\$\$?([^$]*)\$?\$|\\[(\[](.*)\\[)\]]", re.DOTALL)
 
@@ -62,7 +74,10 @@ def _expression(text: str) -> str:
     # Money's sign is no fence; and "50%", which math-verify takes for 50 as well, is 0.5.
     inner = inner.strip().rstrip(".").replace(r"\$", "")
     inner = _PERCENT.sub(r"\\cdot\\frac{1}{100}", inner)
-    is_whole = "$" not in inner and not _DROPPED.search(_COMMAND.sub("~", inner))
+    inner = _SCIENTIFIC.sub(lambda number: format(decimal.Decimal(number[0]), "f"), inner)
+    inner = _GROUPED.sub(lambda number: re.sub(r"\D", "", number[0]), inner)
+    inner = _PI.sub(r"\\pi", inner)
+    is_whole = "$" not in inner and not _DROPPED.search(_COMMAND.sub("#", inner))
     return inner if is_whole and len(inner) <= _MOST_CHARACTERS else ""
 
 
