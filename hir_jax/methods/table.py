@@ -32,7 +32,7 @@ METHODS: dict[str, type[Method]] = {
 }
 
 # Fields, or beginnings of their names, that not all methods read.
-OPTIONAL = frozenset(name for method in METHODS.values() for name in method.reads)
+OPTIONAL = tuple({name for method in METHODS.values() for name in method.reads})
 
 
 def resolve(name: str) -> type[Method]:

@@ -130,9 +130,10 @@ def check_given(config: ml_collections.ConfigDict, given: Collection[str]) -> No
     """Raises UserError with every field of `given`, "loss.smoothing" and the like, that was set
     though the method, as it is configured, does not read it; or as `check` does."""
     check(config)
-    algorithm = config.algorithm
-    unread = table.OPTIONAL.difference(table.resolve(algorithm).reads)
-    reasons = dict.fromkeys(sorted(unread), f"algorithm {algorithm!r} does not read it")
+    algorithm, reads = config.algorithm, table.resolve(config.algorithm).reads
+    # One method may read all of "ratio.", and another "ratio.behaviour" alone.
+    unread = [n for n in given if n.startswith(table.OPTIONAL) and not n.startswith(reads)]
+    reasons = dict.fromkeys(unread, f"algorithm {algorithm!r} does not read it")
     if config.loss.contrastive == "in_batch":
         for name in ("loss.contrastive_smoothing", "loss.contrastive_score"):
             reasons[name] = "it is for loss.contrastive='pairwise'"
@@ -159,7 +160,7 @@ def check_given(config: ml_collections.ConfigDict, given: Collection[str]) -> No
         f"config.{field}: {reason}"
         for field in sorted(set(given) - read)
         for name, reason in reasons.items()
-        if field.startswith(name)
+        if field == name or (name[-1] == "." and field.startswith(name))
     ]
     if faults:
         raise UserError(

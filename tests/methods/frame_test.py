@@ -12,7 +12,7 @@ from hir_jax.methods import table
 from hir_jax.methods.hir import Hir
 from hir_jax.methods.method import ANSWERS, GROUPS, LOGPROBS, OPPOSITE, REFERENCE, VALUES
 from hir_jax.methods.policy_gradient import PolicyGradient
-from hir_jax.run import models, settings, trainers
+from hir_jax.run import models, settings, trainers, workdirs
 from hir_jax.training.batch import Layout
 from tests import tiny
 from tests.methods import advantages_test, terms_test
@@ -149,10 +149,25 @@ def test_all_tokens_are_drawn_from_where_ratios_are_of_the_whole_policy():
 def test_fields_of_other_methods_are_refused():
     with pytest.raises(UserError) as e:
         settings.check_given(
-            config(algorithm="grpo"), {"grpo.skip_flat", "ppo.trace", "loss.smoothing"}
+            config(algorithm="grpo"),
+            {"grpo.skip_flat", "ppo.trace", "loss.contrastive", "loss.contrastive_weight"},
         )
-    assert len(str(e.value).splitlines()) == 3
+    assert len(str(e.value).splitlines()) == 4
     settings.check_given(config(algorithm="grpo"), {"grpo.skip_flat", "ratio.clip_low"})
+    with pytest.raises(UserError, match="'topr' does not read it"):
+        settings.check_given(config(algorithm="topr"), {"ratio.clip_low"})
+
+
+@pytest.mark.parametrize("name", table.METHODS)
+def test_each_method_takes_all_that_it_reads(name):
+    made = config(algorithm=name)
+    fields = {
+        field
+        for field in workdirs.flatten(made.to_dict())
+        if field.startswith(table.METHODS[name].reads) and field.startswith(table.OPTIONAL)
+    }
+    of_facts_and_guides = {"hir.shown", "hir.flip", "sample.guidance_cutoff"}
+    settings.check_given(made, fields - of_facts_and_guides)
 
 
 @dataclasses.dataclass(frozen=True)
