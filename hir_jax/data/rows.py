@@ -3,7 +3,7 @@
 import csv
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,11 @@ def parse(line: str) -> tuple[dict[str, Any], str]:
     """The JSON object of a line, with `Number`s, and what is wrong with it or ''."""
     try:
         record = json.loads(
-            line, parse_int=Number, parse_float=Number, parse_constant=_refuse_constant
+            line,
+            parse_int=Number,
+            parse_float=Number,
+            parse_constant=_refuse_constant,
+            object_pairs_hook=_object,
         )
     except (ValueError, RecursionError) as error:
         return {}, f"malformed JSON ({error})"
@@ -99,6 +103,15 @@ def _check_header(path: Path, header: list[str]) -> None:
             f"{path}: expected a header that names each column once, found "
             f"{', '.join(map(repr, repeated))} more often."
         )
+
+
+def _object(fields: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """As `dict`, which would take the last of those of one name."""
+    found = dict(fields)
+    if len(found) < len(fields):
+        names = [name for name, _ in fields]
+        raise ValueError(f"{max(names, key=names.count)!r} is there more than once")
+    return found
 
 
 def _refuse_constant(name: str) -> None:

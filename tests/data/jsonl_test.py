@@ -90,6 +90,10 @@ Q = {"question": "q"}
         ('{"question": "q", ', "malformed JSON"),
         ('{"question": "q", "answer": NaN}', "malformed JSON"),
         ("[" * 100_000, "malformed JSON"),
+        (
+            '{"question": "q", "answer": "1", "answer": "2"}',
+            "malformed JSON ('answer' is there more than once)",
+        ),
         ("[1]", "expected a JSON object, found a list"),
         ("null", "expected a JSON object, found null"),
         ({"answer": "a"}, 'missing "question"'),
