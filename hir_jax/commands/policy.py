@@ -73,7 +73,19 @@ def load_trained(
                 f"--workdir: expected the workdir of a run, found no checkpoint in {where}."
             )
         own, progress = best
+        _check_scale(config, workdir)
         name = f"{workdir}, best checkpoint (step {progress['best']['step']})"
     checks.check_weights(own, where)
     logging.info("parameters: %s", name)
     return model, own, name
+
+
+def _check_scale(config: ml_collections.ConfigDict, workdir: str) -> None:
+    """Raises UserError where adapters would be scaled otherwise than the run trained them."""
+    alpha = config.lora.alpha
+    trained = workdirs.section_of(pathlib.Path(workdir), "lora").get("alpha", alpha)
+    if config.lora.rank and trained != alpha:
+        raise UserError(
+            f"config.lora.alpha: expected {trained}, with which the adapters in {workdir} were "
+            f"trained; found {alpha}. Leave the flag out, or give the config of the run."
+        )

@@ -61,7 +61,7 @@ def pinned(config: ml_collections.ConfigDict, workdir: str | None) -> ml_collect
     def resolve() -> str:
         if hf.local(path) or _COMMIT.fullmatch(asked):
             return asked
-        began = workdirs.model_of(pathlib.Path(workdir))
+        began = workdirs.section_of(pathlib.Path(workdir), "model")
         kept = str(began.get("revision"))
         if began.get("path") != path or not _COMMIT.fullmatch(kept):
             return hf.commit(hf.find(path, asked, ("config.json",)))

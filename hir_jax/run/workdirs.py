@@ -106,16 +106,16 @@ def is_begun(workdir: pathlib.Path) -> bool:
     return (workdir / "checkpoints").exists()
 
 
-def model_of(folder: pathlib.Path) -> dict[str, Any]:
-    """What the config of a run that has begun says of its model; nothing where there is none.
+def section_of(folder: pathlib.Path, name: str) -> dict[str, Any]:
+    """A section of the config of a run that has begun; nothing where there is none.
 
     Raises:
         UserError: it is no config.
     """
     if not is_begun(folder) or not (folder / "config.json").exists():
         return {}
-    model = read_json(folder / "config.json").get("model")
-    return model if isinstance(model, dict) else {}
+    section = read_json(folder / "config.json").get(name)
+    return section if isinstance(section, dict) else {}
 
 
 def _check_same(folder: pathlib.Path, ours: dict[str, Any]) -> None:

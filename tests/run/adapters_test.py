@@ -150,6 +150,15 @@ def test_another_base_is_refused(straight, tmp_path, other_model):
         load_policy(config(**other_model), str(workdir))
 
 
+def test_another_scale_than_they_were_trained_with_is_refused(straight, tmp_path):
+    other = config(**{"lora.alpha": 64.0})
+    said = r"config\.lora\.alpha: expected 32\.0, .* trained; found 64\.0"
+    with pytest.raises(UserError, match=said):
+        load_policy(other, str(straight))
+    with pytest.raises(UserError, match=said):
+        export_adapters(other, str(straight), str(tmp_path / "adapters"))
+
+
 # Merged, and as a PEFT folder ---------------------------------------------------------------------
 
 
