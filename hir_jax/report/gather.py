@@ -164,14 +164,17 @@ def evaluation(found: Evaluation) -> Record:
 def comparisons(runs: Sequence[Run]) -> list[Record]:
     """How far each run is above each later one on the test questions, paired by question; `why` not
     where they cannot be compared. Runs that have not ended are in none."""
-    ended = [(i, run.outcome.after) for i, run in enumerate(runs) if run.outcome]
+    ended = [(i, run) for i, run in enumerate(runs) if run.outcome]
     return [
         {"runs": (i, j), **_difference(ours, theirs)}
         for (i, ours), (j, theirs) in itertools.combinations(ended, 2)
     ]
 
 
-def _difference(ours: Evaluation, theirs: Evaluation) -> dict[str, Estimate | str]:
-    if not evaluate.same_questions([ours, theirs]):
+def _difference(ours: Run, theirs: Run) -> dict[str, Estimate | str]:
+    after = [[run.outcome.after] for run in (ours, theirs)]
+    if not evaluate.same_questions([*after[0], *after[1]]):
         return {"why": "other test questions"}
-    return evaluate.compare([ours], [theirs])
+    if len({run.identity.get("verifier") for run in (ours, theirs)} - {None}) > 1:
+        return {"why": "another verifier"}
+    return evaluate.compare(*after)

@@ -73,6 +73,14 @@ def test_runs_are_compared_pair_by_pair_where_their_questions_are_the_same(tmp_p
     assert found[1]["why"] == found[2]["why"] == "other test questions"
 
 
+def test_runs_that_were_judged_otherwise_are_not_compared(tmp_path):
+    folders = [made.run(tmp_path / name) for name in "abc"]
+    for folder, verifier in zip(folders, ("exact", "exact", "list"), strict=True):
+        (folder / "identity.json").write_text(json.dumps({"verifier": verifier}))
+    found = gathered(*folders)["comparisons"]
+    assert [each.get("why") for each in found] == [None, "another verifier", "another verifier"]
+
+
 def test_samples_are_columns_with_each_text_once(tmp_path):
     page = gathered(made.run(tmp_path / "run", OUTPUTS))
     drawn = page["runs"][0]["samples"]
