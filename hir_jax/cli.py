@@ -14,6 +14,7 @@ import os
 import pathlib
 import re
 import sys
+import traceback
 from collections.abc import Sequence
 from typing import Any
 
@@ -189,6 +190,7 @@ def run(mode: str) -> str | None:
     from hir_jax.run import evaluate, settings, workdirs
 
     config = CONFIG.value
+    check_fields(config)
     workdirs.check_local(
         {f"--{name}": FLAGS[name].value for name in ("workdir", "input", "output")}
         | {"--config.model.path": config.model.path, "--config.lora.path": config.lora.path}
@@ -230,6 +232,13 @@ def run(mode: str) -> str | None:
             write = export_adapters if FLAGS.adapters else export_policy
             write(config, FLAGS.workdir, FLAGS.output)
     return None
+
+
+def check_fields(config: Any) -> None:
+    """Raises UserError where the config file gives another thing than a config."""
+    from hir_jax.run import configs
+
+    configs.check_fields(config, config_flags.get_config_filename(FLAGS["config"]))
 
 
 def check_named(config: Any) -> None:
@@ -289,22 +298,49 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
         CONFIG.value.keys()  # a file that cannot be read says so at the first access only
         _reset(reset)
         return rest
-    except (AttributeError, KeyError) as e:  # ml_collections: no such field
-        field, *nearest = re.findall(r"""["'](\w+)\\?["']""", str(e))
-        name = next((name for name in names if field in name.split(".")), field)
-        hint = f"Did you mean {nearest[0]!r}?" if nearest else "configs/common.py lists them all."
-        message = f"--{name}: the config has no field {field!r}. {hint}"
     except OSError as e:
         message = f"--config: {e}"
-    except (TypeError, ValueError) as e:  # ml_collections: no place in any config
-        asked = ", ".join(f"--{name}" for name in names if name.startswith("config."))
-        message = f"{asked}: expected fields as in --config.data.seed, found one that is none ({e})"
     except flags.Error as e:
-        # A ValueError of a config file comes as the text of a traceback.
-        _, is_own, sentence = str(e).partition("\nValueError: ")
-        message = sentence.strip() if is_own else str(e)
+        message = _of_file(str(e)) or str(e)
+    except Exception as e:  # a config file is code, which may raise anything
+        message = _fault(e, names)
     print(f"error: {message}", file=sys.stderr)
     sys.exit(2)
+
+
+def _of_file(text: str) -> str:
+    """What a ValueError or TypeError of a config file says, whose traceback absl gives as text."""
+    raised = re.search(r"^(ValueError|TypeError): (.*)", text, re.MULTILINE | re.DOTALL)
+    places = re.findall(r'File "(.*)", line (\d+), in (?:get_config|<module>)', text)
+    if not raised or not places:
+        return ""
+    # With a ValueError config files refuse an argument; the place would say nothing more.
+    where = "" if raised[1] == "ValueError" else "--config: {}:{}: ".format(*places[-1])
+    return where + raised[2].strip()
+
+
+def _fault(e: Exception, names: Sequence[str]) -> str:
+    """What is wrong with the flags of these names, or with the config file."""
+    frames = traceback.extract_tb(e.__traceback__)
+    if own := [frame for frame in frames if frame.name in ("get_config", "<module>")]:
+        return f"--config: {own[-1].filename}:{own[-1].lineno}: {type(e).__name__}: {e}"
+    if isinstance(e, SyntaxError):
+        return f"--config: {e}"
+    if isinstance(e, TypeError | ValueError):  # ml_collections: no place in any config
+        asked = ", ".join(f"--{name}" for name in names if name.startswith("config."))
+        return f"{asked}: expected fields as in --config.data.seed, found one that is none ({e})"
+    if not isinstance(e, AttributeError | KeyError):
+        raise e
+    # ml_collections: no such field
+    field, *nearest = re.findall(r"""["'](\w+)\\?["']""", str(e))
+    from configs import common
+
+    name = next((name for name in names if field in name.split(".")), field)
+    is_lacking = field in common.get_config() and name.startswith(f"config.{field}")
+    if nearest == ["get_config"] or is_lacking:
+        return "--config: expected a file whose get_config returns a config, found another"
+    hint = f"Did you mean {nearest[0]!r}?" if nearest else "configs/common.py lists them all."
+    return f"--{name}: the config has no field {field!r}. {hint}"
 
 
 def _without_none(argv: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -41,15 +41,43 @@ def make(name: str, changes: Mapping[str, Any]) -> ml_collections.ConfigDict:
     spec = importlib.util.spec_from_file_location("config", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    if not hasattr(module, "get_config"):
+        raise UserError(f"{name}: expected a file with a function get_config, found none in it.")
     try:
         config = module.get_config(*[argument] if colon else [])
     except ValueError as e:  # which is how config files refuse an argument
         raise UserError(f"{name}: {e}") from e
+    check_fields(config, name)
     check_named(config, path, argument, changes, "{!r}: {!r}")
     config = changed(config.lock(), changes)
     paths = {"model.path": config.model.path} | {f"data.{k}": config.data[k] for k in sources.PATHS}
     workdirs.check_local(paths)
     return config
+
+
+def check_fields(config: Any, name: str) -> None:
+    """Raises UserError where a config, of the file of this name, lacks fields, or has others.
+
+    It may have sections of its own, as `pretrain` and `experiment` are.
+    """
+    if not isinstance(config, ml_collections.ConfigDict):
+        raise UserError(
+            f"{name}: expected get_config to return a ConfigDict, found {type(config).__name__}. "
+            "Begin with the config of another file, as with configs.jsonl.get_config()."
+        )
+    default, ours = _defaults(), workdirs.flatten(config.to_dict())
+    known = workdirs.flatten(default)
+    own = {each for each, value in config.items() if isinstance(value, ml_collections.ConfigDict)}
+    own = (*(f"{each}." for each in own - default.keys()), f"{_FACTS}.")
+    others = sorted(field for field in ours.keys() - known if not field.startswith(own))
+    faults = [f"{field}: there is no such field; {_hint(field, known)}" for field in others]
+    lacking = sorted(field for field in known if ours.get(field) is None is not known[field])
+    faults += [f"{field}: expected a value, found none" for field in lacking[:10]]
+    if faults:
+        raise UserError(
+            f"{name}: expected the fields of configs/common.py, found others:\n  "
+            + "\n  ".join(faults)
+        )
 
 
 def changed(
@@ -60,18 +88,13 @@ def changed(
     Raises:
         UserError: there are no such fields, or they are of another type; all are listed.
     """
-    shipped.let_configs_be_imported()
-    from configs import common
-
     config = config.copy_and_resolve_references()
-    default = workdirs.flatten(common.get_config().to_dict())
+    default = workdirs.flatten(_defaults())
     known = {*workdirs.flatten(config.to_dict()), _FACTS}
     faults = []
     for name, value in changes.items():
         if name not in known:
-            close = difflib.get_close_matches(name, known, 1)
-            hint = f"did you mean {close[0]!r}?" if close else "configs/common.py lists them all"
-            faults.append(f"{name}: there is no such field; {hint}")
+            faults.append(f"{name}: there is no such field; {_hint(name, known)}")
             continue
         section, _, field = name.rpartition(".")
         fields = operator.attrgetter(section)(config) if section else config
@@ -85,6 +108,18 @@ def changed(
     if faults:
         raise UserError("Faulty changes of a config:\n  " + "\n  ".join(faults))
     return config
+
+
+def _defaults() -> dict[str, Any]:
+    shipped.let_configs_be_imported()
+    from configs import common
+
+    return common.get_config().to_dict()
+
+
+def _hint(name: str, known: Collection[str]) -> str:
+    close = difflib.get_close_matches(name, known, 1)
+    return f"did you mean {close[0]!r}?" if close else "configs/common.py lists them all"
 
 
 def check_named(

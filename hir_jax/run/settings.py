@@ -131,9 +131,7 @@ def check_given(config: ml_collections.ConfigDict, given: Collection[str]) -> No
     though the method, as it is configured, does not read it; or as `check` does."""
     check(config)
     algorithm, reads = config.algorithm, table.resolve(config.algorithm).reads
-    # One method may read all of "ratio.", and another "ratio.behaviour" alone.
-    unread = [n for n in given if n.startswith(table.OPTIONAL) and not n.startswith(reads)]
-    reasons = dict.fromkeys(unread, f"algorithm {algorithm!r} does not read it")
+    reasons = {}
     if config.loss.contrastive == "in_batch":
         for name in ("loss.contrastive_smoothing", "loss.contrastive_score"):
             reasons[name] = "it is for loss.contrastive='pairwise'"
@@ -150,6 +148,9 @@ def check_given(config: ml_collections.ConfigDict, given: Collection[str]) -> No
     reasons |= dict.fromkeys(("sample.rerank", "sample.beams"), "it is for --mode=sample")
     if config.evaluate.beams == 1:
         reasons["beam."] = "it is for evaluate.beams and --mode=sample"
+    # One method may read all of "ratio.", and another "ratio.behaviour" alone.
+    unread = [n for n in given if n.startswith(table.OPTIONAL) and not n.startswith(reads)]
+    reasons |= dict.fromkeys(unread, f"algorithm {algorithm!r} does not read it")
     read = {
         field
         for name, fields in OF_THE_END.items()

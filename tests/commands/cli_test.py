@@ -9,14 +9,17 @@ import subprocess
 import sys
 import time
 
+import ml_collections
 import numpy as np
 import pytest
 import safetensors.numpy
 
+from configs import common
 from hir_jax import cli
 from hir_jax.commands import diagnose
+from hir_jax.errors import UserError
 from hir_jax.planning import plan
-from hir_jax.run import lock, loop
+from hir_jax.run import configs, lock, loop
 from tests import tiny
 
 pytestmark = pytest.mark.usefixtures("cache")
@@ -206,6 +209,7 @@ def test_modes_of_a_run_begin_with_its_config(arguments, expected):
 
 def test_faulty_flags(refused):
     refused("--config.data.taks=x", says=["--config.data.taks", "'taks'", "mean 'task'?"])
+    refused("--config.train.seed=1", says="--config.train.seed: the config has no field 'seed'")
     refused("--config.nomodel.x=1", says="--config.nomodel.x: the config has no field 'nomodel'")
     refused("--config.seed=abc", says=["--config.seed=abc", "invalid literal for int()"])
     refused("--config.loss.smoothing=much", says=["--config.loss.smoothing=much", "float"])
@@ -221,6 +225,43 @@ def test_faulty_flags(refused):
 def test_config_files_that_do_not_load(refused):
     refused(config="configs/none.py", says=["configs/none.py", "No such file"])
     refused(config="configs/flan_t5.py:huge", says="expected a size of small, ")
+
+
+@pytest.mark.parametrize(
+    ("lines", "says"),
+    [
+        ("config.sample.temprature = 0.5", "did you mean 'sample.temperature'?"),
+        ("config.iteration = 3", "iteration: there is no such field; did you mean 'iterations'?"),
+        ("config.seed = None", "seed: expected a value, found none"),
+        ("del config.seed", "seed: expected a value, found none"),
+        ("config.seed = 'x'", "mine.py:5: Could not override field 'seed'"),
+        ("{}['model']", "mine.py:5: KeyError: 'model'"),
+        (
+            "raise ValueError('mine.py: expected tea:\\n  found none')",
+            "expected tea:\n  found none",
+        ),
+        ("config = {}", "--config: expected a file whose get_config returns a config, found"),
+        ("def", "--config: invalid syntax (mine.py, line 5)"),
+    ],
+)
+def test_faults_of_ones_own_config(refused, tmp_path, lines, says):
+    head = "from configs import common\n\ndef get_config():\n    config = common.get_config()"
+    (tmp_path / "mine.py").write_text(f"{head}\n    {lines}\n    return config\n")
+    refused("--mode=plan", config=tmp_path / "mine.py", says=says)
+
+
+def test_ones_own_config_has_a_function_and_may_have_sections(refused, tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text("seed = 1\n")
+    refused(config=file, says="--config: expected a file whose get_config returns a config, found")
+    with pytest.raises(UserError, match="expected a file with a function get_config"):
+        configs.make(str(file), {})
+    with pytest.raises(UserError, match="expected get_config to return a ConfigDict, found dict"):
+        configs.check_fields({}, "mine.py")
+    made = common.get_config()
+    made.mine = ml_collections.ConfigDict({"pull": 2.0})
+    made.instruction.facts.short = ("Be short.", "Be long.")
+    configs.check_fields(made, "mine.py")
 
 
 def test_fields_that_only_another_config_has_can_be_set(refused):
