@@ -277,6 +277,14 @@ def test_order_of_an_answer_that_repeats_an_item(output, complete, only):
 
 
 @pytest.mark.parametrize(
+    ("output", "correct"),
+    [("ant bee ant", True), ("bee ant", True), ("ant ant bee", True), ("ant bee ant bee", False)],
+)
+def test_order_of_an_item_that_comes_again(output, correct):
+    assert verify.order(output, free("ant bee ant")).correct is correct
+
+
+@pytest.mark.parametrize(
     ("output", "answer", "expected"),
     [
         ("1.5", "15", RIGHT),

@@ -1,7 +1,5 @@
 """Lists taken apart into facts: in order, nothing left out, nothing added."""
 
-import itertools
-
 from hir_jax.data.example import Example
 from hir_jax.hindsight.verifiers import texts
 from hir_jax.hindsight.verifiers.verdict import Verdict
@@ -28,11 +26,9 @@ def order(output: str, example: Example) -> Verdict:
     answer, given = (texts.items(texts.fold(text)) for text in (example.answers[0], output))
     given = [next((one for one in answer if texts.says(item, [one])), item) for item in given]
     known = [item for item in given if item in answer]
-    places = [answer.index(item) for item in known]
-    in_order = all(first <= then for first, then in itertools.pairwise(places))
     readable = len(known) >= min(2, len(answer))
     return Verdict(
-        correct=readable and in_order,
+        correct=readable and _in_order(known, answer),
         parsed=readable,
         read=" ".join(given),
         facts={
@@ -40,3 +36,13 @@ def order(output: str, example: Example) -> Verdict:
             "only": all(given.count(item) <= answer.count(item) for item in given),
         },
     )
+
+
+def _in_order(items: list[str], answer: list[str]) -> bool:
+    """Whether each item is where the one before it is in the answer, or behind that place."""
+    rest = answer
+    for item in items:
+        if item not in rest:
+            return False
+        rest = rest[rest.index(item) :]
+    return True
