@@ -294,7 +294,7 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
     argv, reset = _without_none(argv)
     default = [] if "config" in names else [f"--config={_default_config(argv)}"]
     try:
-        rest = FLAGS([argv[0], *map(_shipped_config, [*default, *argv[1:]])])
+        rest = FLAGS([argv[0], *_shipped_configs([*default, *argv[1:]])])
         CONFIG.value.keys()  # a file that cannot be read says so at the first access only
         _reset(reset)
         return rest
@@ -383,13 +383,22 @@ def _default_config(argv: Sequence[str]) -> str:
     return DEFAULT_CONFIG
 
 
-def _shipped_config(argument: str) -> str:
-    """A --config=FILE[:ARGUMENT] with the file that comes with hir_jax, where there is no other."""
-    flag, equals, value = argument.partition("=")
-    if not equals or _name_of(flag) != "config":
-        return argument
-    file, colon, rest = value.partition(":")
-    return f"{flag}={shipped.find(file)}{colon}{rest}"
+def _shipped_configs(argv: Sequence[str]) -> list[str]:
+    """The arguments, with the file that comes with hir_jax where --config names no other.
+
+    It is said as --config=FILE[:ARGUMENT], or as --config and then that.
+    """
+    found = []
+    for before, argument in zip(["", *argv], argv, strict=False):
+        flag, equals, value = argument.partition("=")
+        if before in ("--config", "-config"):
+            flag, equals, value = "", "", argument
+        elif not equals or _name_of(flag) != "config":
+            found.append(argument)
+            continue
+        file, colon, rest = value.partition(":")
+        found.append(f"{flag}{equals}{shipped.find(file)}{colon}{rest}")
+    return found
 
 
 def _name_of(argument: str) -> str:

@@ -193,6 +193,7 @@ def score(
     config, model = policy.config, policy.model
     sources = _tokens(model, "prompt", [prompt for prompt, _ in pairs])
     targets = _tokens(model, "output", [output for _, output in pairs])
+    scoring.tell_unwritable(model.codec, targets, [f"pair {i}" for i in range(len(pairs))])
     source_buckets = _source_buckets(config, list(map(len, sources)))
     longest = max(map(len, targets))
     target_buckets = scoring.target_lengths(longest, config.buckets.target)

@@ -207,6 +207,14 @@ def test_modes_of_a_run_begin_with_its_config(arguments, expected):
     assert cli._default_config(["main.py", *arguments]) == expected
 
 
+def test_configs_that_come_with_us_are_found_anywhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    ours, own = str(ROOT / "configs" / "jsonl.py"), "--config.model.path=configs/jsonl.py"
+    given = ["--config=configs/jsonl.py:a", "--config", "configs/jsonl.py", own, "configs/jsonl.py"]
+    found = [f"--config={ours}:a", "--config", ours, own, "configs/jsonl.py"]
+    assert cli._shipped_configs(given) == found
+
+
 def test_faulty_flags(refused):
     refused("--config.data.taks=x", says=["--config.data.taks", "'taks'", "mean 'task'?"])
     refused("--config.train.seed=1", says="--config.train.seed: the config has no field 'seed'")
