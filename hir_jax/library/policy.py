@@ -116,6 +116,7 @@ def sample(
     Raises:
         UserError: a value is at fault, a prompt is too long, or the model overflows.
     """
+    asked = asked if isinstance(asked, str) else list(asked)  # which may be given but once
     if isinstance(asked, str) or not all(isinstance(each, str | Example) for each in asked):
         raise UserError(
             f"Expected a list of questions, of `hir_jax.examples` or `questions`, or of prompts, "
@@ -188,6 +189,8 @@ def score(
     Raises:
         UserError: there are no such tokens, a prompt is too long, or the model overflows.
     """
+    if odd := [pair for pair in pairs if isinstance(pair, str) or len(pair) != 2]:
+        raise UserError(f"Expected pairs of a prompt and an output, found {odd[0]!r:.200}.")
     if not pairs:
         return []
     config, model = policy.config, policy.model

@@ -65,7 +65,7 @@ def verify(
     Raises:
         UserError: there is no such verifier, it does not suit a question, or it fails.
     """
-    _check_one_each(examples, outputs, "outputs")
+    _check_one_each(examples, outputs, "outputs", (Output, str))
     if callable(verifier):
         judge = verifiers.of_function(verifier, threshold)
     else:
@@ -100,8 +100,8 @@ def relabel(
     Raises:
         UserError: there are not as many outputs and verdicts as questions, or two have one id.
     """
-    _check_one_each(examples, outputs, "outputs")
-    _check_one_each(examples, verdicts, "verdicts")
+    _check_one_each(examples, outputs, "outputs", (Output,))
+    _check_one_each(examples, verdicts, "verdicts", (Verdict,))
     if any(len(own) != len(of) for own, of in zip(outputs, verdicts, strict=True)):
         raise UserError("Expected a verdict on each output, found more or fewer.")
     by_id = {example.id: example for example in examples}
@@ -151,10 +151,15 @@ def _said(output: Output | str) -> str | None:
     return output.text if output.readable else None
 
 
-def _check_one_each(examples: Sequence[Example], given: Sequence[Any], what: str) -> None:
-    """Raises UserError where there is not a list of so many for each question."""
+def _check_one_each(
+    examples: Sequence[Example], given: Sequence[Any], what: str, kinds: tuple[type, ...]
+) -> None:
+    """Raises UserError where there is not a list of so many, of these kinds, for each question."""
     if len(given) != len(examples) or any(isinstance(own, str | Output | Verdict) for own in given):
         raise UserError(
             f"Expected a list of {what} for each of {len(examples)} questions, found {len(given)} "
             f"of {', '.join(sorted({type(own).__name__ for own in given})) or 'nothing'}."
         )
+    if odd := [each for own in given for each in own if not isinstance(each, kinds)]:
+        wanted = " or ".join(kind.__name__ for kind in kinds)
+        raise UserError(f"Expected {what} of type {wanted}, found {odd[0]!r:.200}.")

@@ -80,6 +80,11 @@ def test_draws_belong_to_the_seed_and_the_place(policy):
     assert hir_jax.sample(policy, []) == []
 
 
+def test_what_is_asked_may_be_given_but_once(policy):
+    asked = ["w1", "w2"]
+    assert hir_jax.sample(policy, iter(asked)) == hir_jax.sample(policy, asked)
+
+
 def test_what_is_said_goes_before_the_config(policy):
     outputs = hir_jax.sample(policy, PROMPTS, samples=3, top_k=1, max_new_tokens=2)
     assert [len(own) for own in outputs] == [3] * 4
@@ -126,6 +131,8 @@ def test_what_cannot_be_sampled_from(policy, workdir):
 def test_what_cannot_be_scored(policy):
     refused("longest, 'prompt 0', has 601", hir_jax.score, policy, [("w1 " * 600, "w1")])
     refused("output 1: expected a text", hir_jax.score, policy, [("w1", "w1"), ("w1", ())])
+    refused("pairs of a prompt and an output, found ('w1',)", hir_jax.score, policy, [("w1",)])
+    refused("pairs of a prompt and an output, found 'w1'", hir_jax.score, policy, ["w1"])
     refused("from 0 to 63; found (5, 64)", hir_jax.score, policy, [((5, 64), "w1")])
     refused("from 0 to 63; found (0.5,)", hir_jax.score, policy, [((0.5,), "w1")])
 

@@ -90,6 +90,7 @@ def test_what_cannot_be_judged():
     refused("Unknown verifier 'none'", hir_jax.verify, "none", EXAMPLES, TEXTS)
     refused("list of outputs for each of 2", hir_jax.verify, "exact", EXAMPLES, TEXTS[:1])
     refused("found 2 of str", hir_jax.verify, "exact", EXAMPLES, ["True", "False"])
+    refused("of type Output or str, found None", hir_jax.verify, "exact", EXAMPLES, [["a"], [None]])
     refused("reward.threshold", hir_jax.verify, len, EXAMPLES, TEXTS, threshold=2)
     refused("must return a bool", hir_jax.verify, lambda o, e: "yes", EXAMPLES, TEXTS)
     refused("raised ZeroDivisionError", hir_jax.verify, lambda o, e: 1 / 0, EXAMPLES, TEXTS)
@@ -155,4 +156,5 @@ def test_what_cannot_be_relabeled():
     fewer = [verdicts[0][:2], verdicts[1]]
     refused("a verdict on each output", hir_jax.relabel, policy(), EXAMPLES, OUTPUTS, fewer)
     twice = [EXAMPLES[0]] * 2
+    refused("of type Output, found 'True'", hir_jax.relabel, policy(), EXAMPLES, TEXTS, verdicts)
     refused("found 1 ids of 2", hir_jax.relabel, policy(), twice, OUTPUTS, verdicts)
