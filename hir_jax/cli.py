@@ -172,7 +172,8 @@ def run(mode: str) -> str | None:
 
     if FLAGS.compilation_cache:
         cache = os.path.expanduser(FLAGS.compilation_cache)
-        jax.config.update("jax_compilation_cache_dir", cache)
+        if not FLAGS.topology:  # programs for devices that are not here cannot be loaded
+            jax.config.update("jax_compilation_cache_dir", cache)
         compiling.keep(cache)
 
     from hir_jax import data, library

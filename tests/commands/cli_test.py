@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 
+import jax
 import ml_collections
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ import safetensors.numpy
 from configs import common
 from hir_jax import cli
 from hir_jax.commands import diagnose
+from hir_jax.devices import compiling
 from hir_jax.errors import UserError
 from hir_jax.planning import plan
 from hir_jax.run import configs, lock, loop
@@ -161,6 +163,17 @@ def test_plan_prints_what_it_finds_for_the_mesh_given_or_any(call, monkeypatch, 
         ("v5e:2x4", search, ["sampling"], None, None, True),
         (None, search, programs, 70, 1.2, False),
     ]
+
+
+def test_programs_for_devices_that_are_not_here_are_not_kept(call, monkeypatch):
+    told = []
+    monkeypatch.setattr(plan, "run", lambda *rest: "a plan")
+    monkeypatch.setattr(jax.config, "update", lambda name, value: told.append(value))
+    monkeypatch.setattr(compiling, "keep", told.append)
+    call("--mode=plan", "--topology=v5e:2x4", "--compilation_cache=programs")
+    assert told == ["programs"]  # seconds that they took
+    call("--mode=plan", "--compilation_cache=programs")
+    assert told[1:] == ["programs", "programs"]
 
 
 def test_diagnose_prints_its_page_with_a_file_beside_or_without(call, monkeypatch):
