@@ -147,11 +147,20 @@ class Comparison:
         ours, theirs = self.of(first, task), self.of(other, task)
         if not ours or not theirs:
             return MISSING
-        runs = [[result.outcome.after for result in side.values()] for side in (ours, theirs)]
+        seeds = sorted(ours.keys() & theirs.keys())
+        if not seeds:
+            return "no common seed"
+        sides = [[side[seed] for seed in seeds] for side in (ours, theirs)]
+        if len({result.verifier for side in sides for result in side} - {""}) > 1:
+            return "another verifier"
+        runs = [[result.outcome.after for result in side] for side in sides]
         if not evaluate.same_questions([*runs[0], *runs[1]]):
             return "other questions"
         found = evaluate.compare(*runs)["asked_correct"]
-        return evaluate.points(statistics.with_seeds(found, _by_seed(ours, theirs)))
+        accuracies = [[run.asked_correct.accuracy for run in side] for side in runs]
+        text = evaluate.points(statistics.with_seeds(found, list(np.subtract(*accuracies))))
+        every = len(ours.keys() | theirs.keys())
+        return text + (f"; {len(seeds)} of {every} seeds" if len(seeds) < every else "")
 
     def bands(self, passes: Mapping[str, Sequence[float]]) -> str:
         """Accuracy by how often the starting model is right at a question."""
@@ -251,8 +260,9 @@ def tables(
 
 
 DIFFERENCES = (
-    "Differences in points of the mean accuracies over seeds, with 95% intervals of what other "
-    "test questions (paired by question, clustered by story) and other seeds would change."
+    "Differences in points of the mean accuracies over the seeds that both have, with 95% "
+    "intervals of what other test questions (paired by question, clustered by story) and other "
+    "seeds would change; of a single seed, of what other test questions would."
 )
 PASSES = (
     "Accuracy by how often the starting model's own samples of a test question are right: mean "
@@ -267,16 +277,6 @@ COSTS = (
     "Means over seeds: samples drawn, optimizer steps, seconds of sampling and training on the "
     "machine at hand, compilation included."
 )
-
-
-def _by_seed(ours: Mapping[int, Result], theirs: Mapping[int, Result]) -> list[float]:
-    """The differences in accuracy, seed by seed."""
-    both = ours.keys() & theirs.keys()
-    sides = [
-        [side[seed].outcome.after.asked_correct.accuracy for seed in both]
-        for side in (ours, theirs)
-    ]
-    return list(np.subtract(*sides))
 
 
 def _caption(starts: Mapping[str, Sequence[Evaluation]]) -> str:

@@ -5,7 +5,7 @@ import pathlib
 from typing import NamedTuple
 
 from hir_jax.errors import UserError
-from hir_jax.run import workdirs
+from hir_jax.run import identity, workdirs
 from hir_jax.run.outcome import Outcome
 
 MEASURED = ("curve", "steps", "seconds")  # fields of a result beside its outcome
@@ -27,23 +27,27 @@ class Result(NamedTuple):
         curve: (samples drawn, accuracy, gap) on the development questions.
         steps: optimizer steps in all.
         seconds: of sampling and training, compilation included; evaluation and start-up not.
+        verifier: the digest of what judged, as in identity.json; '' where none was kept.
     """
 
     outcome: Outcome
     curve: tuple[tuple[int, float, float], ...]
     steps: int
     seconds: float
+    verifier: str = ""
 
 
 def read_result(folder: pathlib.Path) -> Result:
     """What a finished run left in its workdir."""
     lines = workdirs.read_lines(folder / "metrics.jsonl")
     rows = [row for row in lines if row["phase"] == "evaluate"]
+    reads = folder / identity.FILE
     return Result(
         outcome=Outcome.from_json(workdirs.read_json(folder / "eval.json")),
         curve=tuple((row["samples_drawn"], row["accuracy"], row["gap"]) for row in rows),
         steps=max(row["step"] for row in rows),
         seconds=sum(row["seconds"] for row in workdirs.read_lines(folder / "timings.jsonl")),
+        verifier=workdirs.read_json(reads).get("verifier", "") if reads.exists() else "",
     )
 
 
@@ -58,6 +62,7 @@ def write_results(file: pathlib.Path, results: Known) -> None:
         | {"content": content}
         | result.outcome.to_json()
         | {name: getattr(result, name) for name in MEASURED}
+        | {"verifier": result.verifier}
         for (cell, content), result in results.items()
     ]
     lines = ",\n".join(json.dumps(record, allow_nan=False) for record in records)
@@ -80,6 +85,7 @@ def read_results(file: pathlib.Path) -> Known:
             curve = [tuple(map(float, point)) for point in measured["curve"]]
             measured["curve"] = tuple((int(n), accuracy, gap) for n, accuracy, gap in curve)
             measured["steps"], measured["seconds"] = int(record["steps"]), float(record["seconds"])
+            measured["verifier"] = str(record.get("verifier", ""))  # earlier versions kept none
             results[key] = Result(Outcome.from_json(record), **measured)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as e:
         raise UserError(

@@ -79,6 +79,29 @@ def test_differences_are_paired_and_know_of_seeds():
     assert "paired" in caption
 
 
+def test_a_difference_is_of_the_seeds_that_both_have():
+    sft = RESULTS[Cell("sft", "sorting", 0)], RESULTS[Cell("hir", "sorting", 1)]
+    one = {Cell("hir", "sorting", 0): RESULTS[Cell("hir", "sorting", 0)]}
+    one |= {Cell("sft", "sorting", 0): sft[0]}
+    expected = cells(one)[0]["difference, points"]["hir - sft"]
+    assert expected.startswith("-20.0 [")
+    # Seed 1 of hir has nothing to stand beside; nor has seed 2 of sft.
+    assert cells(RESULTS)[0]["difference, points"] == {"hir - sft": f"{expected}; 1 of 2 seeds"}
+    more = RESULTS | {Cell("sft", "sorting", 2): sft[1]}
+    assert cells(more)[0]["difference, points"] == {"hir - sft": f"{expected}; 1 of 3 seeds"}
+    apart = {Cell("hir", "sorting", 0): sft[0], Cell("sft", "sorting", 1): sft[1]}
+    assert cells(apart)[0]["difference, points"] == {"hir - sft": "no common seed"}
+
+
+def test_variants_that_were_judged_otherwise_are_not_compared():
+    judged = {cell: r._replace(verifier="exact") for cell, r in RESULTS.items()}
+    assert cells(judged) == cells(RESULTS)
+    judged[Cell("sft", "sorting", 0)] = RESULTS[Cell("sft", "sorting", 0)]  # nobody knows by what
+    assert cells(judged) == cells(RESULTS)
+    judged[Cell("sft", "sorting", 0)] = judged[Cell("hir", "sorting", 0)]._replace(verifier="list")
+    assert cells(judged)[0]["difference, points"] == {"hir - sft": "another verifier"}
+
+
 def test_the_size_counts_stories():
     stories = (0,) * 5 + (1,) * 5
     _, caption = cells({Cell("hir", "sorting", 0): result(START, START, stories=stories)})

@@ -171,6 +171,7 @@ def test_a_small_grid_runs_once_and_goes_on_with_what_is_new(tmp_path, monkeypat
     records = json.loads((tmp_path / "results.json").read_text())["cells"]
     assert [record["variant"] for record in records] == ["hir", "sft"]
     assert [record["samples"] > 0 for record in records] == [True, False]
+    assert all(record["verifier"] for record in records)
     assert all(record["steps"] > 0 and record["seconds"] > 0 for record in records)
     assert (tmp_path / "table.md").read_text() == first + "\n"
     assert "base right in" in first

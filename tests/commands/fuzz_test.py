@@ -72,7 +72,7 @@ def test_flags(folder, flags):
 
 
 GRID = {
-    (Cell(name, "task", seed), "content"): Result(OUTCOME, ((8, 0.5, 0.1),), 3, 1.5)
+    (Cell(name, "task", seed), "content"): Result(OUTCOME, ((8, 0.5, 0.1),), 3, 1.5, name)
     for name in ("hir", "sft")
     for seed in (0, 1)
 }
