@@ -11,7 +11,7 @@ import pytest
 from absl import flags
 from ml_collections import config_flags
 
-from hir_jax import cli, data
+from hir_jax import arguments, data
 from hir_jax.commands.check import check
 from hir_jax.commands.verify import verify_file
 from hir_jax.data import jsonl
@@ -43,14 +43,14 @@ def folder(tmp_path, monkeypatch):
 def config_of(given, monkeypatch):
     """The config that flags of main.py ask for; refused as `main.py` refuses it."""
     names = re.findall(r"--(\w+)", " ".join(word.partition("=")[0] for word in given))
-    assert set(names) <= {*cli.FLAGS}, given
+    assert set(names) <= {*arguments.FLAGS}, given
     said = dict(word.lstrip("-").partition("=")[::2] for word in given)
     mode = said.get("mode", "train")
-    assert mode in cli.MODES, given
-    assert {*cli.NEEDED.get(mode, ())} <= {*said}, given
+    assert mode in arguments.MODES, given
+    assert {*arguments.NEEDED.get(mode, ())} <= {*said}, given
     of_config = [word for word in given if word.startswith("--config")]
     if "config" not in said:
-        of_config.insert(0, f"--config={cli.DEFAULT_CONFIG}")
+        of_config.insert(0, f"--config={arguments.DEFAULT_CONFIG}")
     monkeypatch.setattr("sys.argv", ["main.py", *of_config])  # where overrides are looked for
     values = flags.FlagValues()
     loaded = config_flags.DEFINE_config_file("config", None, flag_values=values)

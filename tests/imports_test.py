@@ -17,6 +17,7 @@ FLOORS = [
     {"run"},
     {"planning", "report", "commands"},
     {"library"},
+    {"arguments"},
     {"cli"},
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

@@ -7,7 +7,7 @@ import subprocess
 import pytest
 import yaml
 
-from hir_jax import cli
+from hir_jax import arguments
 
 ROOT = pathlib.Path(__file__).parents[1]
 SCRIPTS = sorted(p for p in (ROOT / "scripts").iterdir() if p.suffix in (".sh", ".yaml"))
@@ -88,4 +88,4 @@ def test_flags_given_to_main_exist(path):
     commands = re.findall(r"(?:main\.py|tpu_pod\.sh|slurm\.sh)((?:[^\n`]|\n {14}--)*)", text)
     given = {flag for command in commands for flag in re.findall(r"--(\w+)", command)}
     assert given, path
-    assert given <= set(cli.FLAGS), given - set(cli.FLAGS)
+    assert given <= set(arguments.FLAGS), given - set(arguments.FLAGS)

@@ -16,7 +16,7 @@ import pytest
 import safetensors.numpy
 
 from configs import common
-from hir_jax import cli
+from hir_jax import arguments, cli
 from hir_jax.commands import diagnose
 from hir_jax.devices import compiling
 from hir_jax.errors import UserError
@@ -206,18 +206,18 @@ def test_flags_refused_in_a_process_of_its_own(argument, says):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "expected"),
+    ("given", "expected"),
     [
         (["--mode=eval", "--workdir=/runs/a"], "configs/workdir.py:/runs/a"),
         (["--workdir", "/runs/a", "-mode", "score"], "configs/workdir.py:/runs/a"),
         (["--mode=diagnose", "--workdir=/runs/a"], "configs/workdir.py:/runs/a"),
-        (["--mode=eval"], cli.DEFAULT_CONFIG),
-        (["--workdir=/runs/a"], cli.DEFAULT_CONFIG),
-        (["--mode=train", "--workdir=/runs/a"], cli.DEFAULT_CONFIG),
+        (["--mode=eval"], arguments.DEFAULT_CONFIG),
+        (["--workdir=/runs/a"], arguments.DEFAULT_CONFIG),
+        (["--mode=train", "--workdir=/runs/a"], arguments.DEFAULT_CONFIG),
     ],
 )
-def test_modes_of_a_run_begin_with_its_config(arguments, expected):
-    assert cli._default_config(["main.py", *arguments]) == expected
+def test_modes_of_a_run_begin_with_its_config(given, expected):
+    assert arguments._default_config(["main.py", *given]) == expected
 
 
 def test_configs_that_come_with_us_are_found_anywhere(tmp_path, monkeypatch):
@@ -225,7 +225,7 @@ def test_configs_that_come_with_us_are_found_anywhere(tmp_path, monkeypatch):
     ours, own = str(ROOT / "configs" / "jsonl.py"), "--config.model.path=configs/jsonl.py"
     given = ["--config=configs/jsonl.py:a", "--config", "configs/jsonl.py", own, "configs/jsonl.py"]
     found = [f"--config={ours}:a", "--config", ours, own, "configs/jsonl.py"]
-    assert cli._shipped_configs(given) == found
+    assert arguments._shipped_configs(given) == found
 
 
 def test_faulty_flags(refused):

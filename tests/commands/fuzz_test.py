@@ -8,6 +8,7 @@ import pytest
 from hypothesis import strategies as st
 
 from hir_jax import cli
+from hir_jax.arguments import MODES
 from hir_jax.commands import comparison, results
 from hir_jax.commands.results import Cell, Result
 from hir_jax.data import check_given, sources
@@ -34,7 +35,7 @@ FLAG = st.one_of(
         st.sampled_from([f"config.{f}{x}" for f in FIELDS for x in (".x", "x")]), st.just("1")
     ),
     st.tuples(st.sampled_from(["config.", "config", "", "config.data"]), st.sampled_from(ODD)),
-    st.tuples(st.sampled_from(TOP), st.sampled_from([*ODD, *cli.MODES])),
+    st.tuples(st.sampled_from(TOP), st.sampled_from([*ODD, *MODES])),
     st.tuples(st.text(max_size=8), st.text(max_size=8)),
 )
 
@@ -47,8 +48,8 @@ def parsed(arguments):
         paths = {f"--config.data.{name}": config.data[name] for name in sources.PATHS}
         workdirs.check_local(paths | {"--config.model.path": config.model.path})
         cli.check_named(config)
-        check_given(config.data, cli._given("config.data."))
-        settings.check_given(config, cli._given("config."))
+        check_given(config.data, cli.given("config.data."))
+        settings.check_given(config, cli.given("config."))
     except SystemExit as e:
         return e.code
     json.dumps(json.loads(config.to_json_best_effort()), allow_nan=False)
