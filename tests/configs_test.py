@@ -189,7 +189,9 @@ def test_the_papers_preset_weighs_and_holds_out_as_its_code_does():
     [
         ({"algorithm": "sft"}, {"replay.dedup", "sample.samples", "sample.rows"}, 2),
         ({"algorithm": "reinforce"}, {"train.epochs", "sample.samples", "replay.dedup"}, 2),
-        ({"algorithm": "rloo"}, {"train.epochs", "rloo.clip"}, 0),
+        ({"algorithm": "rloo", "rloo.clip": True}, {"train.epochs", "ratio.clip_low"}, 0),
+        ({"algorithm": "rloo"}, {"train.epochs", "ratio.clip_low", "rloo.clip"}, 2),
+        ({"algorithm": "ppo"}, {"train.epochs", "ratio.clip_low"}, 0),
         ({"algorithm": "farl"}, {"loss.contrastive_weight", "replay.dedup", "sub_output.mode"}, 1),
         ({"loss.contrastive": "in_batch"}, {"loss.contrastive_smoothing", "loss.smoothing"}, 1),
         ({"sub_output.mode": "full"}, {"sub_output.mode", "sub_output.prob"}, 1),

@@ -142,6 +142,9 @@ def check_given(config: ml_collections.ConfigDict, given: Collection[str]) -> No
             reasons[name] = "it is for config.instruction.facts"
     if not (config.sample.guidance or config.evaluate.guidance):
         reasons["sample.guidance_cutoff"] = "it is for sample.guidance or evaluate.guidance"
+    if "rloo." in reads and not config.rloo.clip:
+        for name in ("ratio.", "train.epochs"):
+            reasons[name] = "it is for rloo.clip"
     if not config.lora.rank:
         for name in ("lora.alpha", "lora.targets", "lora.base_dtype", "lora.path"):
             reasons[name] = "it is for lora.rank"

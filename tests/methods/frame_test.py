@@ -160,7 +160,7 @@ def test_fields_of_other_methods_are_refused():
 
 @pytest.mark.parametrize("name", table.METHODS)
 def test_each_method_takes_all_that_it_reads(name):
-    made = config(algorithm=name)
+    made = config(**{"algorithm": name, "rloo.clip": True})
     fields = {
         field
         for field in workdirs.flatten(made.to_dict())
