@@ -6,6 +6,7 @@ import pathlib
 import ml_collections
 from absl import logging
 
+from hir_jax.devices import sharding
 from hir_jax.errors import UserError
 from hir_jax.model import lora, t5
 from hir_jax.model.config import Params
@@ -61,6 +62,8 @@ def load_trained(
     Raises:
         UserError: as of `load_policy`.
     """
+    if workdir:
+        _check_mesh(config, workdir)
     model = models.abstract_model(config)
     if not workdir:
         where = name = config.lora.path
@@ -78,6 +81,22 @@ def load_trained(
     checks.check_weights(own, where)
     logging.info("parameters: %s", name)
     return model, own, name
+
+
+def _check_mesh(config: ml_collections.ConfigDict, workdir: str) -> None:
+    """Raises UserError, with the flags to give, where the devices here cannot be laid out so."""
+    try:
+        sharding.make_mesh(config.mesh)
+    except UserError as e:
+        had = workdirs.section_of(pathlib.Path(workdir), "mesh")
+        if not had:  # no run, of which there is more to say
+            raise
+        shape = " x ".join(f"{axis}={had.get(axis)}" for axis in sharding.AXES)
+        raise UserError(
+            f"{e} The run in {workdir} had {shape}. What it trained fits any mesh: give one of "
+            "the devices here, such as --config.mesh.data=-1 --config.mesh.fsdp=1 "
+            "--config.mesh.tensor=1."
+        ) from e
 
 
 def _check_scale(config: ml_collections.ConfigDict, workdir: str) -> None:

@@ -349,6 +349,17 @@ def test_export_gives_the_best_parameters_bit_for_bit(tmp_path, workdir, monkeyp
     assert hf.load_tokenizer(folder, tiny.shape()).get_vocab() == tiny.tokenizer().get_vocab()
 
 
+def test_a_run_of_another_mesh_says_what_it_had_and_which_flags_to_give(tmp_path, workdir):
+    folder = shutil.copytree(workdir, tmp_path / "run")
+    config = tiny.config(**{"mesh.fsdp": 3})
+    (folder / "config.json").write_text(config.to_json_best_effort())
+    with pytest.raises(UserError, match="devices, 8") as e:
+        export_policy(config, str(folder), str(tmp_path / "exported"))
+    for part in (f"{folder} had data=-1 x fsdp=3 x tensor=1", "--config.mesh.fsdp=1"):
+        assert part in str(e.value)
+    assert not (tmp_path / "exported").exists()
+
+
 def test_export_without_a_workdir_gives_the_model(tmp_path):
     export_policy(tiny.config(), None, str(tmp_path / "exported"))
     folder = tmp_path / "exported"
