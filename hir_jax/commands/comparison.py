@@ -13,6 +13,7 @@ from hir_jax.run.statistics import Estimate
 
 BASE, CONSTANT = "base", "best constant"  # the rows of the starting model and of no model
 MISSING = "–"  # of a cell that is not done, or is none of the grid's
+OTHERS = "other questions"  # where there is nothing to compare with
 
 Results = Mapping[Cell, Result]
 
@@ -155,7 +156,7 @@ class Comparison:
             return "another verifier"
         runs = [[result.outcome.after for result in side] for side in sides]
         if not evaluate.same_questions([*runs[0], *runs[1]]):
-            return "other questions"
+            return OTHERS
         found = evaluate.compare(*runs)["asked_correct"]
         accuracies = [[run.asked_correct.accuracy for run in side] for side in runs]
         text = evaluate.points(statistics.with_seeds(found, list(np.subtract(*accuracies))))
@@ -163,12 +164,21 @@ class Comparison:
         return text + (f"; {len(seeds)} of {every} seeds" if len(seeds) < every else "")
 
     def bands(self, passes: Mapping[str, Sequence[float]]) -> str:
-        """Accuracy by how often the starting model is right at a question."""
+        """Accuracy by how often the starting model is right at a question.
+
+        `passes` are of the questions of each task's first result; of others there is none.
+        """
+        first: dict[str, str] = {}
+        for cell, result in self.results.items():
+            first.setdefault(cell.task, result.outcome.after.digest)
         parts = []
         for band in BANDS:
 
             def cell(row: str, task: str, band: Band = band) -> str:
-                runs = self._evaluations(row, task)
+                every = self._evaluations(row, task)
+                runs = [run for run in every if run.digest == first[task]]
+                if row != BASE and len(runs) < len(every):
+                    return OTHERS
                 inside = [band.low <= rate < band.high for rate in passes.get(task, ())]
                 if not runs or not any(inside):
                     return MISSING
@@ -210,9 +220,12 @@ class Comparison:
             runs = chosen.get((variant, task), ())
             if not runs or any(way not in run.right for run in runs):
                 return MISSING
-            right = np.array([run.right[way] for run in runs], float)
-            found = statistics.accuracy(right.mean(axis=0), np.array(runs[0].stories))
-            return f"{spread(list(100 * right.mean(axis=1)))} {_interval(found)}"
+            right = [run.right[way] for run in runs]
+            text = spread([100 * np.mean(each) for each in right])
+            if not evaluate.same_questions([run.after for run in self.runs(variant, task)]):
+                return text
+            means = np.mean(right, axis=0)
+            return f"{text} {_interval(statistics.accuracy(means, np.array(runs[0].stories)))}"
 
         return self.table("way of answering, %", cell, rows=list(ways)) if ways else ""
 

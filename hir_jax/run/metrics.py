@@ -128,8 +128,9 @@ def format_table(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
 
 
 def format_markdown(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """The same table in Markdown."""
-    return tabulate.tabulate([headers, *rows], headers="firstrow", tablefmt="github")
+    """The same table in Markdown, where a bar inside a cell would end it."""
+    cells = [[str(cell).replace("|", "\\|") for cell in row] for row in (headers, *rows)]
+    return tabulate.tabulate(cells, headers="firstrow", tablefmt="github")
 
 
 def _cut(path: pathlib.Path, position: int) -> int:

@@ -9,6 +9,7 @@ from hir_jax.commands import comparison, curves
 from hir_jax.commands.results import Cell, Result
 from hir_jax.run import evaluate, statistics
 from hir_jax.run.choices import Choices
+from hir_jax.run.constant import Constant
 from hir_jax.run.outcome import Outcome
 from tests.run.evaluate_test import evaluation
 
@@ -179,6 +180,24 @@ def test_accuracy_by_the_pass_rate_of_the_start():
     assert "starting model's own samples" in caption
 
 
+def test_pass_rates_are_of_the_first_results_questions_and_of_no_others():
+    passes = {"sorting": [1.0, 0.6, 0.59, 0.2, 0.19, 0.1, 0.0, 0.0, 0.0, 0.0]}
+    more = RESULTS | {Cell("farl", "sorting", 0): result("11" + START, "1" * 12, digest="other")}
+    tables, _ = cells(more, passes=passes)
+    expected = cells(RESULTS, passes=passes)[0]
+    for name in [name for name in tables if name.startswith("base right")]:
+        assert tables[name].pop("farl") == "other questions"
+        assert tables[name] == expected[name]
+
+
+def test_a_bar_in_a_text_ends_no_cell():
+    constant = Constant("a|b", 0.5, 1, 1)
+    text = comparison.tables({Cell("hir|x", "a task", 0): result(START, START, constant=constant)})
+    (line,) = (line for line in text.splitlines() if line.startswith("| best constant"))
+    assert line.split(" | ")[1].strip(" |") == '50.0% "a\\|b"'
+    assert r"| hir\|x " in text
+
+
 def test_costs():
     tables, _ = cells(RESULTS)
     assert tables["samples, steps, seconds"] == {"sft": "0, 20, 3", "hir": "100, 20, 3"}
@@ -202,8 +221,9 @@ def test_the_course_of_runs_is_the_mean_of_their_curves():
 
 def test_ways_of_answering_are_of_variants_that_were_asked_for_them():
     def chosen(majority):
-        found = {"greedy": (True,) * 10, "majority of 4": tuple(c == "1" for c in majority)}
-        return Choices(found, tuple(range(10)))
+        right = tuple(c == "1" for c in majority)
+        found = {"greedy": (True,) * len(right), "majority of 4": right}
+        return Choices(found, tuple(range(len(right))))
 
     asked = {
         Cell("hir", "sorting", 0): result(START, "1" * 10, choices=chosen("1111110000")),
@@ -215,5 +235,8 @@ def test_ways_of_answering_are_of_variants_that_were_asked_for_them():
         "hir, majority of 4": "70.0 ± 14.1 [39.7, 89.2]",
     }
     assert "reranked" in caption
+    other = result("1100", "1" * 4, choices=chosen("1100"), digest="other")
+    tables, _ = cells(RESULTS | asked | {Cell("hir", "sorting", 1): other})
+    assert tables["way of answering, %"]["hir, majority of 4"] == "55.0 ± 7.1"
     some = RESULTS | dict([next(iter(asked.items()))])
     assert "way of answering, %" not in cells(some)[0]
