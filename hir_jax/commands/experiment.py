@@ -23,12 +23,13 @@ from hir_jax.commands.results import Cell, read_result, read_results, write_resu
 from hir_jax.errors import UserError
 from hir_jax.hindsight import verify
 from hir_jax.model import hf
-from hir_jax.run import drawing, loop, models, workdirs
+from hir_jax.run import answering, drawing, loop, models, workdirs
 from hir_jax.run.questions import load_questions
 
 # Fields of `config.data` that may name a file.
 FILES = ("path", "dev_path", "test_path")
-OF_MODELS = (".json", ".safetensors", ".bin")  # what the names of a model's files end with
+# What the names of a model's files end with, its tokenizer's among them.
+OF_MODELS = (".json", ".safetensors", ".bin", ".model", ".txt")
 
 
 class Planned(NamedTuple):
@@ -171,14 +172,28 @@ def content(config: ml_collections.ConfigDict) -> str:
 
 def _files(config: ml_collections.ConfigDict) -> Iterator[pathlib.Path]:
     if folder := hf.local(config.model.path):
-        yield from sorted(f for f in folder.iterdir() if f.suffix in OF_MODELS)
-    yield from (pathlib.Path(config.data[name]) for name in FILES if config.data[name])
+        yield from _of_model(folder)
+    for path in (_path(config.data[name]) for name in FILES if config.data[name]):
+        yield from sorted(path.glob("*.json")) if path.is_dir() else [path]  # of bbh a folder
     method, colon, _ = config.algorithm.partition(":")
     own = [method if colon else "", *map(verify.module_of, verify.names(config.verifier))]
     for module in filter(None, own):  # the user's
         spec = importlib.util.find_spec(module)
         if spec and spec.origin:
             yield pathlib.Path(spec.origin)
+    if config.lora.rank and config.lora.path:
+        yield from _of_model(_path(config.lora.path))
+    outputs = {config.sample.among, config.evaluate.among} - {"", answering.OPTIONS}
+    yield from map(_path, sorted(outputs))
+
+
+def _path(name: str) -> pathlib.Path:
+    return pathlib.Path(name).expanduser()
+
+
+def _of_model(folder: pathlib.Path) -> list[pathlib.Path]:
+    files = folder.iterdir() if folder.is_dir() else ()
+    return sorted(file for file in files if file.suffix in OF_MODELS)
 
 
 @functools.cache

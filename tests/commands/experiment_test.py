@@ -215,6 +215,31 @@ def test_content_is_of_settings_model_and_data(tmp_path):
     assert content(tasks={"boolean": {"model__path": str(model)}}) not in found
 
 
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({"lora.rank": 2, "lora.path": "~/given"}, "adapter_model.safetensors"),
+        ({"sample.among": "~/given/outputs"}, "outputs"),
+        ({"evaluate.among": "~/given/outputs"}, "outputs"),
+        ({"data.path": "~/given"}, "task.json"),
+        ({"data.test_path": "~/given/task.jsonl"}, "task.jsonl"),
+        ({"model.path": "~/given"}, "spiece.model"),
+    ],
+)
+def test_content_is_of_all_that_a_run_reads(tmp_path, monkeypatch, changes, name):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    file = tmp_path / "given" / name
+    file.parent.mkdir()
+    (file.parent / "config.json").write_text("{}")
+    config = experiment.cell_config(grid(), Cell("hir", "boolean", 5))
+    config.update_from_flattened_dict(changes)
+    found = set()
+    for text in ("one", "other"):
+        file.write_text(text)
+        found.add(experiment.content(config))
+    assert len(found) == 2
+
+
 def test_a_variant_may_be_of_some_tasks_only():
     tasks = {"boolean": {}, "sorting": {"data__task": "word_sorting"}}
     cells = experiment.grid(grid(tasks=tasks, only={"sft": ("sorting",)}))
