@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from hir_jax.commands.comparison import Comparison, Results
+from hir_jax.run import metrics
 
 ACROSS = 6  # tasks beside one another; more stand below
 
@@ -50,8 +51,9 @@ def figure(results: Results, file: pathlib.Path) -> None:
             length = min(map(len, curves))
             drawn, *quantities = np.array([curve[:length] for curve in curves]).transpose(2, 0, 1)
             for axis, values in zip((upper, lower), quantities, strict=True):
-                _curve(axis, drawn[0], 100 * values, color=color, label=variant)
-        upper.set(title=task, ylim=(0, 102))
+                label = metrics.format_label(variant)
+                _curve(axis, drawn[0], 100 * values, color=color, label=label)
+        upper.set(title=metrics.format_label(task), ylim=(0, 102))
         lower.set(xlabel="samples drawn")
     for upper, lower in places[::across]:
         upper.set_ylabel("asked correct: accuracy, %")

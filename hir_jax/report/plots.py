@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from hir_jax.report.gather import curve
 from hir_jax.report.runs import Run
+from hir_jax.run import metrics
 
 
 class Panel(NamedTuple):
@@ -57,7 +58,8 @@ def _draw(axis: Any, runs: Sequence[Run], panel: Panel) -> None:
     scale = 100 if panel.percent else 1
     for place, name, columns in _lines(runs, panel):
         number = panel.names.index(name)
-        label = runs[place].name if number == 0 else "asked wrong" if place == 0 else None
+        run_name = metrics.format_label(runs[place].name)
+        label = run_name if number == 0 else "asked wrong" if place == 0 else None
         style = {"color": f"C{place % 10}", "linestyle": STYLES[number]}
         xs, ys = columns["step"], _scaled(columns[name], scale)
         axis.plot(xs, ys, label=label, marker="." if len(xs) < 40 else None, **style)

@@ -19,6 +19,8 @@ from hir_jax.run import terminal, trackers
 
 Value = float | int | str
 
+LABEL = 40  # characters of a name in a picture
+
 
 class MetricsWriter:
     """Appends to a workdir's records, one JSON object a line, and tells trackers and the view.
@@ -131,6 +133,14 @@ def format_markdown(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> st
     """The same table in Markdown, where a bar inside a cell would end it."""
     cells = [[str(cell).replace("|", "\\|") for cell in row] for row in (headers, *rows)]
     return tabulate.tabulate(cells, headers="firstrow", tablefmt="github")
+
+
+def format_label(name: str) -> str:
+    """A name as pictures show it: cut where it is long, and without matplotlib's own signs, the $
+    of formulas and a _ in front of what a legend leaves out."""
+    text = trackers.plain(name)
+    text = text if len(text) <= LABEL else f"{text[: LABEL - 1]}…"
+    return (" " * text.startswith("_") + text).replace("$", r"\$")
 
 
 def _cut(path: pathlib.Path, position: int) -> int:

@@ -1,6 +1,7 @@
 """Tables and figure of a grid, from hand-made results."""
 
 import dataclasses
+import warnings
 
 import numpy as np
 import pytest
@@ -201,6 +202,13 @@ def test_a_bar_in_a_text_ends_no_cell():
 def test_costs():
     tables, _ = cells(RESULTS)
     assert tables["samples, steps, seconds"] == {"sft": "0, 20, 3", "hir": "100, 20, 3"}
+
+
+def test_figure_of_odd_names(tmp_path):
+    results = {cell._replace(task="$\\bad$", variant="_x"): r for cell, r in RESULTS.items()}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)  # of a legend without names
+        curves.figure(results, tmp_path / "accuracy.png")
 
 
 @pytest.mark.parametrize("tasks", [1, 8])  # 8 are more than stand beside one another

@@ -1,6 +1,7 @@
 """--mode=report, and the report that a run keeps of itself."""
 
 import threading
+import warnings
 
 import pytest
 
@@ -20,6 +21,16 @@ def test_a_page_with_its_pictures_in_the_workdir(tmp_path):
     assert text.startswith(f"<!doctype html>\n{page.MARK}")
     assert sorted(file.name for file in folder.glob("*.png")) == PICTURES
     assert not list(folder.glob("*.part"))
+
+
+@pytest.mark.parametrize("name", [r"$\bad$", "_hidden", "n" * 200])
+def test_pictures_of_runs_with_odd_names(tmp_path, monkeypatch, name):
+    monkeypatch.setattr(plots, "PLOTS", {"training": plots.PLOTS["training"][:1]})
+    folder = made.run(tmp_path / name)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)  # of a legend without names, or without room
+        report.run(made.config(), str(folder), None)
+    assert (folder / "report_training.png").exists()
 
 
 @pytest.fixture
