@@ -8,10 +8,11 @@ import fnmatch
 import functools
 import hashlib
 import importlib.util
+import itertools
 import json
 import pathlib
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import ml_collections
@@ -23,7 +24,7 @@ from hir_jax.commands.results import Cell, read_result, read_results, write_resu
 from hir_jax.errors import UserError
 from hir_jax.hindsight import verify
 from hir_jax.model import hf
-from hir_jax.run import answering, drawing, loop, models, workdirs
+from hir_jax.run import answering, drawing, loop, models, settings, workdirs
 from hir_jax.run.questions import load_questions
 
 # Fields of `config.data` that may name a file.
@@ -56,6 +57,7 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> str:
         UserError: a cell's config is at fault.
         Interrupted: a signal asked to stop; the same call goes on.
     """
+    _check(config)
     root = pathlib.Path(workdir)
     planned = plan(config, root)
     file = root / "results.json"
@@ -66,6 +68,8 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> str:
         for each in chosen(config, planned)[number - 1 :: parts]
         if not each.ended and (each.cell, each.content) not in known
     ]
+    for each in mine:  # all of them before the first takes its hours
+        _check_cell(each)
     for i, each in enumerate(mine, 1):
         logging.info("cell %d of %d: %s", i, len(mine), each.cell)
         loop.run(each.config, str(each.folder))
@@ -90,6 +94,45 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> str:
     (root / "table.md").write_text(text + "\n", encoding="utf-8")
     curves.figure(results, root / "accuracy.png")
     return text
+
+
+def _check(config: ml_collections.ConfigDict) -> None:
+    """Raises UserError with all that is wrong with the grid itself."""
+    if "experiment" not in config:
+        raise UserError(
+            "--mode=experiment: expected a config with a section `experiment`, such as "
+            "--config=configs/study.py:methods; found none."
+        )
+    asked = config.experiment
+    variants, tasks, only = asked.variants, asked.tasks, asked.get("only", {})
+    faults = [
+        f"{name}: expected some, found none"
+        for name in ("variants", "tasks", "seeds")
+        if not asked[name]
+    ]
+
+    def expect(name: str, given: Iterable[str], known: Iterable[str]) -> None:
+        if unknown := sorted(set(given) - set(known)):
+            faults.append(f"{name}: expected some of {', '.join(known)}; found {unknown[0]!r}")
+
+    expect("first", {asked.get("first")} - {None}, variants)
+    expect("only", only, variants)
+    expect("only", itertools.chain(*only.values()), tasks)
+    expect("published", asked.get("published", {}), tasks)
+    number, parts = asked.get("part", (1, 1))
+    if not 1 <= number <= parts:
+        faults.append(f"part: expected (1, {parts}) to ({parts}, {parts}); found {number, parts}")
+    if faults:
+        raise UserError("Faulty config.experiment:\n  " + "\n  ".join(faults))
+
+
+def _check_cell(planned: Planned) -> None:
+    try:
+        settings.check(planned.config)
+    except UserError as e:
+        raise UserError(
+            f"config.experiment: {planned.cell.task} with {planned.cell.variant}: {e}"
+        ) from e
 
 
 def plan(config: ml_collections.ConfigDict, root: pathlib.Path) -> list[Planned]:
@@ -131,24 +174,24 @@ def grid(config: ml_collections.ConfigDict) -> list[Cell]:
 
     A variant that `experiment.only` names has the tasks that it says there, and no others.
     """
-    settings = config.experiment
-    only = settings.get("only", {})
+    asked = config.experiment
+    only = asked.get("only", {})
     return [
         Cell(variant, task, seed)
-        for seed in settings.seeds
-        for task in settings.tasks
-        for variant in settings.variants
-        if task in only.get(variant, settings.tasks)
+        for seed in asked.seeds
+        for task in asked.tasks
+        for variant in asked.variants
+        if task in only.get(variant, asked.tasks)
     ]
 
 
 def cell_config(config: ml_collections.ConfigDict, cell: Cell) -> ml_collections.ConfigDict:
     """The config of one run: the grid's, changed by the cell's task, variant and seed."""
-    settings = config.experiment
+    asked = config.experiment
     changed = config.copy_and_resolve_references()
     with changed.unlocked():
         del changed.experiment
-    changes = settings.tasks[cell.task].to_dict() | settings.variants[cell.variant].to_dict()
+    changes = asked.tasks[cell.task].to_dict() | asked.variants[cell.variant].to_dict()
     changes = {name.replace("__", "."): value for name, value in changes.items()}
     try:
         changed.update_from_flattened_dict(changes | {"seed": cell.seed})
@@ -164,8 +207,8 @@ def content(config: ml_collections.ConfigDict) -> str:
     downloaded, and BIG-bench's own folder, count by their names alone.
     """
     digests = [_digest(file, file.stat().st_mtime_ns) for file in _files(config)]
-    settings = workdirs.flatten(json.loads(config.to_json_best_effort()))
-    counted = {k: v for k, v in settings.items() if not k.startswith(workdirs.SILENT)}
+    fields = workdirs.flatten(json.loads(config.to_json_best_effort()))
+    counted = {k: v for k, v in fields.items() if not k.startswith(workdirs.SILENT)}
     read = [hir_jax.__version__, sorted(counted.items()), digests]
     return hashlib.sha256(json.dumps(read).encode()).hexdigest()[:8]
 

@@ -18,6 +18,7 @@ from tests import tiny
 @pytest.mark.parametrize("name", study.GRIDS)
 def test_cells_of_the_study_are_sound_and_differ(name):
     config = study.get_config(name)
+    experiment._check(config)
     cells = experiment.grid(config)
     made = [experiment.cell_config(config, cell) for cell in cells]
     assert len(set(cells)) == len({each.to_json() for each in made}) == len(cells)
@@ -38,6 +39,7 @@ def test_tuning_has_other_questions_and_seeds_than_what_it_tunes():
 @pytest.mark.parametrize(("name", "count"), [("table2", 96), ("sizes", 96), ("ablation", 24)])
 def test_cells_of_the_papers_grids_are_sound_and_differ(name, count):
     config = paper.get_config(name)
+    experiment._check(config)
     cells = experiment.grid(config)
     made = [experiment.cell_config(config, cell) for cell in cells]
     assert len(set(cells)) == len({each.to_json() for each in made}) == count
@@ -238,6 +240,34 @@ def test_content_is_of_all_that_a_run_reads(tmp_path, monkeypatch, changes, name
         file.write_text(text)
         found.add(experiment.content(config))
     assert len(found) == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"first": "hri"}, "first: expected some of hir, sft; found 'hri'"),
+        ({"only": {"stf": ("boolean",)}}, "only: expected some of hir, sft; found 'stf'"),
+        ({"only": {"sft": ("bool",)}}, "only: expected some of boolean; found 'bool'"),
+        ({"published": {"bool": {"hir": 1.0}}}, "published: expected some of boolean"),
+        ({"part": (0, 2)}, "part: expected (1, 2) to (2, 2); found (0, 2)"),
+        ({"part": (3, 2)}, "part: expected (1, 2) to (2, 2); found (3, 2)"),
+        ({"seeds": ()}, "seeds: expected some, found none"),
+        (
+            {"variants": {"hir": {}, "sft": {"loss__smoothing": 2.0}}},
+            "boolean with sft: Faulty config:\n  config.loss.smoothing: expected 0 to 1; found 2.0",
+        ),
+    ],
+)
+def test_a_faulty_grid_is_refused_before_any_cell_runs(tmp_path, monkeypatch, changes, says):
+    monkeypatch.setattr(experiment.loop, "run", lambda *_: pytest.fail("a cell was run"))
+    with pytest.raises(UserError) as e:
+        experiment.run(grid(**changes), str(tmp_path))
+    assert says in str(e.value)
+
+
+def test_a_config_without_a_grid_is_refused(tmp_path):
+    with pytest.raises(UserError, match="expected a config with a section `experiment`"):
+        experiment.run(tiny.config(), str(tmp_path))
 
 
 def test_a_variant_may_be_of_some_tasks_only():
