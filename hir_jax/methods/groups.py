@@ -26,6 +26,13 @@ def spreads(samples: Sequence[Sample]) -> np.ndarray:
     return np.sqrt(_means(samples, np.square(rewards(samples) - pass_rates(samples))))
 
 
+def differ(samples: Sequence[Sample]) -> np.ndarray:
+    """Whether the group's rewards differ at all, which the rounding of `spreads` does not say."""
+    group, reward = _numbers(samples), rewards(samples)
+    first = reward[np.unique(group, return_index=True)[1]]
+    return (np.bincount(group, reward != first[group]) > 0)[group]
+
+
 def sizes(samples: Sequence[Sample]) -> np.ndarray:
     """R, how many the group has."""
     group = _numbers(samples)

@@ -57,5 +57,5 @@ class Grpo(Clipped):
         pairs = super().pairs(view)
         if not self.skip_flat:
             return pairs
-        spread = groups.spreads(view.newest)
-        return [pair for pair, width in zip(pairs, spread, strict=True) if width > 0]
+        told = groups.differ(view.newest)
+        return [pair for pair, tells in zip(pairs, told, strict=True) if tells]

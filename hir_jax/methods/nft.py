@@ -60,7 +60,7 @@ class Nft(WithRatio):
         if not samples:
             return []
         rate, least = groups.pass_rates(samples), 0.5 / groups.sizes(samples)
-        told = groups.spreads(samples) > 0
+        told = groups.differ(samples)
         rate = np.clip(rate, least, 1 - least)
         return [
             whole(sample, reward=sample.reward, pass_rate=float(p))

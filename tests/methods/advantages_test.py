@@ -85,6 +85,15 @@ def test_questions_that_tell_nothing_may_be_left_out():
     assert scalars(Topr(), "reward") == [s.reward for s in SAMPLES]
 
 
+@pytest.mark.parametrize("method", [Grpo(skip_flat=True), Nft()], ids=repr)
+def test_rewards_that_are_alike_tell_nothing_however_they_are_rounded(method):
+    flat = [sample("flat", i, 0.1) for i in range(3)]
+    assert groups.spreads(flat).max() > 0  # a mean of three tenths is no tenth in binary
+    assert method.pairs(view(flat)) == []
+    other = [*flat, *(sample("other", i, r) for i, r in enumerate((0.1, 0.1, 0.2)))]
+    assert [row.example_id for row in method.pairs(view(other))] == ["other"] * 3
+
+
 @pytest.mark.parametrize("method", [*ADVANTAGES, Nft(), Topr(), Ppo()], ids=repr)
 def test_of_nothing_there_are_no_rows(method):
     assert method.pairs(view(OLD)) == []
