@@ -44,6 +44,13 @@ class Nft(WithRatio):
         """By `config.nft`."""
         return cls(**config.nft.to_dict())
 
+    @classmethod
+    def faults(cls, config: Any) -> list[str]:
+        """Of ratios, and of an ε whose logarithm there is not."""
+        least = config.nft.least
+        expected = "config.nft.least: expected above 0, since its logarithm is taken; found"
+        return super().faults(config) + ([] if least > 0 else [f"{expected} {least}"])
+
     @property
     def needs(self) -> frozenset[str]:
         """Groups as well."""

@@ -40,6 +40,13 @@ class Topr(WithRatio):
         """By `config.topr`."""
         return cls(**config.topr.to_dict())
 
+    @classmethod
+    def faults(cls, config: Any) -> list[str]:
+        """Of ratios, and of bounds that cross."""
+        low, high = config.topr.low, config.topr.high
+        expected = f"config.topr.low: expected at most topr.high={high}; found {low}"
+        return super().faults(config) + ([expected] if low > high else [])
+
     @property
     def of_rows(self) -> tuple[str, ...]:
         """r."""

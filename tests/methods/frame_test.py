@@ -108,6 +108,8 @@ def test_averages_are_as_the_methods_papers_have_them():
             {"algorithm": "ppo", "ratio.behaviour": "drawn"},
             "Use loss.kl_weight",
         ),
+        ({"algorithm": "nft", "nft.least": 0.0}, "nft.least: expected above 0"),
+        ({"algorithm": "topr", "topr.low": 2.0}, "topr.low: expected at most topr.high=1.0"),
         ({"algorithm": "grpo", "ratio.behaviour": "exact"}, "behaviour: expected one of whole"),
         ({"algorithm": "absent"}, "algorithm: expected one of hir"),
         ({"algorithm": "tests.absent:Method"}, "importing 'tests.absent' failed"),
