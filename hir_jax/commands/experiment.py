@@ -20,6 +20,7 @@ from absl import logging
 
 import hir_jax
 from hir_jax.commands import comparison, curves
+from hir_jax.commands.policy import load_policy
 from hir_jax.commands.results import Cell, read_result, read_results, write_results
 from hir_jax.errors import UserError
 from hir_jax.hindsight import verify
@@ -271,7 +272,7 @@ def pass_rates(
 
 
 def _pass_rates(config: ml_collections.ConfigDict) -> list[float]:
-    model = models.load_model(config)
+    model, _ = load_policy(config, None)  # with the adapters that runs begin with, if any
     questions = load_questions(config, model.codec)
     sampler = models.make_sampler(config, model, questions.buckets.source)
     count = config.sample.samples

@@ -4,13 +4,16 @@ import dataclasses
 import json
 import shutil
 
+import jax
 import ml_collections
+import numpy as np
 import pytest
 
 from configs import common, paper, study
 from hir_jax.commands import experiment
 from hir_jax.commands.results import Cell
 from hir_jax.errors import UserError
+from hir_jax.model import lora, peft
 from hir_jax.run import settings, trainers
 from tests import tiny
 
@@ -193,6 +196,27 @@ def test_a_small_grid_runs_once_and_goes_on_with_what_is_new(tmp_path, monkeypat
     (tmp_path / "results.json").write_text("[]")
     with pytest.raises(UserError, match=r"results\.json: expected"):
         experiment.run(grid(), str(tmp_path))
+
+
+def test_pass_rates_are_of_what_runs_begin_with(tmp_path, monkeypatch):
+    made = lora.Lora(2, 32.0, ("all",))
+    own = lora.init_params(made, tiny.shape(), jax.random.key(0))
+    own = jax.tree.map(lambda x: x + 1, own)
+    peft.write(tmp_path, own, made, tiny.shape(), "")
+    policies = []
+
+    def draw_from(config, sampler, model, *_, **unused):
+        policies.append(model.params)
+        return []
+
+    monkeypatch.setattr(experiment.drawing, "draw_from", draw_from)
+    config = experiment.cell_config(grid(), Cell("hir", "boolean", 5))
+    experiment._pass_rates(config)
+    config.lora.update({"rank": 2, "path": str(tmp_path)})
+    experiment._pass_rates(config)
+    model, begun = policies
+    moved = jax.tree.map(lambda old, new: not np.array_equal(old, new), model, begun)
+    assert any(jax.tree.leaves(moved))
 
 
 def test_content_is_of_settings_model_and_data(tmp_path):
