@@ -62,4 +62,5 @@ def evaluate_policy(
     if file and processes.is_first():
         workdirs.write_json(pathlib.Path(file), record)
         logging.info("wrote %s", file)
-    return {f"{name}: {split}{answering.said(config)}": result}
+    said = answering.said(config.evaluate.among, config.evaluate.beams)
+    return {f"{name}: {split}{said}": result}

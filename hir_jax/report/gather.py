@@ -11,7 +11,7 @@ from hir_jax.errors import UserError
 from hir_jax.hindsight.relabel import Instructions
 from hir_jax.report import samples
 from hir_jax.report.runs import Record, Run
-from hir_jax.run import evaluate
+from hir_jax.run import answering, evaluate
 from hir_jax.run.evaluate import Evaluation
 from hir_jax.run.identity import MEANING
 from hir_jax.run.outcome import Outcome
@@ -63,6 +63,9 @@ def _run(run: Run, drawn: Record) -> Record:
         "config": run.config,
         "identity": run.identity,
         "instruction": instruction_text(run.config),
+        "answers": answering.said(
+            run.config.get("evaluate.among", ""), run.config.get("evaluate.beams", 1)
+        ),
         "curves": {phase: curve(run.lines(phase)) for phase in PHASES},
         "timings": timings(run.timings),
         "alarms": alarms(run),

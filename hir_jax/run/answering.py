@@ -141,8 +141,6 @@ def best(
     return [own[0] for own in outputs]
 
 
-def said(config: ml_collections.ConfigDict) -> str:
+def said(among: str, beams: int) -> str:
     """What is unusual about the answers of an evaluation, for people: ", 4 beams"."""
-    asked = config.evaluate
-    among = f", among {asked.among}" if asked.among else ""
-    return among + (f", {asked.beams} beams" if asked.beams > 1 else "")
+    return (f", among {among}" if among else "") + (f", {beams} beams" if beams > 1 else "")

@@ -73,6 +73,11 @@ def test_runs_are_compared_pair_by_pair_where_their_questions_are_the_same(tmp_p
     assert found[1]["why"] == found[2]["why"] == "other test questions"
 
 
+def test_a_run_says_where_its_answers_are_not_greedy(tmp_path):
+    folders = [made.run(tmp_path / "a"), made.run(tmp_path / "b", **{"evaluate.beams": 4})]
+    assert [run["answers"] for run in gathered(*folders)["runs"]] == ["", ", 4 beams"]
+
+
 def test_runs_that_were_judged_otherwise_are_not_compared(tmp_path):
     folders = [made.run(tmp_path / name) for name in "abc"]
     for folder, verifier in zip(folders, ("exact", "exact", "list"), strict=True):

@@ -130,7 +130,8 @@ def test_evaluations_say_what_is_unusual_about_them(tmp_path, file):
     record = json.loads((tmp_path / "eval.json").read_text())
     assert (record["among"], record["beams"]) == (file, 2)
     assert record["asked_correct"]["unparseable"] == 0
-    assert answering.said(tiny.config()) == ""
+    assert answering.said("", 1) == ""
+    assert answering.said("options", 4) == ", among options, 4 beams"
 
 
 def test_best_is_of_the_search_or_of_the_likeliest_tokens(file):

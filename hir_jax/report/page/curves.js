@@ -10,7 +10,7 @@ const POINTS = { show: orDash(points), tick: (value) => `${value > 0 ? "+" : ""}
 const GROUPS = [
   {
     title: "Following instructions",
-    note: "Greedy answers to the development questions; bands are 95% intervals by story.",
+    note: "Answers to the development questions; bands are 95% intervals by story.",
     phase: "evaluate",
     charts: [
       {

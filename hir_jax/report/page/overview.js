@@ -14,8 +14,8 @@ function drawOverview(view) {
 }
 
 const OUTCOME_NOTE =
-  "Greedy answers, once a question. In brackets 95% intervals of what other questions would " +
-  "give, clustered by story; changes and gaps are paired by question.";
+  "An answer to each question, greedy where the run says nothing else. In brackets 95% intervals " +
+  "of what other questions would give, clustered by story; changes and gaps are paired.";
 
 // Outcomes ----------------------------------------------------------------------------------------
 
@@ -43,13 +43,11 @@ const nameCell = (run, place) =>
     swatch(place),
     " ",
     run.name,
-    el(
-      "div.note",
-      {},
-      `${run.config.algorithm}, ${run.config["data.task"] || run.config["data.source"]}`,
-    ),
+    el("div.note", {}, run.config.algorithm, ", ", taskName(run), run.answers),
     el("div.note", {}, spent(run)),
   );
+
+const taskName = ({ config }) => config["data.task"] || config["data.source"];
 
 function spent(run) {
   const seconds = run.timings.reduce((sum, line) => sum + line.seconds, 0);
