@@ -150,24 +150,25 @@ def plan(config: ml_collections.ConfigDict, root: pathlib.Path) -> list[Planned]
 
 def chosen(config: ml_collections.ConfigDict, planned: Sequence[Planned]) -> list[Planned]:
     """Those that `experiment.cells` names: VARIANT/TASK/SEED, with * for anything; several patterns
-    have commas between.
+    have commas between, which names may have too.
 
     Raises:
-        UserError: it names none.
+        UserError: a pattern names none.
     """
-    patterns = [text.strip() for text in config.experiment.get("cells", "*").split(",")]
     names = ["/".join(map(str, each.cell)) for each in planned]
-    found = [
-        each
-        for each, name in zip(planned, names, strict=True)
-        if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
-    ]
-    if not found:
+    found: set[str] = set()
+    left = ""
+    for part in config.experiment.get("cells", "*").split(","):
+        left = f"{left},{part}" if left else part.strip()
+        if named := fnmatch.filter(names, left.rstrip()):
+            found.update(named)
+            left = ""
+    if left or not found:
         raise UserError(
             f"config.experiment.cells: expected VARIANT/TASK/SEED of some of the {len(names)} "
-            f"cells such as {names[0]}, with * for anything; found {config.experiment.cells!r}."
+            f"cells such as {names[0]}, with * for anything; found {left!r}."
         )
-    return found
+    return [each for each, name in zip(planned, names, strict=True) if name in found]
 
 
 def grid(config: ml_collections.ConfigDict) -> list[Cell]:

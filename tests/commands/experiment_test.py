@@ -311,6 +311,18 @@ def test_cells_may_be_chosen(tmp_path):
     assert found == [("sft", "boolean"), ("hir", "sorting"), ("sft", "sorting")]
     with pytest.raises(UserError, match=r"4 cells such as hir/boolean/5,.*found 'ppo/"):
         experiment.chosen(grid(cells="ppo/*"), planned)
+    with pytest.raises(UserError, match="found 'stf/'"):  # though others name some
+        experiment.chosen(grid(cells="hir/*, stf/"), planned)
+
+
+def test_cells_whose_names_have_commas_may_be_chosen(tmp_path):
+    config = study.get_config("ideas")
+    planned = experiment.plan(config, tmp_path)
+    name = "nine tenths right, 2e-4, contrast 1"
+    config.experiment.cells = f"hir/sorting/200, {name}/sorting/*,no smoothing/*/200"
+    found = {each.cell for each in experiment.chosen(config, planned)}
+    assert {Cell("hir", "sorting", 200), Cell(name, "sorting", 200)} < found
+    assert {cell.variant for cell in found} == {"hir", name, "no smoothing"}
 
 
 def test_a_model_that_is_not_here_counts_by_its_name(tmp_path):
