@@ -83,6 +83,7 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> str:
     results = {key[0]: known[key] for key in wanted if key in known}
     if not results:
         return "No cell is done yet."
+    write_results(file, known)  # at once: pass rates take minutes, in which another may write
     text = comparison.tables(
         results,
         first=config.experiment.get("first"),
@@ -91,7 +92,6 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> str:
         published=config.experiment.get("published"),
         note=config.experiment.get("note", ""),
     )
-    write_results(file, known)
     (root / "table.md").write_text(text + "\n", encoding="utf-8")
     curves.figure(results, root / "accuracy.png")
     return text

@@ -10,12 +10,16 @@ import numpy as np
 import pytest
 
 from configs import common, paper, study
-from hir_jax.commands import experiment
+from hir_jax.commands import experiment, results
 from hir_jax.commands.results import Cell
 from hir_jax.errors import UserError
 from hir_jax.model import lora, peft
 from hir_jax.run import settings, trainers
 from tests import tiny
+from tests.commands.comparison_test import START
+from tests.commands.comparison_test import result as made_result
+
+RESULT = made_result(START, START)
 
 
 @pytest.mark.parametrize("name", study.GRIDS)
@@ -153,6 +157,21 @@ def grid(**changes):
     )
     config.experiment.update(changes)
     return config.lock()
+
+
+def test_what_another_process_writes_meanwhile_stays(tmp_path, monkeypatch):
+    file = tmp_path / "results.json"
+    ours = experiment.plan(grid(), tmp_path)[0]
+    results.write_results(file, {(ours.cell, ours.content): RESULT})
+
+    def pass_rates(*_):
+        known = results.read_results(file)
+        results.write_results(file, known | {(ours.cell._replace(variant="theirs"), "x"): RESULT})
+        return {}
+
+    monkeypatch.setattr(experiment, "pass_rates", pass_rates)
+    experiment.run(grid(cells="hir/*"), str(tmp_path))
+    assert {cell.variant for cell, _ in results.read_results(file)} == {"hir", "theirs"}
 
 
 def test_cell_config():
