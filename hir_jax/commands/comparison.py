@@ -1,5 +1,6 @@
 """The tables that compare a grid's variants on each of its tasks."""
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -51,10 +52,16 @@ class Comparison:
         self.variants = list(dict.fromkeys(cell.variant for cell in cells))
         self.published = published or {}
         self.tall = len(self.tasks) > len(self.variants)
-        # Each starting model once: mostly it is the same for all.
+        # Each starting model once, by what judged it: mostly it is the same for all.
+        self.judged: dict[str, dict[str, dict[Evaluation, None]]] = {t: {} for t in self.tasks}
+        for variant in self.variants:
+            for task in self.tasks:
+                for result in self.of(variant, task).values():
+                    starts = self.judged[task].setdefault(result.verifier, {})
+                    starts[result.outcome.before] = None
         self.starts = {
-            task: list(dict.fromkeys(o.before for v in self.variants for o in self.runs(v, task)))
-            for task in self.tasks
+            task: list(dict.fromkeys(itertools.chain(*by_verifier.values())))
+            for task, by_verifier in self.judged.items()
         }
 
     def of(self, variant: str, task: str) -> dict[int, Result]:
@@ -114,14 +121,18 @@ class Comparison:
     def _evaluations(self, row: str, task: str) -> list[Evaluation]:
         return self.starts[task] if row == BASE else [run.after for run in self.runs(row, task)]
 
+    def _measured(self, row: str, task: str, name: str, value: Callable[..., float]) -> str:
+        """The mean of a row; of starts that several verifiers judged, one of each."""
+        alike = self.judged[task].values() if row == BASE else [self._evaluations(row, task)]
+        texts = (_measure(list(runs), name, [value(run) for run in runs]) for runs in alike)
+        return " or ".join(dict.fromkeys(texts)) or MISSING
+
     def _mean(self, row: str, task: str) -> str:
-        runs = self._evaluations(row, task)
-        text = _measure(runs, "asked_correct", [run.asked_correct.accuracy for run in runs])
+        text = self._measured(row, task, "asked_correct", lambda run: run.asked_correct.accuracy)
         return text + self._notes(row, task)
 
     def _gap(self, row: str, task: str) -> str:
-        runs = self._evaluations(row, task)
-        return _measure(runs, "gap", [run.gap for run in runs])
+        return self._measured(row, task, "gap", lambda run: run.gap)
 
     def _notes(self, variant: str, task: str) -> str:
         done = self.runs(variant, task)

@@ -102,6 +102,15 @@ def test_variants_that_were_judged_otherwise_are_not_compared():
     assert cells(judged) == cells(RESULTS)
     judged[Cell("sft", "sorting", 0)] = judged[Cell("hir", "sorting", 0)]._replace(verifier="list")
     assert cells(judged)[0]["difference, points"] == {"hir - sft": "another verifier"}
+    # The starting model has a figure of each, not the mean of both.
+    list_start = result("1111000000", "1111111100")._replace(verifier="list")
+    judged[Cell("sft", "sorting", 0)] = list_start
+    tables, _ = cells(judged)
+    starts = {
+        "20.0 [5.7, 51.0]",
+        cells({Cell("x", "sorting", 0): list_start})[0]["accuracy, %"]["base"],
+    }
+    assert {*tables["accuracy, %"]["base"].split(" or ")} == starts
 
 
 def test_the_size_counts_stories():
