@@ -28,24 +28,9 @@ NEEDED = {
     "pretrain": ("output",),
     "experiment": ("workdir",),
 }
-OF_A_RUN = (
-    "check",
-    "diagnose",
-    "eval",
-    "sample",
-    "score",
-    "verify",
-    "export",
-)  # they begin with the config of the --workdir
-ALONE = (
-    "check",
-    "verify",
-    "report",
-    "export",
-    "pretrain",
-    "experiment",
-    "plan",
-)  # modes of one process
+# Those that begin with the config of the --workdir, and those of one process.
+OF_A_RUN = ("check", "diagnose", "eval", "sample", "score", "verify", "export")
+ALONE = ("check", "verify", "report", "export", "pretrain", "experiment", "plan")
 DEFAULT_CONFIG = "configs/tiny.py"
 DEFAULT_WORKDIR = "runs/tiny"
 

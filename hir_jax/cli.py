@@ -23,15 +23,7 @@ from absl import app, logging
 from ml_collections import config_flags
 
 from hir_jax import shipped
-from hir_jax.arguments import (
-    ALONE,
-    CONFIG,
-    DEFAULT_WORKDIR,
-    FLAGS,
-    NEEDED,
-    given,
-    parse_flags,
-)
+from hir_jax.arguments import ALONE, CONFIG, DEFAULT_WORKDIR, FLAGS, NEEDED, given, parse_flags
 
 std_logging.getLogger("jax").setLevel(std_logging.WARNING)  # it tells of backends it cannot find
 
