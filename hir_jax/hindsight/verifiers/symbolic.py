@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import threading
+import unicodedata
 
 from hir_jax.data.example import Example
 from hir_jax.errors import UserError
@@ -31,6 +32,12 @@ _COMMAND = re.compile(
 # And these it reads as products: 1.5e3, pi; 10\,236 as a sum.
 _SCIENTIFIC = re.compile(r"(?<![\w.])(?:\d+\.?\d*|\.\d+)e[+-]?\d{1,2}(?![\w.])", re.IGNORECASE)
 _GROUPED = re.compile(rf"(?<![\d.,])\d{{1,3}}(?:\s*{_SPACE}\s*\d{{3}})+(?!\d)")
+# It drops "√", "½" and "³". What these belong to must be plain: of 2½, √2x and ³√8 it is not.
+_VULGAR = re.compile(r"(?<![\d.])(?<!\d )[¼-¾⅐-⅞](?! ?[\d¼-¾⅐-⅞])")
+_POWER = re.compile(r"(?<=[\w)}\]])[⁺⁻]?[⁰¹²³⁴⁵⁶⁷⁸⁹]++(?![√\d])")
+_ROOT = re.compile(
+    r"√ ?(\d+(?:\.\d+)?(?![\w.^(])|[a-z](?![\w^(])|\([^()]*\)(?!\^))(?! ?\d)", re.IGNORECASE
+)
 _PI = re.compile(r"(?<![\\a-z])pi(?![a-z])", re.IGNORECASE)
 _PERCENT = re.compile(r"\\?%")
 _FENCE = re.compile(r"\\boxed\{(.*)\}|\$\$?([^$]*)\$?\$|\\[(\[](.*)\\[)\]]", re.DOTALL)
@@ -77,8 +84,16 @@ def _expression(text: str) -> str:
     inner = _SCIENTIFIC.sub(lambda number: format(decimal.Decimal(number[0]), "f"), inner)
     inner = _GROUPED.sub(lambda number: re.sub(r"\D", "", number[0]), inner)
     inner = _PI.sub(r"\\pi", inner)
+    inner = _VULGAR.sub(_fraction, inner)
+    inner = _POWER.sub(lambda power: f"^{{{unicodedata.normalize('NFKC', power[0])}}}", inner)
+    inner = _ROOT.sub(r"\\sqrt{\1}", inner)
     is_whole = "$" not in inner and not _DROPPED.search(_COMMAND.sub("#", inner))
     return inner if is_whole and len(inner) <= _MOST_CHARACTERS else ""
+
+
+def _fraction(vulgar: re.Match[str]) -> str:
+    above, _, below = unicodedata.normalize("NFKC", vulgar[0]).partition("⁄")
+    return rf"\frac{{{above}}}{{{below}}}"
 
 
 class _Worker:
