@@ -10,8 +10,8 @@ from typing import Any, TextIO
 
 import ml_collections
 
-from hir_jax.data.files import raise_faults, read_text
-from hir_jax.data.rows import kind
+from hir_jax.data.files import raise_faults
+from hir_jax.data.rows import json_lines, kind
 from hir_jax.devices import processes
 from hir_jax.errors import UserError
 from hir_jax.model import batching
@@ -29,10 +29,7 @@ def read_jsonl(
         UserError: no such file, or faulty lines; the first ten are listed.
     """
     records, faults = [], []
-    # Not splitlines: a JSON text may hold other ends of line, such as U+2028, as they are.
-    for number, line in enumerate(read_text(pathlib.Path(path)).split("\n"), 1):
-        if not line.strip():
-            continue
+    for number, line in json_lines(pathlib.Path(path)):
         try:
             record = json.loads(line)
             to_line(record).encode()  # refuses halves of surrogate pairs, and NaN
@@ -87,6 +84,11 @@ def check_output(path: str) -> None:
 
 def there_already(path: str) -> UserError:
     """What is raised where an output would be overwritten."""
+    if os.path.abspath(path).startswith(("/dev/", "/proc/")) or pathlib.Path(path).is_fifo():
+        return UserError(
+            f"--output: expected the name of a new file, found the device or pipe {path!r}. Write "
+            "to a file and read that: one that is not whole would be taken for it."
+        )
     return UserError(f"--output: {path!r} is there already; give another name.")
 
 

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,19 +27,50 @@ def read_rows(path: Path) -> Iterator[Row]:
     Raises:
         UserError: the file cannot be read, or the header of a CSV file is at fault.
     """
-    text = read_text(path)
-    if name_of(path).endswith(".csv"):
-        yield from _csv_rows(path, text)
+    if name_of(path).lower().endswith(".csv"):
+        yield from _csv_rows(path, read_text(path))
         return
-    # Not splitlines: a JSON text may hold other ends of line, such as U+2028, as they are.
-    for number, line in enumerate(text.split("\n"), start=1):
-        if line.strip():
-            yield number, *parse(line)
+    for number, line in json_lines(path):
+        yield number, *parse(line)
 
 
 def name_of(path: Path) -> str:
     """The file's name as it was before it was gzipped."""
-    return path.name.removesuffix(".gz")
+    return path.stem if path.suffix.lower() == ".gz" else path.name
+
+
+def json_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """(line number, line) of each line that is not blank.
+
+    Raises:
+        UserError: the file cannot be read, or is one JSON value as a whole.
+    """
+    text = read_text(path)
+    # Not splitlines: a JSON text may hold other ends of line, such as U+2028, as they are.
+    lines = [(n, line) for n, line in enumerate(text.split("\n"), start=1) if line.strip()]
+    if lines and (found := _whole(text, lines[0][1])):
+        raise UserError(
+            f"{path}: expected a JSON object a line, found {found} that is all of the file. Write "
+            "each record on a line of its own: `jq -c '.[]' OLD.json > NEW.jsonl` does of a list."
+        )
+    yield from lines
+
+
+def _whole(text: str, line: str) -> str:
+    """What all of a text is, as JSON, whose first line is no JSON object; '' where neither is so.
+
+    One object on a line is a record.
+    """
+    try:
+        if isinstance(json.loads(line), dict):
+            return ""
+    except (ValueError, RecursionError):
+        pass
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return ""
+    return kind(value) if isinstance(value, list | dict) else ""
 
 
 def parse(line: str) -> tuple[dict[str, Any], str]:
@@ -97,6 +129,11 @@ def _csv_rows(path: Path, text: str) -> Iterator[Row]:
 
 
 def _check_header(path: Path, header: list[str]) -> None:
+    if len(header) == 1 and (other := re.search(r"[;\t|]", header[0])):
+        raise UserError(
+            f"{path}: expected commas between the cells, found {other[0]!r} in the header "
+            f"{header[0]!r}. Save the file with commas."
+        )
     repeated = sorted({name for name in header if header.count(name) > 1})
     if repeated:
         raise UserError(

@@ -136,3 +136,8 @@ def test_faulty_lines(tmp_path, record, says):
     with pytest.raises(UserError, match=says):
         judged(tmp_path, record)
     assert not (tmp_path / "verdicts.jsonl").exists()
+
+
+def test_an_output_that_is_a_device_is_told_so(tmp_path):
+    with pytest.raises(UserError, match="a new file, found the device or pipe '/dev/stdout'"):
+        verify_file(tiny.config(), str(tmp_path / "in.jsonl"), "/dev/stdout")

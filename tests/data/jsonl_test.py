@@ -315,11 +315,13 @@ def test_what_is_not_where_it_was_said_to_be(tmp_path, record, names, message):
 
 def write_csv(tmp_path, text, name="mine.csv"):
     path = tmp_path / name
-    path.write_bytes(gzip.compress(text.encode()) if name.endswith(".gz") else text.encode())
+    path.write_bytes(
+        gzip.compress(text.encode()) if name.lower().endswith(".gz") else text.encode()
+    )
     return path
 
 
-@pytest.mark.parametrize("name", ["mine.csv", "mine.csv.gz"])
+@pytest.mark.parametrize("name", ["mine.csv", "mine.csv.gz", "MINE.CSV", "MINE.CSV.GZ"])
 def test_csv_with_columns_of_options_empty_where_there_are_fewer(tmp_path, name):
     text = '\ufeffprompt,a,b,c,key\r\n"Which,\nof ""two""?",1,2,,B\r\n\r\nWhich?,x,y,z,C\r\n'
     names = Names(question="prompt", options="a,b,c", answer="key")
@@ -329,7 +331,7 @@ def test_csv_with_columns_of_options_empty_where_there_are_fewer(tmp_path, name)
         ("1", "2"),
         ("2",),
     )
-    assert (two.options, two.answers, two.task) == (("x", "y", "z"), ("z",), "mine")
+    assert (two.options, two.answers, two.task) == (("x", "y", "z"), ("z",), name.split(".")[0])
     assert [e.where for e in (one, two)] == [f"{name}:2", f"{name}:5"]
 
 
@@ -345,6 +347,7 @@ def test_csv_with_columns_of_options_empty_where_there_are_fewer(tmp_path, name)
         ('question,answer\n1 + 1?,"2\n', "line 2: malformed CSV (unexpected end of data)"),
         ("question,answer,answer\na,b,c\n", "names each column once, found 'answer' more often"),
         ("question,answer\n", "has no examples"),
+        ("question;answer\n1 + 1?;2\n", "expected commas between the cells, found ';' in the"),
         ('question,answer,options\na,b,"b,c"\n', '"options": expected a list, found a text'),
     ],
 )
@@ -364,3 +367,15 @@ def test_gzip_and_a_damaged_one(tmp_path):
         path.write_bytes(damaged)
         with pytest.raises(UserError, match="is not a whole gzip file"):
             jsonl.read(path, "")
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+@pytest.mark.parametrize(
+    ("whole", "found"),
+    [([{"question": "q", "answer": "a"}], "a list"), ({"data": [{"question": "q"}]}, "an object")],
+)
+def test_a_file_that_is_one_json_value_is_told_so(tmp_path, whole, found, indent):
+    if found == "an object" and indent is None:
+        pytest.skip("one object on one line is a record")
+    with pytest.raises(UserError, match=f"a line, found {found} that is all of the file.*jq -c"):
+        read(tmp_path, json.dumps(whole, indent=indent))
