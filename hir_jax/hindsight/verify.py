@@ -7,6 +7,7 @@ read an output; it never reads a part of an answer as the answer.
 import functools
 import importlib
 import math
+import numbers
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -141,7 +142,7 @@ def faults(name: str, threshold: float, weights: Sequence[float]) -> list[str]:
     given, found = names(name), []
     if len(set(given)) < len(given):
         found.append(f"verifier: expected each name once; found {name!r}")
-    if not 0 < threshold <= 1:
+    if not (isinstance(threshold, numbers.Real) and 0 < threshold <= 1):
         found.append(f"reward.threshold: expected above 0 and at most 1; found {threshold!r}")
     positive = all(type(w) in (int, float) and 0 < w < math.inf for w in weights)
     if weights and not (positive and len(weights) == len(given)):

@@ -8,9 +8,12 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from hir_jax.errors import UserError
+
 Tokens = tuple[int, ...]
 
 _SENTINEL = re.compile(r"<extra_id_\d+>")
+_HALF = re.compile("[\ud800-\udfff]")
 _BYTES = range(3, 259)  # of a ByT5: byte b is token b + 3
 
 
@@ -47,9 +50,14 @@ class Codec:
         """The tokens of each text, with the tokenizer's BOS if it has one (CodeT5), without an EOS.
 
         What a text says is text: "</s>" in it is read as "< /s>", never as the token of that name.
+
+        Raises:
+            UserError: a text holds half of a surrogate pair.
         """
         if not texts:
             return []
+        if odd := next((text for text in texts if _HALF.search(text)), None):
+            raise UserError(f"Expected text, found half of a surrogate pair in {odd!r:.200}.")
         plain = [self._hidden_name.sub(_apart, text) for text in texts]
         # Not verbose: beyond 512 tokens it would warn of "indexing errors", which T5 has none of.
         encoded = self.tokenizer(plain, add_special_tokens=False, verbose=False)

@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 import ml_collections
+import numpy as np
 
 from hir_jax import shipped
 from hir_jax.data import sources
@@ -99,6 +100,7 @@ def changed(
         section, _, field = name.rpartition(".")
         fields = operator.attrgetter(section)(config) if section else config
         kind = fields.get_type(field)
+        value = value.item() if isinstance(value, np.generic) else value
         try:
             if value is None and default.get(name, kind) is not None:
                 raise TypeError

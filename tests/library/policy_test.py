@@ -1,5 +1,6 @@
 import json
 
+import numpy as np
 import pytest
 
 import hir_jax
@@ -154,3 +155,16 @@ def test_code_of_a_workdir_runs_only_where_it_is_named(workdir, tmp_path, field,
     refused(f"add {field!r}: {value!r}", hir_jax.load, tmp_path)
     says = "evil_code" if field == "algorithm" else "found no checkpoint"
     refused(says, hir_jax.load, tmp_path, {field: value})  # and now it is looked for
+
+
+def test_a_prompt_with_half_of_a_character_is_refused(policy):
+    for call, given in ((hir_jax.sample, "a\ud800"), (hir_jax.score, ("a", "\udfff"))):
+        with pytest.raises(hir_jax.UserError, match=r"half of a surrogate pair in '.*ud"):
+            call(policy, [given])
+
+
+def test_settings_may_be_numbers_of_numpy(policy):
+    given = {"samples": np.int64(2), "temperature": np.float32(0.5), "seed": np.int32(3)}
+    plain = {name: value.item() for name, value in given.items()}
+    asked = PROMPTS[:1]
+    assert hir_jax.sample(policy, asked, **given) == hir_jax.sample(policy, asked, **plain)

@@ -91,7 +91,8 @@ def test_what_cannot_be_judged():
     refused("list of outputs for each of 2", hir_jax.verify, "exact", EXAMPLES, TEXTS[:1])
     refused("found 2 of str", hir_jax.verify, "exact", EXAMPLES, ["True", "False"])
     refused("of type Output or str, found None", hir_jax.verify, "exact", EXAMPLES, [["a"], [None]])
-    refused("reward.threshold", hir_jax.verify, len, EXAMPLES, TEXTS, threshold=2)
+    for threshold in (2, "x"):
+        refused("reward.threshold", hir_jax.verify, len, EXAMPLES, TEXTS, threshold=threshold)
     refused("must return a bool", hir_jax.verify, lambda o, e: "yes", EXAMPLES, TEXTS)
     refused("raised ZeroDivisionError", hir_jax.verify, lambda o, e: 1 / 0, EXAMPLES, TEXTS)
 
