@@ -86,11 +86,20 @@ class Reader:
 
     def options(self, record: dict[str, Any]) -> tuple[str, ...]:
         """The options of a record, each once."""
-        options = self._list(record, self.names.options or "options")
+        path = self.names.options or "options"
+        options = self._list(record, path)
+        if path not in record:
+            self._check_gaps([each for each, _ in _found(record, path)], _paths(path))
         repeated = sorted({o for o in options if o and options.count(o) > 1})
         if repeated:
             self.faults.append(f"option {', '.join(map(repr, repeated))} is given twice")
         return options
+
+    def _check_gaps(self, found: Sequence[str], paths: Sequence[str]) -> None:
+        """Behind an option that is not there a letter or number would name another."""
+        gaps = [path for path, there in zip(paths, found, strict=False) if path != there]
+        if found and gaps:
+            self.faults.append(f'"{gaps[0]}" is empty, though an option behind it is not')
 
     def _miss(self, path: str) -> None:
         named = [name for name, said in vars(self.names).items() if said == path]
@@ -236,7 +245,7 @@ def _at(value: Any, steps: Sequence[str]) -> Any:
         return value
     first, *rest = steps
     if isinstance(value, list):
-        if first.isdigit():
+        if first.isdecimal():
             return _at(value[int(first)], rest) if int(first) < len(value) else None
         return [_at(item, steps) for item in value]
     if isinstance(value, dict):

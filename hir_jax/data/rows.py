@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -105,6 +106,7 @@ def kind(value: Any) -> str:
 
 
 def _csv_rows(path: Path, text: str) -> Iterator[Row]:
+    csv.field_size_limit(sys.maxsize)
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     header: list[str] = []
     while True:
@@ -116,7 +118,7 @@ def _csv_rows(path: Path, text: str) -> Iterator[Row]:
         except csv.Error as error:  # what follows cannot be told apart any more
             yield start, {}, f"malformed CSV ({error})"
             return
-        if not cells:
+        if not any(map(str.strip, cells)):  # as spreadsheets leave below a table
             continue
         if not header:
             header = cells

@@ -347,6 +347,7 @@ def test_csv_with_columns_of_options_empty_where_there_are_fewer(tmp_path, name)
         ('question,answer\n1 + 1?,"2\n', "line 2: malformed CSV (unexpected end of data)"),
         ("question,answer,answer\na,b,c\n", "names each column once, found 'answer' more often"),
         ("question,answer\n", "has no examples"),
+        ("question,answer\n,\n , \n", "has no examples"),
         ("question;answer\n1 + 1?;2\n", "expected commas between the cells, found ';' in the"),
         ('question,answer,options\na,b,"b,c"\n', '"options": expected a list, found a text'),
     ],
@@ -379,3 +380,19 @@ def test_a_file_that_is_one_json_value_is_told_so(tmp_path, whole, found, indent
         pytest.skip("one object on one line is a record")
     with pytest.raises(UserError, match=f"a line, found {found} that is all of the file.*jq -c"):
         read(tmp_path, json.dumps(whole, indent=indent))
+
+
+@pytest.mark.parametrize("names", [{"answer": "key"}, {"index": "n"}])
+def test_an_option_that_is_missing_moves_no_letter(tmp_path, names):
+    names = Names(options="a,b,c,d", **names)
+    text = "question,a,b,c,d,key,n\nWhich?,w,,y,{},{},2\n"
+    with pytest.raises(UserError, match='line 2: "b" is empty, though an option behind it is not'):
+        jsonl.read(write_csv(tmp_path, text.format("z", "C")), "", names=names)
+    jsonl.read(write_csv(tmp_path, text.format("", "w").replace(",,y", ",x,y")), "", names=names)
+
+
+def test_a_long_cell_and_a_step_that_is_no_number(tmp_path):
+    [example] = jsonl.read(write_csv(tmp_path, f"question,answer\n{'x' * 140000},2\n"), "")
+    assert len(example.question) == 140000
+    with pytest.raises(UserError, match=r'"q\.²": expected a text, found a l'):
+        read(tmp_path, {"q": ["a"], "answer": "b"}, names=Names(question="q.²"))
