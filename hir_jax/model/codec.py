@@ -52,7 +52,7 @@ class Codec:
         What a text says is text: "</s>" in it is read as "< /s>", never as the token of that name.
 
         Raises:
-            UserError: a text holds half of a surrogate pair.
+            UserError: a text holds half of a surrogate pair, or what the tokenizer refuses.
         """
         if not texts:
             return []
@@ -60,7 +60,13 @@ class Codec:
             raise UserError(f"Expected text, found half of a surrogate pair in {odd!r:.200}.")
         plain = [self._hidden_name.sub(_apart, text) for text in texts]
         # Not verbose: beyond 512 tokens it would warn of "indexing errors", which T5 has none of.
-        encoded = self.tokenizer(plain, add_special_tokens=False, verbose=False)
+        try:
+            encoded = self.tokenizer(plain, add_special_tokens=False, verbose=False)
+        except Exception as e:  # of a word that it lacks, where it has no token for such
+            raise UserError(
+                f"The tokenizer cannot read all texts: {e}. Give one that has a token for what it "
+                "does not know."
+            ) from e
         return [(*self._opening, *ids) for ids in encoded["input_ids"]]
 
     def encode_outputs(self, texts: Sequence[str]) -> list[Tokens]:
@@ -142,7 +148,7 @@ class Codec:
     @functools.cached_property
     def _hidden_name(self) -> re.Pattern[str]:
         names = sorted(map(self._name, self._hidden), key=len, reverse=True)
-        return re.compile("|".join(map(re.escape, names)))
+        return re.compile("|".join(map(re.escape, names)) or "(?!)")  # a tokenizer may have none
 
 
 def _apart(name: re.Match[str]) -> str:

@@ -210,9 +210,10 @@ def load_tokenizer(folder: pathlib.Path, config: T5Config | None = None) -> Any:
             f"{folder}: expected a tokenizer that transformers can load; loading it failed "
             f"({_first_line(e)}). A whole tokenizer.json always suffices."
         ) from e
-    if config and len(tokenizer) > config.vocab_size:
+    # Not its length: ids may have gaps.
+    if config and (last := max(tokenizer.get_vocab().values(), default=0)) >= config.vocab_size:
         raise UserError(
-            f"{folder}: the tokenizer has {len(tokenizer)} pieces, the model only "
+            f"{folder}: the tokenizer has pieces up to number {last}, the model only "
             f"{config.vocab_size} embeddings; they belong to different models. Copy the tokenizer "
             "from where the model came from."
         )
@@ -293,7 +294,8 @@ def write(
         "tie_word_embeddings": config.tie_lm_head,
         "scale_decoder_outputs": config.scale_decoder_outputs,
     }
-    raw.pop("dtype", None)
+    for name in ("dtype", "transformers_weights"):  # of the files that it was read from
+        raw.pop(name, None)
     generation = raw.pop(GENERATION, {"_from_model_config": True})
     (folder / "config.json").write_text(json.dumps(raw, indent=2) + "\n", encoding="utf-8")
     ids = ("decoder_start_token_id", "eos_token_id", "forced_bos_token_id", "pad_token_id")

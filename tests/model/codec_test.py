@@ -3,8 +3,11 @@
 import pathlib
 
 import pytest
+import tokenizers
 import transformers
+from tokenizers.models import WordLevel
 
+from hir_jax.errors import UserError
 from hir_jax.model.codec import Codec
 from tests import tiny
 
@@ -48,6 +51,17 @@ def test_encode_ignores_truncation_and_padding_of_the_tokenizer_file():
         ids("not True and False"),
         ids("False"),
     ]
+
+
+def test_a_tokenizer_without_special_tokens():
+    tokenizer = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizers.Tokenizer(WordLevel({"yes": 0, "</s>": 1, "no": 2}))
+    )
+    codec = Codec(tokenizer, EOS)
+    assert codec.encode(["yes"]) == [(0,)]
+    assert codec.read((2, EOS)) == "no"
+    with pytest.raises(UserError, match="The tokenizer cannot read all texts"):
+        codec.encode(["yes", "maybe"])
 
 
 def test_decode_leaves_the_eos_out_whether_the_tokenizer_knows_it_or_not(codec):

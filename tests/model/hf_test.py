@@ -376,8 +376,15 @@ def test_a_spiece_model_alone_that_cannot_be_read(single):
 def test_tokenizer_larger_than_the_vocabulary(single):
     make_tokenizer(97).save_pretrained(single)
     message = fault(hf.load_tokenizer, single, hf.read_config(single))
-    assert f"{single}: the tokenizer has 97 pieces, the model only 96 embeddings" in message
+    assert f"{single}: the tokenizer has pieces up to number 96, the model only 96 emb" in message
     assert "Copy the tokenizer from where the model came from" in message
+
+
+def test_a_tokenizer_of_few_pieces_with_numbers_beyond_the_vocabulary(single):
+    pieces = {"<pad>": 0, "</s>": 1, "<unk>": 2, "far": 96}
+    words = tokenizers.Tokenizer(tokenizers.models.WordLevel(pieces, unk_token="<unk>"))
+    transformers.PreTrainedTokenizerFast(tokenizer_object=words).save_pretrained(single)
+    assert "up to number 96" in fault(hf.load_tokenizer, single, hf.read_config(single))
 
 
 def test_export_into_a_folder_that_is_not_empty(single):

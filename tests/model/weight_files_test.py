@@ -12,7 +12,7 @@ from absl import logging
 
 from hir_jax.model import hf
 from tests.model import pickles
-from tests.model.hf_test import edit_json, load
+from tests.model.hf_test import edit_json, load, make_tokenizer
 
 BIN = pickles.FILE
 
@@ -110,7 +110,10 @@ def test_weights_by_the_name_that_config_gives(tmp_path, warnings):
     several(folder)
     shutil.copy(folder / "model-00001-of-00001.safetensors", folder / "mine.safetensors")
     edit_json(folder / "config.json", transformers_weights="mine.safetensors")
-    params, _ = load(folder)
+    params, config = load(folder)
     assert scale(params) == pytest.approx(scale(load(pickles.ZIP)[0]) + 2)
     as_transformers(folder, params)
     assert "weights are read from mine.safetensors" in warnings[0]
+    # An export has its own.
+    hf.export(tmp_path / "out", params, config, make_tokenizer(60), hf.read_raw_config(folder))
+    assert scale(load(tmp_path / "out")[0]) == scale(params)
