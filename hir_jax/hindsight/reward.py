@@ -98,7 +98,7 @@ def checked(result: Any) -> Verdict:
         faults += [
             f"the fact {name!r} must be a bool under a name, found {_shown(holds)}"
             for name, holds in result.facts.items()
-            if not (isinstance(name, str) and name and _is_bool(holds))
+            if not (isinstance(name, str) and name == _writable(name) != "" and _is_bool(holds))
         ]
     if faults:
         raise ValueError(f"{_EXPECTED}; of the Verdict that it returned {'; '.join(faults)}")
@@ -106,7 +106,7 @@ def checked(result: Any) -> Verdict:
         result,
         correct=None if result.correct is None else bool(result.correct),
         parsed=bool(result.parsed),
-        read=str(result.read),
+        read=_writable(str(result.read)),
         reward=_as_float(result.reward),
         facts={str(name): bool(holds) for name, holds in result.facts.items()},
     )
@@ -125,6 +125,11 @@ def _is_reward(value: Any) -> bool:
 def _as_float(value: Any) -> float:
     """By its digits: a float32's 0.7 is 0.7, not 0.69999999, which misses a threshold of 0.7."""
     return float(value if _is_bool(value) else str(value))
+
+
+def _writable(text: str) -> str:
+    """With "?" for halves of surrogate pairs, which no file in UTF-8 can hold."""
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _shown(value: Any) -> str:

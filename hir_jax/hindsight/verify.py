@@ -190,7 +190,7 @@ def _users(name: str, seconds: float) -> Verifier:
         )
     try:
         module = importlib.import_module(module_name)
-    except Exception as error:  # an import runs the user's code, which may raise anything
+    except (Exception, SystemExit) as error:  # the user's code runs, and may end in any way
         raise UserError(
             f"Verifier {name!r}: importing the module {module_name!r} failed with "
             f"{type(error).__name__}: {error}. It must be importable from where you start the "
@@ -216,7 +216,7 @@ def _call_users(
             f"Verifier {name!r} has given no verdict within config.reward.seconds={seconds:g}, for "
             f"example {example.id!r} and the output {output!r}. Mend it, or give it more time."
         ) from None
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # sys.exit() would end the run without a word
         raise UserError(
             f"Verifier {name!r} raised {type(error).__name__}: {error}, for example "
             f"{example.id!r} and the output {output!r}. It must return a verdict for any text."

@@ -51,7 +51,7 @@ def resolve(name: str) -> type[Method]:
         )
     try:
         found = getattr(importlib.import_module(module_name), attribute, None)
-    except Exception as e:  # an import runs the user's code, which may raise anything
+    except (Exception, SystemExit) as e:  # the user's code runs, and may end in any way
         raise UserError(
             f"config.algorithm: importing {module_name!r} failed with {type(e).__name__}: {e}. It "
             "must be importable from where you start the program: put its folder on PYTHONPATH."

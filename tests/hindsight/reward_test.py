@@ -140,12 +140,17 @@ def test_a_reward_overrules_what_is_said_to_be_right(correct):
         (Verdict(True, facts={3: True}), "the fact 3 must be a bool under a name"),
         (Verdict(True, facts={"": True}), "the fact '' must be a bool under a name"),
         (Verdict(True, facts=["short"]), r"facts must be a dict of bools by name, found \['short'"),
+        (Verdict(True, facts={"a\ud800": True}), r"the fact 'a.ud800' must be a bool under a name"),
     ],
 )
 def test_what_a_function_may_not_return(result, found):
     says = rf"'my_rewards:given' must return a bool, a float from 0 to 1 or .*{found}.*'t/0'.*'out'"
     with pytest.raises(UserError, match=says):
         returning(result)
+
+
+def test_what_was_read_can_be_written():
+    assert returning(Verdict(True, read="a\ud800\u00e9")).read == "a?\u00e9"
 
 
 def test_all_that_is_wrong_with_a_verdict_is_said_at_once():

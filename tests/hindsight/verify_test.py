@@ -10,6 +10,7 @@ from hir_jax.data.example import Example
 from hir_jax.errors import UserError
 from hir_jax.hindsight import verify
 from hir_jax.hindsight.verify import Verdict
+from hir_jax.methods import table
 
 RIGHT, WRONG, UNREADABLE = Verdict(True, True), Verdict(False, True), Verdict(False, False)
 
@@ -359,7 +360,10 @@ def test_resolve_wraps_what_goes_wrong_in_the_users_function(users_module):
     users_module(
         "def raises(output, example): raise KeyError('gold')\n"
         "def says(output, example): return 'yes'\n"
+        "def ends(output, example): raise SystemExit(0)\n"
     )
+    with pytest.raises(UserError, match=r"my_checks:ends' raised SystemExit.*'t/0'.*'out'"):
+        verify.resolve("my_checks:ends")("out", free("blue"))
     with pytest.raises(UserError, match=r"my_checks:raises.*KeyError.*'t/0'.*'out'") as caught:
         verify.resolve("my_checks:raises")("out", free("blue"))
     assert isinstance(caught.value.__cause__, KeyError)
@@ -417,7 +421,14 @@ def test_resolve_says_what_exists(users_module, name, message):
         verify.resolve(name)
 
 
-def test_resolve_reports_a_module_that_does_not_compile(users_module):
-    users_module("def one(:\n")
-    with pytest.raises(UserError, match="SyntaxError"):
+@pytest.mark.parametrize(
+    ("source", "error"), [("def one(:\n", "SyntaxError"), ("exit(0)", "SystemExit")]
+)
+def test_resolve_reports_a_module_that_does_not_compile_or_is_a_program(
+    users_module, source, error
+):
+    users_module(source)
+    with pytest.raises(UserError, match=error):
         verify.resolve("my_checks:one")
+    with pytest.raises(UserError, match=error):
+        table.resolve("my_checks:One")
