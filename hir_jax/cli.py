@@ -95,8 +95,11 @@ def run(mode: str) -> str | None:
 
     config = CONFIG.value
     check_fields(config)
+    paths = ("workdir", "input", "output")
+    for name in paths:  # a shell leaves the "~" of --workdir=~/run
+        FLAGS[name].value = FLAGS[name].value and os.path.expanduser(FLAGS[name].value)
     workdirs.check_local(
-        {f"--{name}": FLAGS[name].value for name in ("workdir", "input", "output")}
+        {f"--{name}": FLAGS[name].value for name in paths}
         | {"--config.model.path": config.model.path, "--config.lora.path": config.lora.path}
         | {f"--config.data.{name}": config.data[name] for name in sources.PATHS}
     )

@@ -103,7 +103,7 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike[str]) ->
         hir_jax.devices.interrupts.Interrupted: a signal (Ctrl-C) asked to stop; the same call goes
             on.
     """
-    workdir = os.fspath(workdir)
+    workdir = os.path.expanduser(os.fspath(workdir))
     workdirs.check_local({"workdir": workdir})
     if threading.current_thread() is not threading.main_thread():
         raise UserError(

@@ -611,3 +611,12 @@ def test_an_output_is_never_overwritten(refused, files, tmp_path, mode):
 def test_an_output_that_cannot_be_made(refused, files, tmp_path):
     output = tmp_path / "none" / "out"
     refused(*files("sample", output=output), says=["--output: cannot write", "there is no folder"])
+
+
+def test_a_home_is_meant_by_a_tilde_that_the_shell_has_left(call, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    record = {"question": "1 + 1?", "answer": "2", "output": "2"}
+    (tmp_path / "in.jsonl").write_text(json.dumps(record))
+    code, _, err = call("--mode=verify", "--input=~/in.jsonl", "--output=~/out.jsonl")
+    assert code == 0, err
+    assert json.loads((tmp_path / "out.jsonl").read_text())["correct"]

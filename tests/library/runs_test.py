@@ -148,3 +148,10 @@ def test_what_cannot_be_reported(tmp_path):
     refused(hir_jax.write_report, str(tmp_path), says="found one text. Give [workdir]")
     refused(hir_jax.write_report, [], says="expected runs, found none")
     refused(hir_jax.write_report, [tmp_path], says="expected a run's folder")
+
+
+def test_a_home_is_meant_by_a_tilde(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(hir_jax.UserError, match=f"cannot write to {tmp_path / 'file'}"):
+        (tmp_path / "file").touch()
+        hir_jax.train(tiny.config(), "~/file")
