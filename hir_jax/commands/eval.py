@@ -5,7 +5,7 @@ import pathlib
 import ml_collections
 from absl import logging
 
-from hir_jax.commands.lines import check_output
+from hir_jax.commands.lines import check_folder, check_output
 from hir_jax.commands.policy import load_policy
 from hir_jax.devices import processes
 from hir_jax.run import answering, choosing, evaluate, identity, models, terminal, workdirs
@@ -28,9 +28,12 @@ def evaluate_policy(
             the workdir was asked other questions, by other instructions, or judged otherwise: its
             "test" questions could then be among those that it was trained on.
     """
+    split = config.evaluate.split
+    file = output or (workdir and str(pathlib.Path(workdir, f"eval_{split}.json")))
     if output:
         check_output(output)
-    split = config.evaluate.split
+    elif workdir and pathlib.Path(workdir).is_dir():  # else it is no run's, as is told below
+        check_folder(file)
     of_the_run = workdir and not transfer
     model, name = load_policy(config, workdir)
     questions = load_questions(config, model.codec, only="" if of_the_run else split)
@@ -58,7 +61,6 @@ def evaluate_policy(
     )
     record = {"model": name, "task": config.data.task, "split": split} | result.to_json()
     record |= {"among": config.evaluate.among, "beams": config.evaluate.beams}
-    file = output or (workdir and pathlib.Path(workdir, f"eval_{split}.json"))
     if file and processes.is_first():
         workdirs.write_json(pathlib.Path(file), record)
         logging.info("wrote %s", file)

@@ -70,14 +70,28 @@ def _kinds(record: dict[str, Any]) -> str:
 
 
 def check_output(path: str) -> None:
-    """Raises UserError if the file is there already, or its folder is not; before long work."""
+    """Raises UserError if the file is there already, or could not be made; before long work."""
 
     def check() -> None:
         if os.path.lexists(path):
             raise there_already(path)
+
+    processes.on_first(check)
+    check_folder(path)
+
+
+def check_folder(path: str) -> None:
+    """Raises UserError if there is no folder to write a file in; before long work."""
+
+    def check() -> None:
         folder = pathlib.Path(path).parent
         if not folder.is_dir():
             raise UserError(f"--output: cannot write {path!r}: there is no folder {str(folder)!r}.")
+        if not os.access(folder, os.W_OK):
+            raise UserError(
+                f"--output: cannot write {path!r}: nothing can be written in {str(folder)!r}. Give "
+                "an --output elsewhere."
+            )
 
     processes.on_first(check)
 

@@ -10,6 +10,8 @@ from hir_jax.errors import UserError
 
 # What the system says, as an exception and in the texts of libraries that have no exceptions.
 _FULL = {errno.ENOSPC: "No space left on device", errno.EDQUOT: "Disk quota exceeded"}
+# The same of what takes no more for another reason: a limit on files, a mount that had a fault.
+_CLOSED = {errno.EFBIG: "File too large", errno.EROFS: "Read-only file system"}
 
 _TRIES = 50  # a tenth of a second apart
 
@@ -29,11 +31,16 @@ def check(folder: pathlib.Path, needed: int, what: str) -> None:
 
 
 def fault(error: Exception, folder: pathlib.Path, needed: int = 0) -> UserError | None:
-    """What to raise in place of an error that means that the disk is full; None if it does not."""
+    """What to raise where an error means that a disk takes no more; None where it does not."""
     chain: BaseException | None = error
     while chain is not None:
-        for number, said in _FULL.items():
+        for number, said in (_FULL | _CLOSED).items():
             if getattr(chain, "errno", None) == number or said in str(chain):
+                if number in _CLOSED:
+                    return UserError(
+                        f"{folder}: nothing more can be written there: {said}. What was written "
+                        "before is whole; mend that, and the same command goes on from it."
+                    )
                 found = f"the disk full: {said}"
                 if needed:
                     return UserError(_sentence(folder, f"{needed:,} bytes free", found))

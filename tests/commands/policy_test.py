@@ -1,4 +1,5 @@
 import json
+import os
 import pathlib
 import shutil
 import sys
@@ -380,6 +381,14 @@ def test_eval_scores_the_best_checkpoint_and_writes_the_split(workdir):
     (found,) = evaluate_policy(config, str(workdir), transfer=True).values()
     assert found.asked_correct.n == len(data.load(config.data).dev) > 0
     assert (workdir / "eval_dev.json").exists()
+
+
+def test_eval_into_a_folder_that_takes_nothing_is_refused_before_the_work(workdir, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda *_: False)  # as root may write anywhere
+    monkeypatch.setattr("hir_jax.commands.eval.load_policy", None)
+    for output in (None, str(workdir / "own.json")):
+        with pytest.raises(UserError, match=r"nothing can be written in .* an --output elsewhere"):
+            evaluate_policy(tiny.config(), str(workdir), output=output)
 
 
 def test_eval_of_test_questions_alone(tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """A disk that is full, or would be: one sentence, and what was saved before is whole."""
 
 import errno
+import os
 import shutil
 import subprocess
 import sys
@@ -92,5 +93,8 @@ def test_a_full_disk_is_known_by_number_text_or_cause(tmp_path, number):
     text = ValueError('Failed writing: "d/03": Disk quota exceeded [os_error_code=122]')
     for each in (error, deep, text):
         assert "expected 1,000 bytes free, found the" in str(disk.fault(each, tmp_path, 1000))
+    for closed in (errno.EFBIG, errno.EROFS):
+        found = disk.fault(OSError(closed, os.strerror(closed)), tmp_path, 1000)
+        assert f"{tmp_path}: nothing more can be written there: {os.strerror(closed)}" in str(found)
     assert disk.fault(OSError(errno.EACCES, "denied"), tmp_path) is None
     assert disk.fault(ValueError("no space in the sentence"), tmp_path) is None
