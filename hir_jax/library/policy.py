@@ -189,6 +189,7 @@ def score(
     Raises:
         UserError: there are no such tokens, a prompt is too long, or the model overflows.
     """
+    pairs = list(pairs)  # zip's can be gone through but once
     if odd := [pair for pair in pairs if isinstance(pair, str) or len(pair) != 2]:
         raise UserError(f"Expected pairs of a prompt and an output, found {odd[0]!r:.200}.")
     if not pairs:

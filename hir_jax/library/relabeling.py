@@ -13,7 +13,7 @@ from hir_jax.hindsight import verify as verifiers
 from hir_jax.hindsight.verify import Verdict
 from hir_jax.library.policy import Output, Policy
 from hir_jax.methods.hir import Hir
-from hir_jax.run import judging, prompts
+from hir_jax.run import configs, judging, prompts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,11 +65,12 @@ def verify(
     Raises:
         UserError: there is no such verifier, it does not suit a question, or it fails.
     """
+    examples, outputs = list(examples), list(outputs)
     _check_one_each(examples, outputs, "outputs", (Output, str))
     if callable(verifier):
         judge = verifiers.of_function(verifier, threshold)
     else:
-        judge = verifiers.resolve(verifier, threshold, tuple(weights))
+        judge = verifiers.resolve(verifier, threshold, tuple(map(configs.plain, weights)))
     texts = [[_said(output) for output in own] for own in outputs]
     return judging.judge(judge, examples, texts)
 
@@ -100,6 +101,7 @@ def relabel(
     Raises:
         UserError: there are not as many outputs and verdicts as questions, or two have one id.
     """
+    examples, outputs, verdicts = list(examples), list(outputs), list(verdicts)
     _check_one_each(examples, outputs, "outputs", (Output,))
     _check_one_each(examples, verdicts, "verdicts", (Verdict,))
     if any(len(own) != len(of) for own, of in zip(outputs, verdicts, strict=True)):

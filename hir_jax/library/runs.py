@@ -22,7 +22,9 @@ from hir_jax.run.outcome import Outcome
 TASK = "questions"  # that `examples` are of
 
 
-def config(name: str, changes: Mapping[str, Any] | None = None) -> ml_collections.ConfigDict:
+def config(
+    name: str | os.PathLike[str], changes: Mapping[str, Any] | None = None
+) -> ml_collections.ConfigDict:
     """The config of a file with some of its fields changed, for `train` and `questions`.
 
     `config("configs/tiny.py", {"data.size": 500})` is what `--config=configs/tiny.py
@@ -40,7 +42,7 @@ def config(name: str, changes: Mapping[str, Any] | None = None) -> ml_collection
         UserError: there is no such file or field, or a value is at fault or would not be read.
     """
     changes = changes or {}
-    made = configs.make(name, changes)
+    made = configs.make(os.fspath(name), changes)
     of_data = [field.removeprefix("data.") for field in changes if field.startswith("data.")]
     data.check_given(made.data, of_data)
     settings.check_given(made, changes)
@@ -132,7 +134,7 @@ def write_report(
     Raises:
         UserError: a folder is no run's, or the page cannot be written.
     """
-    if isinstance(runs, str):
-        raise UserError("Expected a list of workdirs, found one text. Give [workdir].")
+    if isinstance(runs, str | os.PathLike):
+        raise UserError(f"Expected a list of workdirs, found {runs!r} alone. Give [workdir].")
     most = configs.make(configs.DEFAULTS, {}).report.samples
     return report.make(list(map(os.fspath, runs)), output and os.fspath(output), most)

@@ -100,7 +100,7 @@ def changed(
         section, _, field = name.rpartition(".")
         fields = operator.attrgetter(section)(config) if section else config
         kind = fields.get_type(field)
-        value = value.item() if isinstance(value, np.generic) else value
+        value = plain(value)
         try:
             if value is None and default.get(name, kind) is not None:
                 raise TypeError
@@ -110,6 +110,15 @@ def changed(
     if faults:
         raise UserError("Faulty changes of a config:\n  " + "\n  ".join(faults))
     return config
+
+
+def plain(value: Any) -> Any:
+    """A number of NumPy's or a path as Python's own; float32's 0.1 is 0.1, not 0.10000000149."""
+    if isinstance(value, np.floating):
+        return float(str(value))
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def _defaults() -> dict[str, Any]:

@@ -103,6 +103,7 @@ def test_scores_are_those_of_the_command(policy, workdir, tmp_path):
     told = []
     assert hir_jax.score(policy, pairs, progress=told.append) == [line["logprob"] for line in lines]
     assert sum(told) == len(pairs)
+    assert hir_jax.score(policy, zip(PROMPTS[:1], ["True"], strict=True)) == [lines[0]["logprob"]]
     assert hir_jax.score(policy, []) == []
 
 

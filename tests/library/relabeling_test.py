@@ -2,6 +2,7 @@ import dataclasses
 import json
 import types
 
+import numpy as np
 import pytest
 
 import hir_jax
@@ -77,6 +78,8 @@ def test_a_function_judges_by_the_threshold():
 
 def test_several_judge_together():
     found = hir_jax.verify("exact,reference", EXAMPLES, TEXTS, weights=(3, 1))
+    weights = np.array((3, 1), np.float32)
+    assert found == hir_jax.verify("exact,reference", iter(EXAMPLES), iter(TEXTS), weights=weights)
     assert found[0][1].parts == {"exact": 0.0, "reference": 0.0}
 
 

@@ -2,6 +2,7 @@ import pathlib
 import sys
 import threading
 
+import numpy as np
 import pytest
 
 import hir_jax
@@ -32,7 +33,10 @@ def test_a_config_takes_what_flags_take(tmp_path, monkeypatch):
     assert hir_jax.config("configs/tiny.py", reset).train.learning_rate is None
     mine = tmp_path / "mine.py"
     mine.write_text("from configs import tiny\n\ndef get_config():\n    return tiny.get_config()\n")
-    assert hir_jax.config(str(mine)).to_dict() == hir_jax.config("configs/tiny.py").to_dict()
+    assert hir_jax.config(mine).to_dict() == hir_jax.config("configs/tiny.py").to_dict()
+    given = {"data.path": mine, "loss.smoothing": np.float32(0.1), "iterations": np.int64(2)}
+    made = hir_jax.config("configs/jsonl.py", given)
+    assert (made.data.path, made.loss.smoothing, made.iterations) == (str(mine), 0.1, 2)
 
 
 def test_faulty_configs():
@@ -145,7 +149,8 @@ def test_what_cannot_be_run(tmp_path):
 
 
 def test_what_cannot_be_reported(tmp_path):
-    refused(hir_jax.write_report, str(tmp_path), says="found one text. Give [workdir]")
+    refused(hir_jax.write_report, str(tmp_path), says="alone. Give [workdir]")
+    refused(hir_jax.write_report, tmp_path, says="alone. Give [workdir]")
     refused(hir_jax.write_report, [], says="expected runs, found none")
     refused(hir_jax.write_report, [tmp_path], says="expected a run's folder")
 
