@@ -107,6 +107,7 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike[str]) ->
     """
     workdir = os.path.expanduser(os.fspath(workdir))
     workdirs.check_local({"workdir": workdir})
+    workdir = os.path.abspath(workdir)  # a verifier may go to another folder
     if threading.current_thread() is not threading.main_thread():
         raise UserError(
             "Expected `train` in the main thread, which alone gets signals, found another. Call it "

@@ -49,7 +49,8 @@ def held(workdir: str) -> Iterator[Callable[[], None]]:
         UserError: another run holds it; it cannot be written; or not all processes see it.
     """
     workdirs.check_local({"--workdir": workdir})
-    folder, locks = pathlib.Path(workdir), []
+    # Absolute, since the thread that keeps it looks while a verifier may be in another folder.
+    folder, locks = pathlib.Path(workdir).absolute(), []
 
     def take() -> list[str]:
         locks.append(_take(folder))

@@ -160,3 +160,17 @@ def test_a_home_is_meant_by_a_tilde(monkeypatch, tmp_path):
     with pytest.raises(hir_jax.UserError, match=f"cannot write to {tmp_path / 'file'}"):
         (tmp_path / "file").touch()
         hir_jax.train(tiny.config(), "~/file")
+
+
+def test_a_run_stays_where_it_is_when_a_verifier_goes_to_another_folder(tmp_path, monkeypatch):
+    asked = []
+
+    def run(config, workdir, after):
+        asked.append(workdir)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("hir_jax.library.runs.loop.run", run)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        hir_jax.train(tiny.config(), "run")
+    assert asked == [str(tmp_path / "run")]

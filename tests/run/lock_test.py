@@ -185,3 +185,17 @@ def test_buckets_are_refused_and_no_folder_is_made(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"--workdir: .* found 'gs://bucket/run'"):
         taken("gs://bucket/run")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_verifier_may_go_to_another_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(lock, "BEAT_SECONDS", 0.01)
+    ended = []
+    monkeypatch.setattr(leaving, "end", lambda *said: ended.append(said))
+    monkeypatch.chdir(tmp_path)
+    with lock.held("run") as check:
+        (tmp_path / "else").mkdir()
+        monkeypatch.chdir("else")
+        time.sleep(0.1)
+        check()
+    assert not ended
+    assert list((tmp_path / "run").iterdir()) == []
