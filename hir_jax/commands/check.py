@@ -46,7 +46,8 @@ def check(config: ml_collections.ConfigDict, output: str | None) -> str:
 
 def _read(config: ml_collections.ConfigDict) -> Data:
     codec = models.load_codec(config)
-    verifier = verify.resolve(config.verifier, config.reward.threshold, config.reward.weights)
+    reward = config.reward
+    verifier = verify.resolve(config.verifier, reward.threshold, reward.weights, reward.seconds)
     given = sources.read(config.data)
     asked = sources.shuffled(given, config.data)
     every = [example for side in asked for example in side]

@@ -3,6 +3,7 @@
 import json
 import random
 import shutil
+import time
 
 import pytest
 
@@ -182,6 +183,17 @@ def test_true_answers_that_the_verifier_refuses(tmp_path):
     name = "tests.commands.check_test:picky"
     found = look(tmp_path, *MANY, ask(words(90), "False"), verifier=name)[2]
     assert found["answer_not_right"]["where"] == lines([21])
+
+
+def asleep(output: str, example: Example) -> bool:
+    time.sleep(5)
+    return True
+
+
+def test_a_verifier_that_hangs_is_told(tmp_path):
+    name = "tests.commands.check_test:asleep"
+    with pytest.raises(UserError, match=r"no verdict within config.reward.seconds=0\.05"):
+        look(tmp_path, *MANY, verifier=name, **{"reward.seconds": 0.05})
 
 
 def test_only_the_tokenizer_is_read(tmp_path):
