@@ -12,6 +12,19 @@ from hir_jax.errors import UserError
 
 SHOWN_FAULTS = 10
 
+_TO_JSONL = "Write its records as JSONL, a JSON object a line"
+_OTHER_FORMATS = {
+    b"PAR1": ("Parquet", f"{_TO_JSONL}: datasets' and pandas' to_json(..., lines=True) do"),
+    b"ARROW1": ("Arrow", f"{_TO_JSONL}: datasets' to_json does"),
+    b"PK\x03\x04": ("a zip file or a spreadsheet", "Unpack it, or save it as CSV in UTF-8"),
+    b"\x1f\x8b": ("gzip", "Give it a name that ends with .gz"),
+    b"BZh": ("bzip2", "Unpack it"),
+    b"\xfd7zXZ": ("xz", "Unpack it"),
+    b"\x28\xb5\x2f\xfd": ("zstd", "Unpack it"),
+    codecs.BOM_UTF16_LE: ("UTF-16", "Save it as UTF-8"),
+    codecs.BOM_UTF16_BE: ("UTF-16", "Save it as UTF-8"),
+}
+
 
 def read_text(path: Path) -> str:
     """The text of a UTF-8 file, unpacked where its name ends with .gz.
@@ -28,6 +41,9 @@ def read_text(path: Path) -> str:
             raw = gzip.decompress(raw)
         except (OSError, EOFError, zlib.error) as error:
             raise UserError(f"{path} is not a whole gzip file: {error}.") from error
+    for magic, (what, mend) in _OTHER_FORMATS.items():
+        if raw.startswith(magic):
+            raise UserError(f"{path}: expected text in UTF-8, found {what}. {mend}.")
     raw = raw.removeprefix(codecs.BOM_UTF8)
     try:
         return raw.decode("utf-8")

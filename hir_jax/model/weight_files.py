@@ -185,6 +185,11 @@ def _none(folder: pathlib.Path) -> UserError:
             f"{folder}: expected {named[0]}, which config.json has as transformers_weights, found "
             "none. Copy it there, or remove the field."
         )
+    if (folder / "checkpoints").is_dir():
+        return UserError(
+            f"{expected}, found the workdir of a run. Export its model first, by --mode=export "
+            f"--workdir={folder} --output=FOLDER, and give that folder."
+        )
     if parts := [name for name in beside if _PART.fullmatch(name)]:
         return UserError(
             f"{expected}, found parts of one, {_listed(parts)}, but no index that says what is in "

@@ -396,3 +396,19 @@ def test_a_long_cell_and_a_step_that_is_no_number(tmp_path):
     assert len(example.question) == 140000
     with pytest.raises(UserError, match=r'"q\.²": expected a text, found a l'):
         read(tmp_path, {"q": ["a"], "answer": "b"}, names=Names(question="q.²"))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("a.parquet", b"PAR1\x15\x04", r"found Parquet\. Write its records as JSONL.*lines=True"),
+        ("a.csv", b"PK\x03\x04\x14", "found a zip file or a spreadsheet"),
+        ("a.jsonl", gzip.compress(b"{}"), r"found gzip\. Give it a name that ends with \.gz"),
+        ("a.csv", "question,answer\na,b\n".encode("utf-16"), r"found UTF-16\. Save it as UTF-8"),
+    ],
+    ids=["parquet", "zip", "gzip", "utf-16"],
+)
+def test_files_that_are_no_text_are_known(tmp_path, name, content, says):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=rf"{name}: expected text in UTF-8, {says}"):
+        jsonl.read(tmp_path / name, "")

@@ -88,6 +88,12 @@ def stored(**changes):
     return make
 
 
+def of_a_run(folder):
+    """A run's workdir, which has a config.json of its own."""
+    (folder / BIN).unlink()
+    (folder / "checkpoints").mkdir()
+
+
 def twice(folder):
     """An archive with a file twice, of which readers take one or the other."""
     with pytest.warns(UserWarning, match="Duplicate"), zipfile.ZipFile(folder / BIN, "a") as made:
@@ -249,6 +255,12 @@ ODD = {
         only(),
         "{folder}: expected model.safetensors or pytorch_model.bin, found neither. Copy or "
         "download the model's weights into the folder.",
+    ),
+    "a run's workdir": (
+        of_a_run,
+        "{folder}: expected model.safetensors or pytorch_model.bin, found the workdir of a run. "
+        "Export its model first, by --mode=export --workdir={folder} --output=FOLDER, and give "
+        "that folder.",
     ),
     "flax": (
         only("flax_model.msgpack"),
