@@ -79,7 +79,7 @@ def load(
         roots = {count: root for root, count in enumerate(counts)}
         made = [sets[:count] for count in counts]
     else:
-        path, roots = pathlib.Path(how), {}
+        path, roots = pathlib.Path(how).expanduser(), {}
         lines = [line.strip() for line in read_text(path).split("\n")]
         if not any(lines):
             raise UserError(f"{field}: expected an output a line in {how}, found an empty file.")

@@ -135,6 +135,9 @@ def test_choice(output, expected):
         ("Blue", ("blue", "Blue."), "blue", UNREADABLE),
         ("(A)", ("blue", "Blue."), "blue", RIGHT),
         ("café", ("tea", "cafe\u0301"), "cafe\u0301", RIGHT),
+        # An output of nothing names no option, not even one of nothing.
+        (" ", ("blue", ""), "", UNREADABLE),
+        ("(B)", ("blue", ""), "", RIGHT),
     ],
 )
 def test_choice_of_awkward_options(output, options, right, expected):

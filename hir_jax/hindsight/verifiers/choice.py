@@ -53,6 +53,8 @@ _SAID = re.compile(
 def _named(output: str, options: Sequence[str]) -> set[int]:
     """Indices of all options that the output may be read as naming."""
     squeezed = " ".join(output.split())
+    if not squeezed:  # which published files have for an option here and there
+        return set()
     exact = {i for i, option in enumerate(options) if " ".join(option.split()) == squeezed}
     accepted = [texts.forms(option) for option in options]
     whole = _unmarked(squeezed)
