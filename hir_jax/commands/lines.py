@@ -22,14 +22,17 @@ Record = dict[str, Any]
 
 def read_jsonl(
     path: str, all_of: Sequence[str] = (), one_of: Sequence[str] = ()
-) -> list[tuple[int, Record]]:
-    """(line number, record) of each line that is not blank.
+) -> tuple[list[tuple[int, Record]], dict[int, str]]:
+    """(line number, record) of each line that is not blank; and these lines as they are.
+
+    The file is read once, since what comes through a pipe is there but once.
 
     Raises:
         UserError: no such file, or faulty lines; the first ten are listed.
     """
     records, faults = [], []
-    for number, line in json_lines(pathlib.Path(path)):
+    lines = dict(json_lines(pathlib.Path(path)))
+    for number, line in lines.items():
         try:
             record = json.loads(line)
             to_line(record).encode()  # refuses halves of surrogate pairs, and NaN
@@ -47,7 +50,7 @@ def read_jsonl(
     raise_faults(pathlib.Path(path), faults)
     if not records:
         raise UserError(f"{path}: expected a JSON object a line, found an empty file.")
-    return records
+    return records, lines
 
 
 def to_line(record: Any, indent: int | None = None) -> str:

@@ -11,7 +11,7 @@ from hir_jax.commands.lines import check_finite, fit, read_jsonl
 from hir_jax.commands.policy import load_policy
 from hir_jax.data import jsonl
 from hir_jax.data.example import Example, format_prompt
-from hir_jax.data.files import raise_faults, read_text
+from hir_jax.data.files import raise_faults
 from hir_jax.decoding import beam
 from hir_jax.decoding.beam import Beams
 from hir_jax.decoding.prompt import Among, Guide, Output, Prompt, Tokens, uid
@@ -57,8 +57,9 @@ def sample_file(
         UserError: files or lines are at fault, or a log-probability is not finite.
     """
     continued.check_continued(output)
-    records = read_jsonl(source, one_of=("question",) if by_two(config) else ("question", "prompt"))
-    options = _options(source, [line for line, record in records if "question" in record])
+    fields = ("question",) if by_two(config) else ("question", "prompt")
+    records, texts = read_jsonl(source, one_of=fields)
+    options = _options(source, {n: texts[n] for n, record in records if "question" in record})
     model, _ = load_policy(config, workdir)
     counts = [len(options.get(line, ())) for line, _ in records]
     named = [(f"{source}, line {line}", n) for (line, _), n in zip(records, counts, strict=True)]
@@ -193,10 +194,9 @@ def _result(codec: Codec, drawn: Sequence[Drawn], beams: Beams | None) -> dict[s
     return result | ({"margins": margins} if margins else {})
 
 
-def _options(source: str, numbers: list[int]) -> dict[int, tuple[str, ...]]:
+def _options(source: str, lines: dict[int, str]) -> dict[int, tuple[str, ...]]:
     """The options of these lines, as training reads them."""
-    lines = read_text(pathlib.Path(source)).split("\n")
-    read = {n: jsonl.read_options(lines[n - 1]) for n in numbers}
+    read = {n: jsonl.read_options(line) for n, line in lines.items()}
     found = [f"line {n}: {'; '.join(faults)}" for n, (_, faults) in read.items() if faults]
     raise_faults(pathlib.Path(source), found)
     return {n: options for n, (options, _) in read.items()}

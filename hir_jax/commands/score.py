@@ -37,7 +37,7 @@ def score_file(
         UserError: files or lines are at fault, or a log-probability is not finite.
     """
     continued.check_continued(output)
-    records = read_jsonl(source, all_of=("prompt", "output"))
+    records, _ = read_jsonl(source, all_of=("prompt", "output"))
     model, _ = load_policy(config, workdir)
     codec = model.codec
     tokens = [(*i, codec.eos_id) for i in codec.encode([r["prompt"] for _, r in records])]

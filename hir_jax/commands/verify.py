@@ -8,7 +8,7 @@ import ml_collections
 from hir_jax.commands.lines import check_output, open_output, read_jsonl, to_line
 from hir_jax.data import jsonl
 from hir_jax.data.example import Example
-from hir_jax.data.files import raise_faults, read_text
+from hir_jax.data.files import raise_faults
 from hir_jax.data.records import Names
 from hir_jax.errors import UserError
 from hir_jax.hindsight import verify
@@ -30,8 +30,8 @@ def verify_file(config: ml_collections.ConfigDict, source: str, output: str) -> 
     verifier = verify.resolve(config.verifier, reward.threshold, reward.weights, reward.seconds)
     check_output(output)
     names = _names(config.data.fields)
-    records = read_jsonl(source, all_of=("output",))
-    examples = _examples(source, [line for line, _ in records], names)
+    records, lines = read_jsonl(source, all_of=("output",))
+    examples = _examples(source, lines, names)
     with open_output(output) as out:
         for (_, record), example in zip(records, examples, strict=True):
             given = {name: value for name, value in record.items() if name not in _GIVEN_BACK}
@@ -63,18 +63,14 @@ def _names(fields: ml_collections.ConfigDict) -> Names:
     return Names(**fields.to_dict())
 
 
-def _examples(source: str, numbers: list[int], names: Names) -> list[Example]:
+def _examples(source: str, lines: dict[int, str], names: Names) -> list[Example]:
     """The questions on these lines of a file, as `data.source=jsonl` reads them."""
-    path = pathlib.Path(source)
-    lines = read_text(path).split("\n")
+    path, known = pathlib.Path(source), ("output", *_GIVEN_BACK)
     read = [
-        jsonl.read_question(lines[n - 1], f"{path.stem}/{n}", ("output", *_GIVEN_BACK), names)
-        for n in numbers
+        jsonl.read_question(line, f"{path.stem}/{n}", known, names) for n, line in lines.items()
     ]
     faults = [
-        f"line {n}: {'; '.join(found)}"
-        for n, (_, found) in zip(numbers, read, strict=True)
-        if found
+        f"line {n}: {'; '.join(found)}" for n, (_, found) in zip(lines, read, strict=True) if found
     ]
     raise_faults(path, faults)
     return [example for example, _ in read]

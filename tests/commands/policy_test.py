@@ -434,7 +434,8 @@ def test_options_are_read_as_in_training(tmp_path):
     source.write_text('{"question": "w1 is", "options": [1.50, true, "w2"]}\n{"prompt": "w1"}\n')
     sample_file(tiny.config(), None, str(source), str(tmp_path / "samples.jsonl"))
     assert read(tmp_path / "samples.jsonl")[0]["options"] == record["options"]
-    assert sampling._options(str(source), [1]) == {1: ("1.50", "true", "w2")}
+    lines = dict(enumerate(source.read_text().split("\n"), 1))
+    assert sampling._options(str(source), {1: lines[1]}) == {1: ("1.50", "true", "w2")}
     for options, says in (("w1", "expected a list, found a text"), (["a", "a"], "given twice")):
         with pytest.raises(UserError, match=f"line 1: .*{says}"):
             sample(tmp_path, [{"question": "w1", "options": options}], name="other.jsonl")
@@ -480,7 +481,7 @@ def test_line_ends_inside_a_text_part_no_lines(tmp_path):
     file = tmp_path / "in.jsonl"
     record = {"prompt": "a\u2028b\x85c"}
     file.write_text(json.dumps(record, ensure_ascii=False) + "\n", encoding="utf-8")
-    assert read_jsonl(str(file), one_of=("prompt",)) == [(1, record)]
+    assert read_jsonl(str(file), one_of=("prompt",))[0] == [(1, record)]
 
 
 def test_an_empty_input_is_refused(tmp_path):

@@ -1,4 +1,5 @@
 import json
+import os
 
 import pytest
 
@@ -141,3 +142,12 @@ def test_faulty_lines(tmp_path, record, says):
 def test_an_output_that_is_a_device_is_told_so(tmp_path):
     with pytest.raises(UserError, match="a new file, found the device or pipe '/dev/stdout'"):
         verify_file(tiny.config(), str(tmp_path / "in.jsonl"), "/dev/stdout")
+
+
+def test_what_is_judged_may_come_through_a_pipe(tmp_path):
+    reader, writer = os.pipe()
+    os.write(writer, b'{"question": "1 + 1?", "answer": 2, "output": "2"}\n')
+    os.close(writer)
+    verify_file(tiny.config(), f"/dev/fd/{reader}", str(tmp_path / "out.jsonl"))
+    os.close(reader)
+    assert json.loads((tmp_path / "out.jsonl").read_text())["correct"]
