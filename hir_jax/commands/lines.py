@@ -11,7 +11,7 @@ from typing import Any, TextIO
 import ml_collections
 
 from hir_jax.data.files import raise_faults
-from hir_jax.data.rows import json_lines, kind
+from hir_jax.data.rows import json_lines, kind, once_each
 from hir_jax.devices import processes
 from hir_jax.errors import UserError
 from hir_jax.model import batching
@@ -34,7 +34,7 @@ def read_jsonl(
     lines = dict(json_lines(pathlib.Path(path)))
     for number, line in lines.items():
         try:
-            record = json.loads(line)
+            record = json.loads(line, object_pairs_hook=once_each)
             to_line(record).encode()  # refuses halves of surrogate pairs, and NaN
         except (ValueError, RecursionError) as e:
             faults.append(f"line {number}: not JSON: {e}")

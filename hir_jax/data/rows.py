@@ -82,7 +82,7 @@ def parse(line: str) -> tuple[dict[str, Any], str]:
             parse_int=Number,
             parse_float=Number,
             parse_constant=_refuse_constant,
-            object_pairs_hook=_object,
+            object_pairs_hook=once_each,
         )
     except (ValueError, RecursionError) as error:
         return {}, f"malformed JSON ({error})"
@@ -144,8 +144,8 @@ def _check_header(path: Path, header: list[str]) -> None:
         )
 
 
-def _object(fields: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    """As `dict`, which would take the last of those of one name."""
+def once_each(fields: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """As `dict`, which would take the last of those of one name; raises ValueError for these."""
     found = dict(fields)
     if len(found) < len(fields):
         names = [name for name, _ in fields]

@@ -467,14 +467,15 @@ def example():
 def test_all_faulty_lines_are_listed(tmp_path):
     file = tmp_path / "in.jsonl"
     lines = ['{"prompt": "a"}', "", "{", "[]", '{"prompt": 1}', '{"prompt": "a", "question": "b"}']
+    lines += ['{"prompt": "a", "prompt": "b"}']
     file.write_text("\n".join([*lines, '{"prompt": "\\ud800"}']))
     with pytest.raises(UserError) as e:
         read_jsonl(str(file), one_of=("question", "prompt"))
     faults = str(e.value).splitlines()[1:]
     assert [fault.split(":")[0].strip() for fault in faults] == [
-        f"line {n}" for n in (3, 4, 5, 6, 7)
+        f"line {n}" for n in (3, 4, 5, 6, 7, 8)
     ]
-    assert "5 faults" in str(e.value)
+    assert "6 faults" in str(e.value)
 
 
 def test_line_ends_inside_a_text_part_no_lines(tmp_path):
