@@ -11,6 +11,7 @@ folder it is called in is looked for among those that come with hir_jax.
 import logging as std_logging
 import os
 import pathlib
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -193,4 +194,5 @@ def start() -> None:
     """What `python main.py` and `hir-jax` do."""
     shipped.let_configs_be_imported()
     logging.set_verbosity(logging.INFO)
+    sys.stdout.reconfigure(errors="backslashreplace")  # the table of a run is worth any terminal
     app.run(main, flags_parser=parse_flags)

@@ -620,3 +620,19 @@ def test_a_home_is_meant_by_a_tilde_that_the_shell_has_left(call, tmp_path, monk
     code, _, err = call("--mode=verify", "--input=~/in.jsonl", "--output=~/out.jsonl")
     assert code == 0, err
     assert json.loads((tmp_path / "out.jsonl").read_text())["correct"]
+
+
+def test_a_terminal_that_is_not_of_utf_8_is_told_all_the_same(tmp_path):
+    lines = [json.dumps({"question": f"w{i}", "answer": "größer"}) for i in range(4)]
+    (tmp_path / "mine.jsonl").write_text("\n".join(lines))
+    fields = {"model.path": tiny.folder(), "data.path": tmp_path / "mine.jsonl"}
+    flags = [f"--config.{name}={value}" for name, value in fields.items()]
+    done = subprocess.run(
+        [sys.executable, "main.py", "--mode=check", "--config=configs/jsonl.py", *flags],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert r"'gr\xf6\xdfer' 100.0%" in done.stdout
