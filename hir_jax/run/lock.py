@@ -60,6 +60,11 @@ def held(workdir: str) -> Iterator[Callable[[], None]]:
     try:
         _check_shared(folder / name, token)
         yield lambda: processes.on_first(lambda: locks[0].check())
+    except Exception as e:
+        if not isinstance(e, UserError):
+            for lock in locks:
+                lock.check()  # of a folder that has gone any write may have failed
+        raise
     finally:
         for lock in locks:
             lock.release()
@@ -78,11 +83,11 @@ class Lock:
         """Raises UserError where another run has taken it over."""
         if not _has(self.file, self.token):
             raise UserError(
-                f"The lock of the workdir, {self.file}, is no longer this process's: it was "
-                f"removed, or another run took it since this one was not heard of for "
-                f"{LEASE_SECONDS:.0f} s (was its machine asleep?). So this run has stopped and "
-                "written nothing more. Its checkpoints are there: the same command goes on from "
-                "the newest once the workdir is free."
+                f"The lock of the workdir, {self.file}, is no longer this process's: it, or its "
+                "folder, was removed or moved, or another run took it since this one was not heard "
+                f"of for {LEASE_SECONDS:.0f} s (was its machine asleep?). So this run has stopped "
+                "and written nothing more. Its checkpoints are there: the same command goes on "
+                "from the newest once the workdir is free."
             )
 
     def release(self) -> None:

@@ -199,3 +199,14 @@ def test_a_verifier_may_go_to_another_folder(tmp_path, monkeypatch):
         check()
     assert not ended
     assert list((tmp_path / "run").iterdir()) == []
+
+
+def test_a_folder_that_was_moved_is_told_whatever_failed_of_it(tmp_path):
+    for moved, error, says in (
+        (True, UserError, "it, or its folder, was removed or moved"),
+        (False, FileNotFoundError, "gone"),
+    ):
+        with pytest.raises(error, match=says), lock.held(str(tmp_path / "run")):
+            if moved:
+                (tmp_path / "run").rename(tmp_path / "elsewhere")
+            raise FileNotFoundError("gone")
