@@ -74,6 +74,13 @@ _NAMES = (
 # of the caches are read faster; what is left is for what is fetched ahead.
 _DECODING_TAKES = {"v5e": 48, "v5p": 32, "v6e": 48}
 
+# What the TPU compiler asks a cloud's metadata server for otherwise, and misses in words of alarm;
+# nothing that is compiled depends on it.
+_NO_HOST = {
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-4",
+}
 # The compiler's own names, and what it must be told to compile as a run does: for v4, that both
 # cores of a chip are one device.
 _COMPILERS_NAMES = {"v7x": "tpu7x"}
@@ -165,8 +172,7 @@ def _slices(name: str, version: str, shape: str, slices: int) -> tuple[Sequence[
     _expect(name, "TPU", ("libtpu",), 'pip install "hir_jax[tpu]"')
     if other := another_libtpu():
         logging.warning("%s. Its programs may be others than a run's, or cannot be read.", other)
-    # Asked of a cloud's metadata server otherwise, which is not there.
-    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+    os.environ.update(_NO_HOST | os.environ)
     several = {"num_slices": slices} if slices > 1 else {}
     devices = _described(
         name,

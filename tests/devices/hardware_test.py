@@ -202,3 +202,14 @@ def test_a_gpu_as_the_compiler_wants_it_described():
     assert (fields["core_count"], fields["fpus_per_core"]) == ("108", "64")
     assert fields["shared_memory_per_block_optin"] == str(163 * 1024)
     assert fields["memory_bandwidth"] == "2039000000000"
+
+
+def test_a_compiler_without_a_host_is_told_of_one_but_for_what_is_said(monkeypatch):
+    said = {"TPU_WORKER_HOSTNAMES": "here", "HOME": "/root"}
+    monkeypatch.setattr(hardware.os, "environ", said)
+    monkeypatch.setattr(hardware, "_expect", lambda *given: None)
+    monkeypatch.setattr(hardware, "another_libtpu", lambda: "")
+    monkeypatch.setattr(hardware, "_described", lambda *given, **more: [device("TPU v5 lite")])
+    assert hardware.topology("v5e:1x1")[1].name == "v5e"
+    assert said["TPU_WORKER_HOSTNAMES"] == "here" and said["HOME"] == "/root"
+    assert said["TPU_SKIP_MDS_QUERY"] == "1" and said["TPU_ACCELERATOR_TYPE"]
