@@ -12,7 +12,7 @@ from hir_jax.data import sources
 from hir_jax.data.example import Example
 from hir_jax.errors import UserError
 from hir_jax.hindsight import verify
-from hir_jax.run import metrics, models, prompts, settings
+from hir_jax.run import judging, metrics, models, prompts, settings
 from hir_jax.run.constant import best_constant
 from hir_jax.run.prompts import PromptTable
 
@@ -46,8 +46,7 @@ def check(config: ml_collections.ConfigDict, output: str | None) -> str:
 
 def _read(config: ml_collections.ConfigDict) -> Data:
     codec = models.load_codec(config)
-    reward = config.reward
-    verifier = verify.resolve(config.verifier, reward.threshold, reward.weights, reward.seconds)
+    verifier = judging.verifier_of(config)
     given = sources.read(config.data)
     asked = sources.shuffled(given, config.data)
     every = [example for side in asked for example in side]

@@ -11,8 +11,8 @@ from hir_jax.data.example import Example
 from hir_jax.data.files import raise_faults
 from hir_jax.data.records import Names
 from hir_jax.errors import UserError
-from hir_jax.hindsight import verify
-from hir_jax.run import settings
+from hir_jax.hindsight.verify import Verdict
+from hir_jax.run import judging, settings
 
 _GIVEN_BACK = ("correct", "parsed", "read", "reward", "facts", "rewards")
 
@@ -26,8 +26,7 @@ def verify_file(config: ml_collections.ConfigDict, source: str, output: str) -> 
     names some, and with "rewards", each one's own, where several judge. No model is loaded.
     """
     settings.check(config)
-    reward = config.reward
-    verifier = verify.resolve(config.verifier, reward.threshold, reward.weights, reward.seconds)
+    verifier = judging.verifier_of(config)
     check_output(output)
     names = _names(config.data.fields)
     records, lines = read_jsonl(source, all_of=("output",))
@@ -39,7 +38,7 @@ def verify_file(config: ml_collections.ConfigDict, source: str, output: str) -> 
             out.write(to_line(result))
 
 
-def _fields(verdict: verify.Verdict) -> dict[str, Any]:
+def _fields(verdict: Verdict) -> dict[str, Any]:
     """A verdict, under the names that a run's samples have."""
     decided = {name: getattr(verdict, name) for name in ("correct", "parsed", "read", "reward")}
     named = {"facts": verdict.facts, "rewards": verdict.parts}

@@ -6,9 +6,12 @@ A verifier may be slow, so outputs are judged while the device works on others.
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import ml_collections
+
 from hir_jax.data.example import Example
 from hir_jax.decoding.prompt import Output
 from hir_jax.devices import processes
+from hir_jax.hindsight import verify
 from hir_jax.hindsight.sample import Sample
 from hir_jax.hindsight.verify import UNREADABLE, Verdict, Verifier
 from hir_jax.model.codec import Codec
@@ -20,6 +23,12 @@ class Judged(NamedTuple):
     output: Output
     text: str
     verdict: Verdict
+
+
+def verifier_of(config: ml_collections.ConfigDict) -> Verifier:
+    """What `config.verifier` and `config.reward` ask for; faults are as of `verify.resolve`."""
+    reward = config.reward
+    return verify.resolve(config.verifier, reward.threshold, reward.weights, reward.seconds)
 
 
 def judge(

@@ -16,7 +16,7 @@ from hir_jax.hindsight.relabel import Instructions
 from hir_jax.methods.method import ANSWERS
 from hir_jax.model import batching
 from hir_jax.model.codec import Codec
-from hir_jax.run import answering, prompts, settings, writing
+from hir_jax.run import answering, judging, prompts, settings, writing
 from hir_jax.run.answering import Allowed
 from hir_jax.run.prompts import PromptTable
 
@@ -62,8 +62,7 @@ def load_questions(config: ml_collections.ConfigDict, codec: Codec, only: str = 
         UserError: the data is at fault, two sides have a prompt in common, a prompt or (for sft) an
             answer is too long, or an answer cannot be written; the split of `only` is empty.
     """
-    reward = config.reward
-    verifier = verify.resolve(config.verifier, reward.threshold, reward.weights, reward.seconds)
+    verifier = judging.verifier_of(config)
     splits = data.load(config.data)
     if only:
         splits = data.Splits((), (), ())._replace(**{only: expect(splits, only)})
