@@ -44,10 +44,8 @@ def measure(task: str, difficulty: int) -> dict:
     asked = questions.load_questions(config, model.codec)
     examples = asked.splits.test
     sampler = models.make_sampler(config, model, asked.buckets.source)
-    found = evaluate.evaluate(
-        sampler, model.params, examples, asked.prompts, model.codec, asked.verifier
-    )
     title = f"{task} {difficulty}"
+    found = evaluate.by_config(config, sampler, model.params, examples, asked, model.codec, title)
     samples = drawing.draw_from(
         config, sampler, model, examples, asked, samples=SAMPLES, iteration=0, title=title
     )

@@ -1,6 +1,7 @@
 """--mode=diagnose: what a model can do of a task before it is trained, and what to begin with."""
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 
 import ml_collections
@@ -13,22 +14,10 @@ from hir_jax.commands.drawn import Drawn
 from hir_jax.commands.lines import check_output, open_output, to_line
 from hir_jax.commands.policy import load_policy
 from hir_jax.data.example import Example
-from hir_jax.decoding.sampler import Sampler
 from hir_jax.errors import UserError
-from hir_jax.hindsight.sample import Sample
 from hir_jax.methods.method import GROUPS
-from hir_jax.run import (
-    answering,
-    drawing,
-    evaluate,
-    fitting,
-    judging,
-    models,
-    settings,
-    terminal,
-)
+from hir_jax.run import drawing, evaluate, fitting, judging, models, settings
 from hir_jax.run.evaluate import Evaluation
-from hir_jax.run.models import Model
 from hir_jax.run.questions import Questions, load_questions
 
 
@@ -51,10 +40,16 @@ def diagnose(config: ml_collections.ConfigDict, workdir: str | None, output: str
     training = fitting.make_training(config, model, questions.buckets, {})
     sampler = models.make_sampler(config, model, asked.buckets.source)
     examples, count = asked.splits.train, config.diagnose.samples
-    greedy = _answer(config, sampler, model, asked)
-    samples, sampling = pace.timed(
-        lambda: _draw(config, sampler, model, asked), len(examples) * count
+    given = (config, sampler, model.params, examples, asked, model.codec)
+    greedy = evaluate.by_config(*given, "greedy answers")
+    draw = functools.partial(
+        drawing.draw_from,
+        *(config, sampler, model, examples, asked),
+        samples=count,
+        iteration=pace.ITERATION,
+        title="sampling",
     )
+    samples, sampling = pace.timed(draw, len(examples) * count)
     drawn = Drawn.of(samples, count, greedy.stories)
     measured = _measured(config, questions, asked, greedy, drawn)
     speed = pace.measure(config, model, asked, training, samples, sampling)
@@ -120,40 +115,6 @@ def _check(config: ml_collections.ConfigDict) -> None:
             f"config.diagnose.samples: expected 2 or more with algorithm={config.algorithm}, which "
             f"compares the samples of a question; found {config.diagnose.samples}."
         )
-
-
-def _answer(
-    config: ml_collections.ConfigDict, sampler: Sampler, model: Model, asked: Questions
-) -> Evaluation:
-    examples = asked.splits.train
-    total = len(asked.instructions.asked) * len(examples)
-    with terminal.progress(total, "greedy answers", "question") as bar:
-        return evaluate.evaluate(
-            sampler,
-            model.params,
-            examples,
-            asked.prompts,
-            model.codec,
-            asked.verifier,
-            progress=bar.update,
-            beams=answering.beams(config, "evaluate"),
-            among=asked.among(config.evaluate.among, examples),
-        )
-
-
-def _draw(
-    config: ml_collections.ConfigDict, sampler: Sampler, model: Model, asked: Questions
-) -> list[Sample]:
-    return drawing.draw_from(
-        config,
-        sampler,
-        model,
-        asked.splits.train,
-        asked,
-        samples=config.diagnose.samples,
-        iteration=pace.ITERATION,
-        title="sampling",
-    )
 
 
 def _measured(

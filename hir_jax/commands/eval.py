@@ -8,7 +8,7 @@ from absl import logging
 from hir_jax.commands.lines import check_folder, check_output
 from hir_jax.commands.policy import load_policy
 from hir_jax.devices import processes
-from hir_jax.run import answering, choosing, evaluate, identity, models, terminal, workdirs
+from hir_jax.run import answering, choosing, evaluate, identity, models, workdirs
 from hir_jax.run.questions import expect, load_questions
 
 
@@ -43,22 +43,9 @@ def evaluate_policy(
         identity.check(pathlib.Path(workdir), ours, mend)
     examples = expect(questions.splits, split)
     sampler = models.make_sampler(config, model, questions.buckets.source)
-    total = len(questions.instructions.asked) * len(examples)
-    with terminal.progress(total, f"evaluating on {split}", "question") as bar:
-        result = evaluate.evaluate(
-            sampler,
-            model.params,
-            examples,
-            questions.prompts,
-            model.codec,
-            questions.verifier,
-            progress=bar.update,
-            beams=answering.beams(config, "evaluate"),
-            among=questions.among(config.evaluate.among, examples),
-        )
-    result = choosing.with_choices(
-        result, config, sampler, model.params, examples, questions, model.codec
-    )
+    given = (config, sampler, model.params, examples, questions, model.codec)
+    result = evaluate.by_config(*given, f"evaluating on {split}")
+    result = choosing.with_choices(result, *given)
     record = {"model": name, "task": config.data.task, "split": split} | result.to_json()
     record |= {"among": config.evaluate.among, "beams": config.evaluate.beams}
     if file and processes.is_first():

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import ml_collections
 import numpy as np
 
 from hir_jax.data.example import Example
@@ -17,11 +18,12 @@ from hir_jax.hindsight.relabel import Goal
 from hir_jax.hindsight.verify import Verdict, Verifier
 from hir_jax.model.codec import Codec
 from hir_jax.model.config import Params
-from hir_jax.run import answering, judging, metrics, statistics
+from hir_jax.run import answering, judging, metrics, statistics, terminal
 from hir_jax.run.choices import GREEDY, Choices
 from hir_jax.run.constant import Constant, best_constant
 from hir_jax.run.following import Following, from_digits, to_digits
 from hir_jax.run.prompts import PromptTable
+from hir_jax.run.questions import Questions
 from hir_jax.run.statistics import Estimate, percent, points
 
 
@@ -227,6 +229,35 @@ def evaluate(
         digest=hashlib.sha256(asked.encode()).hexdigest()[:16],
         facts={name: Following.of(name, right, verdicts) for name, verdicts in facts},
     )
+
+
+def by_config(
+    config: ml_collections.ConfigDict,
+    sampler: Sampler,
+    params: Params,
+    examples: Sequence[Example],
+    questions: Questions,
+    codec: Codec,
+    title: str,
+    check: Callable[[], object] = lambda: None,
+) -> Evaluation:
+    """`evaluate` on some of the questions as `config.evaluate` says, with a progress bar.
+
+    `check` is called now and then; an exception that it raises stops the work.
+    """
+    total = len(questions.instructions.asked) * len(examples)
+    with terminal.progress(total, title, "question") as bar:
+        return evaluate(
+            sampler,
+            params,
+            examples,
+            questions.prompts,
+            codec,
+            questions.verifier,
+            progress=lambda n: (bar.update(n), check()),
+            beams=answering.beams(config, "evaluate"),
+            among=questions.among(config.evaluate.among, examples),
+        )
 
 
 # Estimates ----------------------------------------------------------------------------------------

@@ -27,7 +27,6 @@ from hir_jax.model.config import Params
 from hir_jax.run import (
     adapters,
     annotate,
-    answering,
     attempts,
     checkpoint,
     checks,
@@ -353,20 +352,16 @@ class Job:
         examples = getattr(self.questions.splits, split)
         final = self.progress.iteration > self.config.iterations
         when = "at the end" if final else f"iteration {self.progress.iteration}"
-        title = f"{when}: evaluating on {split}"
-        total = len(self.questions.instructions.asked) * len(examples)
-        with terminal.progress(total, title, "question") as bar:
-            return evaluate.evaluate(
-                self.sampler,
-                params,
-                examples,
-                self.questions.prompts,
-                self.codec,
-                self.questions.verifier,
-                progress=lambda n: (bar.update(n), self.interrupts.check()),
-                beams=answering.beams(self.config, "evaluate"),
-                among=self.questions.among(self.config.evaluate.among, examples),
-            )
+        return evaluate.by_config(
+            self.config,
+            self.sampler,
+            params,
+            examples,
+            self.questions,
+            self.codec,
+            f"{when}: evaluating on {split}",
+            self.interrupts.check,
+        )
 
     def _with_choices(self, after: evaluate.Evaluation, params: Any) -> evaluate.Evaluation:
         """The closing evaluation, with the ways of answering that the config asks for."""
