@@ -16,6 +16,7 @@ from absl import app, flags
 from jax.sharding import Mesh
 from ml_collections import config_flags
 
+from hir_jax.decoding.trie import Trie
 from hir_jax.devices import hardware, sharding
 from hir_jax.devices.hardware import GB, Kind
 from hir_jax.model.config import T5Config
@@ -36,9 +37,9 @@ def main(argv: Sequence[str]) -> None:
     model = aot.abstract_model(config, shape, mesh)
     rows = aot.engine(config, model, kind).shape.rows
     config = search.changed(config, {"sample.rows": rows})  # of the whole model, at any depth
-    lines = []
+    trie, lines = aot.trie_of(config), []
     for program in PROGRAMS.value:
-        compile_with = functools.partial(compiled, program, config, mesh, kind)
+        compile_with = functools.partial(compiled, program, config, mesh, kind, trie)
         shallow = layers.extrapolated(compile_with, shape, {})
         lines += comparison(program, shallow, compile_with(shape), kind)
     print(f"{config.model.path}, {TOPOLOGY.value}, {table.mesh_name(mesh)}")
@@ -46,10 +47,15 @@ def main(argv: Sequence[str]) -> None:
 
 
 def compiled(
-    program: str, config: ml_collections.ConfigDict, mesh: Mesh, kind: Kind, shape: T5Config
+    program: str,
+    config: ml_collections.ConfigDict,
+    mesh: Mesh,
+    kind: Kind,
+    trie: Trie | None,
+    shape: T5Config,
 ) -> aot.Compiled:
     """One of `plan.PROGRAMS` for a model of this shape."""
-    return getattr(aot, program)(config, aot.abstract_model(config, shape, mesh), kind)
+    return plan.compiled(config, shape, mesh, kind, [program], trie)[program]
 
 
 def comparison(

@@ -34,7 +34,7 @@ def sampling(size: str, kind: hardware.Kind) -> dict[str, Any]:
     """What the plan says of decoding, in a process that keeps nothing for training."""
     config = models.config_of(size)
     model = models.abstract_model(config, size)
-    made = aot.sampling(config, model, kind)
+    made = aot.sampling(config, model, kind, None)
     kept = aot.state_memory(config, model)
     if "decoding copy" not in made.memory:  # decoding reads the parameters themselves
         del kept["parameters"]

@@ -166,12 +166,12 @@ def sampling(
     config: ml_collections.ConfigDict,
     model: models.Model,
     kind: Kind,
+    trie: Trie | None,
     prompts: int = MANY,
-    trie: Trie | None = None,
 ) -> Compiled:
     """The decoding of one pool of so many prompts, beside what training keeps.
 
-    `trie` is `trie_of(config)`, for those who have it; it is read here otherwise.
+    `trie` is `trie_of(config)`.
     """
     mesh = model.mesh
     one = engine(config, model, kind, prompts)
@@ -184,7 +184,7 @@ def sampling(
         abstract_pool(one.shape, one.sampler.buckets[0], mesh),
         jax.eval_shape(lambda: keys.make(0)),  # without a place, as in runs
         *scalars,
-        _placed(trie_of(config) if trie is None else trie, sharding.replicated(mesh)),
+        _placed(trie, sharding.replicated(mesh)),
     )
     rows, places, pool = one.shape.rows, one.shape.places, one.shape.pool
     compiled = _compiled(fitting.measure(lower, one.named, one.kept), mesh)

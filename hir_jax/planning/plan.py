@@ -13,6 +13,7 @@ from absl import logging
 from jax.sharding import Mesh
 
 from hir_jax import data
+from hir_jax.decoding.trie import Trie
 from hir_jax.devices import hardware, sharding
 from hir_jax.devices.hardware import Kind
 from hir_jax.errors import UserError
@@ -60,13 +61,14 @@ def run(
     else:
         devices = jax.devices()
         kind = hardware.kind_of(devices[0])
+    trie = aot.trie_of(config) if "sampling" in programs else None
     head = table.head(config, shape, kind, len(devices))
     if not searched:
         mesh = sharding.make_mesh(config.mesh, devices)
-        made = compiled(config, shape, mesh, kind, programs)
+        made = compiled(config, shape, mesh, kind, programs, trie)
         return "\n\n".join([head, table.mesh(mesh, kind, made)])
     work = Work.of(config, questions or count_questions(config))
-    found = search.search(config, shape, devices, kind, programs, work)
+    found = search.search(config, shape, devices, kind, programs, work, trie)
     chips = hardware.chips(devices)
     dollars = None if price is None else price * chips / 3600
     parts = [head, candidates.text(found, kind, work, dollars)]
@@ -77,7 +79,7 @@ def run(
             return "\n\n".join(parts)
         asked = search.changed(config, best.settings)
         mesh = sharding.make_mesh(asked.mesh, devices)
-        made = compiled(asked, shape, mesh, kind, programs)
+        made = compiled(asked, shape, mesh, kind, programs, trie)
         parts += [f"Compiled in full: {flags}", table.mesh(mesh, kind, made)]
         if all(program.fits(kind.memory) for program in made.values()):
             parts.append(f"The fastest that fits: {flags}")
@@ -95,13 +97,15 @@ def compiled(
     mesh: Mesh,
     kind: Kind,
     programs: Sequence[str],
+    trie: Trie | None,
 ) -> dict[str, aot.Compiled]:
-    """The programs for a mesh, compiled in full."""
+    """The programs for a mesh, compiled in full; `trie` is `aot.trie_of(config)`."""
     model = aot.abstract_model(config, shape, mesh)
     made = {}
     for program in programs:
         logging.info("compiling %s for %s", program, table.mesh_name(mesh))
-        made[program] = getattr(aot, program)(config, model, kind)
+        needed = (trie,) if program == "sampling" else ()
+        made[program] = getattr(aot, program)(config, model, kind, *needed)
     return made
 
 

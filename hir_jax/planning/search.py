@@ -79,16 +79,16 @@ def search(
     kind: Kind,
     programs: Sequence[str],
     work: Work,
+    trie: Trie | None,
 ) -> list[Candidate]:
     """All meshes, each planned or with the reason why not, in the order of `candidates`.
 
     Where more `fsdp` is slower than less that fits, still more of it, with as much `tensor`, is not
-    compiled; and so it is with more `tensor`.
+    compiled; and so it is with more `tensor`. `trie` is `aot.trie_of(config)`.
     """
     found: list[Candidate] = []
     best: dict[int, float] = {}  # seconds by the size of `tensor`
     slower: dict[int, int] = {}  # the first `fsdp` slower than less of it, by the size of `tensor`
-    trie = aot.trie_of(config) if "sampling" in programs else None
     for sizes in candidates(len(devices), shape):
         tensor = sizes["tensor"]
         reason = _not_worth_it(tensor, best, slower)
@@ -207,7 +207,7 @@ def _sampling(
 
         def compile_with(shallow: T5Config, asked: Any = asked) -> aot.Compiled:
             return aot.sampling(
-                asked, aot.abstract_model(asked, shallow, mesh), kind, work.questions, trie
+                asked, aot.abstract_model(asked, shallow, mesh), kind, trie, work.questions
             )
 
         pool = layers.extrapolated(compile_with, model.config, own.named | own.kept)

@@ -134,7 +134,7 @@ def test_sampling_is_compiled_for_the_arguments_of_a_run(monkeypatch, two_ends, 
             guide=guide,
             among=among,
         ),
-        lambda: aot.sampling(config, model, KIND),
+        lambda: aot.sampling(config, model, KIND, aot.trie_of(config)),
     ):
         recorders.append(Recorder())
 
@@ -216,14 +216,14 @@ def test_rows_by_the_memory_that_the_state_leaves(monkeypatch):
     for dtype in ("float32", "bfloat16"):  # with fsdp=4, decoding reads a copy in either case
         config, model = setup(**{"sample.dtype": dtype})
         with pytest.raises(Stop):
-            aot.sampling(config, model, KIND)
+            aot.sampling(config, model, KIND, None)
         kept = sum(aot.state_memory(config, model).values())
         decoding = dataclasses.replace(model.config, dtype=dtype)
         kept += sharding.device_bytes(fitting.decoding_copy(model.params, decoding, model.mesh))
         assert asked.pop() == (aot.MANY, 2, 16, KIND.memory - kept)
     config, model = setup(**{"mesh.fsdp": 1, "mesh.data": 4, "sample.dtype": "float32"})
     with pytest.raises(Stop):
-        aot.sampling(config, model, KIND)
+        aot.sampling(config, model, KIND, None)
     kept = sum(aot.state_memory(config, model).values())
     assert asked.pop() == (aot.MANY, 2, 16, KIND.memory - kept)
 
@@ -248,7 +248,7 @@ def compiled():
     config, model = setup()
     return {
         "training": aot.training(config, model, KIND),
-        "sampling": aot.sampling(config, model, KIND),
+        "sampling": aot.sampling(config, model, KIND, None),
     }
 
 

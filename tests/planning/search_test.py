@@ -154,15 +154,12 @@ def test_rows_are_halved_until_they_fit(compile_as, monkeypatch):
     assert {(line[3], line[-1]) for line in lines} == {("64", "NO")}
 
 
-def test_given_outputs_are_read_once_a_search(monkeypatch):
+def test_given_outputs_are_read_once_a_plan(compile_as, monkeypatch):
     trie, read = Trie.make([[(5, 1), (6, 1)]]), []
     monkeypatch.setattr(aot, "trie_of", lambda config: read.append(config) or trie)
-    monkeypatch.setattr(fitting, "measure", lambda *_: None)
-    monkeypatch.setattr(aot, "_compiled", lambda *_: estimated("sampling", 1))
-    config = tiny.config(**{"train.batch_size": 8, "sample.among": "outputs.txt"})
-    asked = config, tiny.shape(), jax.devices()[:2], KIND
-    found = search.search(*asked, ["sampling"], Work(8, 2, 3))
-    assert sum(each.fits for each in found) > 1
+    done = compile_as(lambda program, sizes, config: 1)
+    planned(**{"sample.among": "outputs.txt"})
+    assert len({sizes for _, sizes in done}) > 1
     assert len(read) == 1
 
 
@@ -277,7 +274,7 @@ def test_every_mesh_of_a_topology_is_planned_or_refused_with_a_sentence(name, mo
     shape = dataclasses.replace(tiny.shape(), **wide)
     config = tiny.config(**{"train.accumulation": 0, "train.batch_size": 64})
     devices, kind = hardware.topology(name)
-    found = search.search(config, shape, devices, kind, plan.PROGRAMS, Work(8, 2, 3))
+    found = search.search(config, shape, devices, kind, plan.PROGRAMS, Work(8, 2, 3), None)
     assert [each.sizes for each in found] == list(search.candidates(len(devices), shape))
     assert all(each.fits or each.reason for each in found) and any(each.fits for each in found)
 
