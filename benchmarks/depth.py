@@ -20,7 +20,8 @@ from hir_jax.decoding.trie import Trie
 from hir_jax.devices import hardware, sharding
 from hir_jax.devices.hardware import GB, Kind
 from hir_jax.model.config import T5Config
-from hir_jax.planning import aot, layers, plan, search, table
+from hir_jax.planning import aot, layers, plan, table
+from hir_jax.run import configs
 
 CONFIG = config_flags.DEFINE_config_file("config", "configs/flan_t5.py:small", "What is planned.")
 TOPOLOGY = flags.DEFINE_string("topology", "v5e:2x2", "Devices, as of --mode=plan.")
@@ -36,13 +37,13 @@ def main(argv: Sequence[str]) -> None:
     mesh = sharding.make_mesh(config.mesh, devices)
     model = aot.abstract_model(config, shape, mesh)
     rows = aot.engine(config, model, kind).shape.rows
-    config = search.changed(config, {"sample.rows": rows})  # of the whole model, at any depth
+    config = configs.changed(config, {"sample.rows": rows})  # of the whole model, at any depth
     trie, lines = aot.trie_of(config), []
     for program in PROGRAMS.value:
         compile_with = functools.partial(compiled, program, config, mesh, kind, trie)
         shallow = layers.extrapolated(compile_with, shape, {})
         lines += comparison(program, shallow, compile_with(shape), kind)
-    print(f"{config.model.path}, {TOPOLOGY.value}, {table.mesh_name(mesh)}")
+    print(f"{config.model.path}, {TOPOLOGY.value}, {table.sizes_name(mesh.shape)}")
     print(table.of(lines, ["figure", "extrapolated", "compiled", "error"]))
 
 

@@ -24,7 +24,7 @@ def text(found: Sequence[Candidate], kind: Kind, work: Work, dollars: float | No
     parts = []
     if made:
         headers = [name for name in HEADERS if dollars is not None or "$" not in name]
-        lines = [_line(each, kind, dollars) for each in made]
+        lines = [_line(each, dollars) for each in made]
         parts += [table.of(lines, headers), _worth(kind, work)]
     refused = [f"{table.sizes_name(each.sizes)}: {each.reason}" for each in found if each.reason]
     if refused:
@@ -37,7 +37,7 @@ def flags(fields: Mapping[str, Any]) -> str:
     return " ".join(f"--config.{name}={str(value).lower()}" for name, value in fields.items())
 
 
-def _line(each: Candidate, kind: Kind, dollars: float | None) -> list[str]:
+def _line(each: Candidate, dollars: float | None) -> list[str]:
     step, pool = each.made.get("training"), each.made.get("sampling")
     seconds = each.seconds
     costs = [] if dollars is None else ["" if seconds is None else f"{seconds * dollars:,.4f}"]

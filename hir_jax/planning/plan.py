@@ -21,7 +21,7 @@ from hir_jax.model import hf, shapes, weight_files
 from hir_jax.model.config import T5Config
 from hir_jax.planning import aot, candidates, search, table
 from hir_jax.planning.iteration import Work
-from hir_jax.run import settings
+from hir_jax.run import configs, settings
 
 PROGRAMS = ("training", "sampling")  # functions of `aot`
 QUESTIONS = 1_000  # for training, where neither the config nor a flag says how many there are
@@ -66,7 +66,7 @@ def run(
     if not searched:
         mesh = sharding.make_mesh(config.mesh, devices)
         made = compiled(config, shape, mesh, kind, programs, trie)
-        return "\n\n".join([head, table.mesh(mesh, kind, made)])
+        return "\n\n".join([head, table.of_mesh(mesh, kind, made)])
     work = Work.of(config, questions or count_questions(config))
     found = search.search(config, shape, devices, kind, programs, work, trie)
     chips = hardware.chips(devices)
@@ -77,10 +77,10 @@ def run(
         if not confirm:
             parts.append(f"The fastest that fits, by the estimates alone: {flags}")
             return "\n\n".join(parts)
-        asked = search.changed(config, best.settings)
+        asked = configs.changed(config, best.settings)
         mesh = sharding.make_mesh(asked.mesh, devices)
         made = compiled(asked, shape, mesh, kind, programs, trie)
-        parts += [f"Compiled in full: {flags}", table.mesh(mesh, kind, made)]
+        parts += [f"Compiled in full: {flags}", table.of_mesh(mesh, kind, made)]
         if all(program.fits(kind.memory) for program in made.values()):
             parts.append(f"The fastest that fits: {flags}")
             return "\n\n".join(parts)
@@ -103,7 +103,7 @@ def compiled(
     model = aot.abstract_model(config, shape, mesh)
     made = {}
     for program in programs:
-        logging.info("compiling %s for %s", program, table.mesh_name(mesh))
+        logging.info("compiling %s for %s", program, table.sizes_name(mesh.shape))
         needed = (trie,) if program == "sampling" else ()
         made[program] = getattr(aot, program)(config, model, kind, *needed)
     return made

@@ -21,7 +21,7 @@ from hir_jax.errors import UserError
 from hir_jax.model.config import T5Config
 from hir_jax.planning import aot, iteration, layers
 from hir_jax.planning.iteration import Work
-from hir_jax.run import fitting, trainers
+from hir_jax.run import configs, fitting, trainers
 
 LEAST_ROWS = 8
 
@@ -145,7 +145,7 @@ def _ways(
         yield _candidate(sizes, others, kind, work)
         return
     for remat in (True,) if config.train.remat else (False, True):
-        step = _training(changed(config, {"train.remat": remat}), shape, mesh, kind)
+        step = _training(configs.changed(config, {"train.remat": remat}), shape, mesh, kind)
         yield _candidate(sizes, {"training": step} | others, kind, work, remat)
         if step.fits(kind.memory) and (step.parts <= 1 or config.train.accumulation):
             return
@@ -178,7 +178,7 @@ def _training(
     own = fitting.state_memory(config, model)
 
     def in_parts(parts: int) -> aot.Compiled:
-        asked = changed(config, {"train.accumulation": parts})
+        asked = configs.changed(config, {"train.accumulation": parts})
 
         def compile_with(shallow: T5Config) -> aot.Compiled:
             return aot.training(asked, aot.abstract_model(asked, shallow, mesh), kind)
@@ -202,7 +202,7 @@ def _sampling(
     model = aot.abstract_model(config, shape, mesh)
     rows = aot.engine(config, model, kind, work.questions).shape.rows
     while True:
-        asked = changed(config, {"sample.rows": rows})
+        asked = configs.changed(config, {"sample.rows": rows})
         own = aot.engine(asked, model, kind, work.questions)
 
         def compile_with(shallow: T5Config, asked: Any = asked) -> aot.Compiled:
@@ -215,13 +215,6 @@ def _sampling(
         if pool.fits(kind.memory) or config.sample.rows or rows <= LEAST_ROWS:
             return pool
         rows //= 2
-
-
-def changed(config: ml_collections.ConfigDict, fields: dict[str, Any]) -> ml_collections.ConfigDict:
-    """The config with other values in these fields."""
-    copy = config.copy_and_resolve_references()
-    copy.update_from_flattened_dict(fields)
-    return copy
 
 
 def _divisors(n: int) -> list[int]:

@@ -38,23 +38,18 @@ def head(config: ml_collections.ConfigDict, shape: T5Config, kind: Kind, devices
     )
 
 
-def mesh_name(mesh: Mesh) -> str:
-    """Such as "data=2 fsdp=8 tensor=1"."""
-    return sizes_name(mesh.shape)
-
-
 def sizes_name(sizes: Mapping[str, int]) -> str:
-    """The same of the sizes of a mesh's axes."""
+    """The sizes of a mesh's axes, such as "data=2 fsdp=8 tensor=1"."""
     return " ".join(f"{axis}={sizes[axis]}" for axis in sharding.AXES)
 
 
-def mesh(meshed: Mesh, kind: Kind, made: dict[str, aot.Compiled]) -> str:
+def of_mesh(mesh: Mesh, kind: Kind, made: dict[str, aot.Compiled]) -> str:
     """All tables of one mesh."""
     columns: dict[str, hlo.Cost] = {}
     for name, compiled in made.items():
         if compiled.program:
             columns |= _columns(name, compiled.program)
-    parts = [mesh_name(meshed), memoryof(made, kind)]
+    parts = [sizes_name(mesh.shape), _memory_table(made, kind)]
     for name, compiled in made.items():
         notes = compiled.notes if name == "sampling" else _in_parts(compiled.parts)
         what = f" ({notes})" if notes else ""
@@ -62,12 +57,12 @@ def mesh(meshed: Mesh, kind: Kind, made: dict[str, aot.Compiled]) -> str:
         if compiled.fault:
             parts[-1] = f"{name}{what}: {compiled.fault} (after {compiled.seconds:.0f} s)"
     if columns:
-        parts.append(workof(columns, _rooflines(kind, made), kind))
-        parts.append("\n".join(_notes(meshed, made, kind)))
+        parts.append(_work_table(columns, _rooflines(kind, made), kind))
+        parts.append("\n".join(_notes(mesh, made, kind)))
     return "\n\n".join(parts)
 
 
-def memoryof(made: dict[str, aot.Compiled], kind: Kind) -> str:
+def _memory_table(made: dict[str, aot.Compiled], kind: Kind) -> str:
     """GB on one device by kind of memory."""
     kinds = list(dict.fromkeys(key for compiled in made.values() for key in compiled.memory))
     rows = [[key, *(_gb(compiled.memory.get(key)) for compiled in made.values())] for key in kinds]
@@ -77,7 +72,7 @@ def memoryof(made: dict[str, aot.Compiled], kind: Kind) -> str:
     return of(rows, ["GB a device", *made])
 
 
-def workof(columns: dict[str, hlo.Cost], rooflines: dict[str, float], kind: Kind) -> str:
+def _work_table(columns: dict[str, hlo.Cost], rooflines: dict[str, float], kind: Kind) -> str:
     """FLOPs, collectives and time of one device."""
     kinds = sorted({c.kind for cost in columns.values() for c in cost.collectives})
     rows = [["GFLOP", *(f"{cost.flops / 1e9:,.1f}" for cost in columns.values())]]

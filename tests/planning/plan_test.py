@@ -134,7 +134,7 @@ def test_the_tables():
             notes="8 rows",
         ),
     }
-    text = table.mesh(MESH, kind, made)
+    text = table.of_mesh(MESH, kind, made)
     rows = rows_of(text)
     assert rows["total"] == ["9.00", "17.00"]
     assert rows["fits"] == ["yes", "NO"]
@@ -160,13 +160,13 @@ def test_adapters_in_the_table():
     kept = {"frozen model": 4 * GB, "adapters": 1 * GB, "optimizer state": 2 * GB}
     made = {"training": aot.Compiled(kept, program=program(10**9))}
     # The frozen model is read, the rest read and written: 10 GB at 800 GB/s.
-    rows = rows_of(table.mesh(MESH, kind, made))
+    rows = rows_of(table.of_mesh(MESH, kind, made))
     assert rows["total"] == ["7.00"] and rows["roofline, ms"] == ["12.50"]
 
 
 def test_a_program_that_did_not_compile_in_the_table():
     made = {"training": aot.Compiled({"parameters": 2 * GB}, "out of memory: Used 20G", seconds=7)}
-    text = table.mesh(MESH, hardware.Kind("odd", 16 * GB), made)
+    text = table.of_mesh(MESH, hardware.Kind("odd", 16 * GB), made)
     rows = rows_of(text)
     assert rows["total"] == ["over 2.00"] and rows["fits"] == ["NO"]
     assert "training (a batch in 1 part): out of memory: Used 20G (after 7 s)" in text
