@@ -21,7 +21,7 @@ from hir_jax.devices import hardware, sharding
 from hir_jax.model import hf, shapes
 from hir_jax.model.config import Params, T5Config
 from hir_jax.planning import aot
-from hir_jax.run import models
+from hir_jax.run import fitting, models
 
 # Beside FLAN-T5's: for trying a visit out.
 TINY = {"d_model": 64, "d_kv": 16, "d_ff": 128, "num_layers": 2, "num_decoder_layers": 2}
@@ -52,9 +52,9 @@ def config_of(size: str) -> ml_collections.ConfigDict:
         source, _ = aot.lengths(config)
         sampler = models.make_sampler(config, model, (source,))
         free = None
-        if aot.device_memory_is_told(model.mesh):
+        if fitting.chooses_by_memory(model.mesh):
             kind = hardware.kind_of(jax.devices()[0])
-            free = kind.memory - sharding.device_bytes(aot.policy_copy(config, model))
+            free = kind.memory - sharding.device_bytes(fitting.policy_copy(config, model))
         config.sample.rows = sampler.shape(aot.MANY, config.sample.samples, source, free).rows
     return config
 

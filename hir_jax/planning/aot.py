@@ -26,7 +26,7 @@ from hir_jax.model import batching
 from hir_jax.model.config import Params, T5Config
 from hir_jax.planning import hlo
 from hir_jax.run import answering, fitting, models
-from hir_jax.run.fitting import policy_copy, state_memory
+from hir_jax.run.fitting import Footprint, policy_copy, state_memory
 
 MANY = 1 << 30  # prompts: so many that rows are bounded by memory alone
 DECODING = "T5.decode_step"  # the scope of a decode step's work
@@ -35,40 +35,23 @@ FILLING = "T5.project_cross"
 
 
 @dataclasses.dataclass(frozen=True)
-class Compiled:
+class Compiled(Footprint):
     """A compiled program, or why there is none.
 
     Attributes:
-        memory: bytes on one device by kind, whatever is there while the program runs.
-        fault: the compiler's reason for giving none; empty where it gave one.
         program: what it does.
         accessed: bytes that its instructions read and write by the compiler's own analysis, which
             counts each loop once.
-        seconds: that compiling took.
         notes: what it was compiled for, beyond the config.
-        parts: of a batch, in training; 0: see `step.parts_for`.
         shape: of the engine, in sampling.
         read: bytes of weights that a decode step reads on one device.
     """
 
-    memory: dict[str, float]
-    fault: str = ""
     program: hlo.Program | None = None
     accessed: float = 0.0
-    seconds: float = 0.0
     notes: str = ""
-    parts: int = 1
     shape: records.Shape | None = None
     read: float = 0.0
-
-    @property
-    def total(self) -> float:
-        """Bytes on one device; what is known of them, where there is no program."""
-        return sum(self.memory.values())
-
-    def fits(self, memory: float) -> bool:
-        """Whether it compiled and so much memory suffices."""
-        return not self.fault and self.total <= memory
 
 
 def abstract_model(config: ml_collections.ConfigDict, shape: T5Config, mesh: Mesh) -> models.Model:
@@ -94,7 +77,7 @@ def buckets(config: ml_collections.ConfigDict) -> batching.Buckets:
 def training(config: ml_collections.ConfigDict, model: models.Model, kind: Kind) -> Compiled:
     """The optimizer step, in the parts that a run would choose where the config does not say."""
     measure = functools.partial(fitting.step_in, config, model, buckets(config))
-    if config.train.accumulation or not fitting.chooses_parts(model.mesh):
+    if config.train.accumulation or not fitting.chooses_by_memory(model.mesh):
         return _compiled(measure(config.train.accumulation), model.mesh)
     return _compiled(fitting.in_parts(config, model, kind.memory, measure), model.mesh)
 
@@ -150,7 +133,7 @@ def engine(
         named = {"decoding copy": sharding.device_bytes(copy)}
     else:  # decoding reads the parameters themselves
         named = {"parameters": kept.pop("parameters")}
-    free = kind.memory - sum((kept | named).values()) if device_memory_is_told(mesh) else None
+    free = kind.memory - sum((kept | named).values()) if fitting.chooses_by_memory(mesh) else None
     kind_of = {
         "greedy": config.sample.temperature == 0,
         "guided": bool(config.sample.guidance),
@@ -206,11 +189,6 @@ def weights_read(copy: Params, config: T5Config) -> float:
     return sharding.device_bytes((copy["decoder"], head))
 
 
-def device_memory_is_told(mesh: Mesh) -> bool:
-    """Whether a run chooses its rows by the memory of a device: not on a CPU."""
-    return mesh.devices.flat[0].platform != "cpu"
-
-
 def abstract_pool(shape: records.Shape, source_length: int, mesh: Mesh) -> records.Pool:
     """What the sampler hands to the shards of a mesh."""
     size = (sharding.batch_multiple(mesh), shape.pool)
@@ -234,11 +212,12 @@ def abstract_pool(shape: records.Shape, source_length: int, mesh: Mesh) -> recor
 
 def _compiled(step: fitting.Measured, mesh: Mesh) -> Compiled:
     """With what the program does."""
+    known = step.memory, step.fault, step.seconds, step.parts
     if step.program is None:
-        return Compiled(step.memory, step.fault, seconds=step.seconds, parts=step.parts)
+        return Compiled(*known)
     accessed = (step.program.cost_analysis() or {}).get("bytes accessed", 0.0)
     program = hlo.parse(_text(step.program, mesh.devices.flat[0].platform))
-    return Compiled(step.memory, "", program, accessed, step.seconds, parts=step.parts)
+    return Compiled(*known, program=program, accessed=accessed)
 
 
 def _text(program: jax.stages.Compiled, platform: str) -> str:

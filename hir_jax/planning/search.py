@@ -185,7 +185,7 @@ def _training(
 
         return layers.extrapolated(compile_with, model.config, own)
 
-    if config.train.accumulation or not fitting.chooses_parts(mesh):
+    if config.train.accumulation or not fitting.chooses_by_memory(mesh):
         return in_parts(config.train.accumulation)
     return fitting.in_parts(config, model, kind.memory, in_parts)
 

@@ -27,29 +27,25 @@ from hir_jax.run.trainers import Training
 from hir_jax.training import losses
 from hir_jax.training.batch import make_batch
 
-T = TypeVar("T")
+FootprintT = TypeVar("FootprintT", bound="Footprint")
 
 
 @dataclasses.dataclass(frozen=True)
-class Measured:
-    """A compiled program and what of a device's memory is taken while it runs.
+class Footprint:
+    """What of a device's memory is taken while a program runs.
 
     Attributes:
         memory: bytes by kind.
         fault: the compiler's reason for giving no program; empty where it gave one. The memory is
             what is known of it then.
         seconds: that compiling took.
-        program: what the compiler gave.
-        parts: of a batch, where it is a training step.
-        training: whose step it is; called, it need not be compiled again.
+        parts: of a batch, where it is a training step; 0: see `step.parts_for`.
     """
 
     memory: dict[str, float]
     fault: str = ""
     seconds: float = 0.0
-    program: jax.stages.Compiled | None = None
     parts: int = 1
-    training: Training | None = None
 
     @property
     def total(self) -> float:
@@ -59,6 +55,19 @@ class Measured:
     def fits(self, memory: float) -> bool:
         """Whether it compiled and so much memory suffices."""
         return not self.fault and self.total <= memory
+
+
+@dataclasses.dataclass(frozen=True)
+class Measured(Footprint):
+    """The same, and what was compiled.
+
+    Attributes:
+        program: what the compiler gave.
+        training: whose step it is; called, it need not be compiled again.
+    """
+
+    program: jax.stages.Compiled | None = None
+    training: Training | None = None
 
 
 def make_training(
@@ -81,7 +90,7 @@ def make_training(
     Raises:
         UserError: it does not fit with one example of each device in a part; or as there.
     """
-    if config.train.accumulation or not chooses_parts(model.mesh):
+    if config.train.accumulation or not chooses_by_memory(model.mesh):
         return trainers.make_training(config, model)
     memory = min(processes.gather(hardware.memory_of(model.mesh.local_devices[0])))
     if not memory:
@@ -103,8 +112,8 @@ def make_training(
     return step.training
 
 
-def chooses_parts(mesh: Mesh) -> bool:
-    """Whether parts are chosen by a device's memory: not on a CPU."""
+def chooses_by_memory(mesh: Mesh) -> bool:
+    """Whether parts and rows are chosen by a device's memory: not on a CPU."""
     return mesh.devices.flat[0].platform != "cpu"
 
 
@@ -118,8 +127,8 @@ def in_parts(
     config: ml_collections.ConfigDict,
     model: Model,
     memory: float,
-    measure: Callable[[int], T],
-) -> T:
+    measure: Callable[[int], FootprintT],
+) -> FootprintT:
     """The training step in the fewest parts whose memory suffices, from one on by doubling.
 
     What a step keeps of a batch shrinks with its parts at best as their number grows: numbers for
@@ -130,7 +139,7 @@ def in_parts(
         config: of the run.
         model: may be abstract.
         memory: of a device, in bytes.
-        measure: compiles the step in so many parts, or estimates it; gives what `Measured` is.
+        measure: compiles the step in so many parts, or estimates it.
     """
     most = 1 if trainers.compares_whole_batches(config) else rows_of(config, model.mesh)
     kept = sum(state_memory(config, model).values())
@@ -187,7 +196,7 @@ def measure(
         "outputs": stats.output_size_in_bytes - stats.alias_size_in_bytes,
         "code": stats.generated_code_size_in_bytes,
     }
-    return Measured(memory, "", seconds, compiled)
+    return Measured(memory, seconds=seconds, program=compiled)
 
 
 def does_not_fit(

@@ -178,7 +178,7 @@ def test_a_plan_takes_the_parts_of_a_run(monkeypatch):
 
     monkeypatch.setattr(fitting, "step_in", step_in)
     monkeypatch.setattr(fitting, "state_memory", lambda *_: {})
-    monkeypatch.setattr(fitting, "chooses_parts", lambda mesh: True)
+    monkeypatch.setattr(fitting, "chooses_by_memory", lambda mesh: True)
     monkeypatch.setattr(hardware, "memory_of", lambda device: 30)
     buckets = batching.make_buckets([9, 16], config.sample.max_new_tokens, 2, 2)
     known = {}
@@ -206,7 +206,7 @@ def test_memory_of_the_state_by_hand():
 def test_rows_by_the_memory_that_the_state_leaves(monkeypatch):
     asked = []
     monkeypatch.setattr(aot, "programs", lambda *_: (None, None))
-    monkeypatch.setattr(aot, "device_memory_is_told", lambda mesh: True)
+    monkeypatch.setattr(fitting, "chooses_by_memory", lambda mesh: True)
 
     def shape(self, prompts, samples, source_length, free, greedy, guided, among):
         asked.append((prompts, samples, source_length, free))

@@ -65,7 +65,7 @@ def compile_as(monkeypatch):
         )
         kind = dataclasses.replace(KIND, memory=memory * GB)
         monkeypatch.setattr(hardware, "topology", lambda name: (jax.devices(), kind))
-        monkeypatch.setattr(fitting, "chooses_parts", lambda mesh: True)
+        monkeypatch.setattr(fitting, "chooses_by_memory", lambda mesh: True)
         return done
 
     return install
@@ -146,7 +146,7 @@ def test_rows_are_halved_until_they_fit(compile_as, monkeypatch):
         return config.sample.rows / 2 if program == "sampling" else 1
 
     compile_as(needs)
-    monkeypatch.setattr(aot, "device_memory_is_told", lambda mesh: True)
+    monkeypatch.setattr(fitting, "chooses_by_memory", lambda mesh: True)
     asked = {"sample.samples": 8}  # to 64 questions, that is at least 64 outputs on each shard
     _, lines = planned(64, **asked | {"sample.rows": 0})
     assert {(line[3], line[-1]) for line in lines} == {("16", "yes")}

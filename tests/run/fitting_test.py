@@ -68,7 +68,7 @@ def device_of(monkeypatch):
     """Has the devices here be told to have so much memory, as an accelerator's."""
 
     def install(memory):
-        monkeypatch.setattr(fitting, "chooses_parts", lambda mesh: True)
+        monkeypatch.setattr(fitting, "chooses_by_memory", lambda mesh: True)
         monkeypatch.setattr(hardware, "memory_of", lambda device: memory)
 
     return install
