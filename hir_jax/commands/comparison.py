@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from hir_jax.commands.results import Cell, Result
-from hir_jax.run import evaluate, metrics, outcome, statistics
+from hir_jax.run import evaluate, identity, metrics, outcome, statistics
 from hir_jax.run.evaluate import Evaluation
 from hir_jax.run.outcome import Outcome
 from hir_jax.run.statistics import Estimate
@@ -163,14 +163,14 @@ class Comparison:
         if not seeds:
             return "no common seed"
         sides = [[side[seed] for seed in seeds] for side in (ours, theirs)]
-        if len({result.verifier for side in sides for result in side} - {""}) > 1:
+        if not identity.judged_alike(result.verifier for side in sides for result in side):
             return "another verifier"
         runs = [[result.outcome.after for result in side] for side in sides]
         if not evaluate.same_questions([*runs[0], *runs[1]]):
             return OTHERS
         found = evaluate.compare(*runs)["asked_correct"]
         accuracies = [[run.asked_correct.accuracy for run in side] for side in runs]
-        text = evaluate.points(statistics.with_seeds(found, list(np.subtract(*accuracies))))
+        text = statistics.points(statistics.with_seeds(found, list(np.subtract(*accuracies))))
         every = len(ours.keys() | theirs.keys())
         return text + (f"; {len(seeds)} of {every} seeds" if len(seeds) < every else "")
 

@@ -41,13 +41,12 @@ def read_result(folder: pathlib.Path) -> Result:
     """What a finished run left in its workdir."""
     lines = workdirs.read_lines(folder / "metrics.jsonl")
     rows = [row for row in lines if row["phase"] == "evaluate"]
-    reads = folder / identity.FILE
     return Result(
         outcome=Outcome.from_json(workdirs.read_json(folder / "eval.json")),
         curve=tuple((row["samples_drawn"], row["accuracy"], row["gap"]) for row in rows),
         steps=max(row["step"] for row in rows),
         seconds=sum(row["seconds"] for row in workdirs.read_lines(folder / "timings.jsonl")),
-        verifier=workdirs.read_json(reads).get("verifier", "") if reads.exists() else "",
+        verifier=identity.read(folder).get("verifier", ""),
     )
 
 

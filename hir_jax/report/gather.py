@@ -10,12 +10,12 @@ import hir_jax
 from hir_jax.errors import UserError
 from hir_jax.hindsight.relabel import Instructions
 from hir_jax.report import samples
-from hir_jax.report.runs import Record, Run
-from hir_jax.run import answering, evaluate
+from hir_jax.report.runs import Run
+from hir_jax.run import answering, evaluate, identity
 from hir_jax.run.evaluate import Evaluation
-from hir_jax.run.identity import MEANING
 from hir_jax.run.outcome import Outcome
 from hir_jax.run.statistics import Estimate
+from hir_jax.run.workdirs import Record
 
 PHASES = ("evaluate", "sample", "pairs", "train")
 # What it comes to where a workdir's file, whole JSON, says something that no run does.
@@ -48,7 +48,7 @@ def gather(runs: Sequence[Run], most_samples: int) -> Record:
         "made": time.time(),
         "runs": parts,
         "comparisons": comparisons(runs),
-        "meaning": MEANING,
+        "meaning": identity.MEANING,
         **shared.to_json(),
     }
 
@@ -178,6 +178,6 @@ def _difference(ours: Run, theirs: Run) -> dict[str, Estimate | str]:
     after = [[run.outcome.after] for run in (ours, theirs)]
     if not evaluate.same_questions([*after[0], *after[1]]):
         return {"why": "other test questions"}
-    if len({run.identity.get("verifier") for run in (ours, theirs)} - {None}) > 1:
+    if not identity.judged_alike(run.identity.get("verifier") for run in (ours, theirs)):
         return {"why": "another verifier"}
     return evaluate.compare(*after)

@@ -6,6 +6,7 @@ import pathlib
 from collections.abc import Sequence
 
 from hir_jax.errors import UserError
+from hir_jax.run import identity
 from hir_jax.run.outcome import Outcome
 from hir_jax.run.workdirs import Record, flatten, read_json, read_lines
 
@@ -93,9 +94,7 @@ def _read(name: str, folder: pathlib.Path) -> Run:
         name=name,
         folder=folder,
         config=config,
-        identity=read_json(folder / "identity.json")
-        if (folder / "identity.json").is_file()
-        else {},
+        identity=identity.read(folder),
         metrics=read_lines(folder / "metrics.jsonl"),
         timings=read_lines(folder / "timings.jsonl"),
         outcome=Outcome.from_json(read_json(folder / "eval.json")) if ended else None,

@@ -17,7 +17,8 @@ from typing import Any
 
 from hir_jax.errors import UserError
 from hir_jax.methods import table
-from hir_jax.report.runs import Record, Run, read_lines
+from hir_jax.report.runs import Run
+from hir_jax.run.workdirs import Record, read_lines
 
 # Fields that columns of their own, the question or nothing are made of. Any other number of a
 # record is a score to order by.

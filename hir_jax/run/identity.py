@@ -10,6 +10,7 @@ import inspect
 import json
 import pathlib
 import sys
+from collections.abc import Iterable
 from typing import Any
 
 import ml_collections
@@ -120,6 +121,17 @@ def claim(workdir: str, ours: dict[str, str]) -> None:
             workdirs.write_json(folder / FILE, ours)
 
     processes.on_first(write)
+
+
+def read(workdir: pathlib.Path) -> dict[str, str]:
+    """What `claim` wrote; empty where there is nothing. Raises UserError where it is damaged."""
+    file = workdir / FILE
+    return workdirs.read_json(file) if file.is_file() else {}
+
+
+def judged_alike(verifiers: Iterable[str | None]) -> bool:
+    """Whether these digests of verifiers, where they are known, are all the same."""
+    return len({*filter(None, verifiers)}) < 2
 
 
 def check(workdir: pathlib.Path, ours: dict[str, str], mend: str) -> None:

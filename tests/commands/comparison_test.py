@@ -8,7 +8,7 @@ import pytest
 
 from hir_jax.commands import comparison, curves
 from hir_jax.commands.results import Cell, Result
-from hir_jax.run import evaluate, statistics
+from hir_jax.run import statistics
 from hir_jax.run.choices import Choices
 from hir_jax.run.constant import Constant
 from hir_jax.run.outcome import Outcome
@@ -75,7 +75,7 @@ def test_differences_are_paired_and_know_of_seeds():
     other = np.array([[1, 1, 1, 1, 1, 1, 1, 1, 0, 0], [1, 1, 1, 1, 1, 1, 1, 0, 0, 0]])
     found = statistics.difference((first - other).mean(axis=0), np.arange(10))
     expected = statistics.with_seeds(found, [-0.2, 0.1])
-    assert tables["difference, points"] == {"hir - sft": evaluate.points(expected)}
+    assert tables["difference, points"] == {"hir - sft": statistics.points(expected)}
     assert expected.value == pytest.approx(-0.05)
     assert expected.high - expected.low > 1.5 * (found.high - found.low)
     assert "paired" in caption
