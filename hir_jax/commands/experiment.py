@@ -59,7 +59,7 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> str:
         Interrupted: a signal asked to stop; the same call goes on.
     """
     _check(config)
-    root = pathlib.Path(workdir)
+    root = pathlib.Path(workdirs.absolute(workdir, "--workdir"))
     planned = plan(config, root)
     file = root / "results.json"
     known = read_results(file)
@@ -73,7 +73,7 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> str:
         _check_cell(each)
     for i, each in enumerate(mine, 1):
         logging.info("cell %d of %d: %s", i, len(mine), each.cell)
-        loop.run(each.config, str(each.folder.absolute()))
+        loop.run(each.config, str(each.folder))
         if not config.experiment.get("keep_checkpoints", True):
             shutil.rmtree(workdirs.checkpoint_folder(str(each.folder)))
     known = read_results(file)  # another process may have written it

@@ -105,9 +105,7 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike[str]) ->
         hir_jax.devices.interrupts.Interrupted: a signal (Ctrl-C) asked to stop; the same call goes
             on.
     """
-    workdir = os.path.expanduser(os.fspath(workdir))
-    workdirs.check_local({"workdir": workdir})
-    workdir = os.path.abspath(workdir)  # a verifier may go to another folder
+    workdir = workdirs.absolute(workdir, "workdir")
     if threading.current_thread() is not threading.main_thread():
         raise UserError(
             "Expected `train` in the main thread, which alone gets signals, found another. Call it "

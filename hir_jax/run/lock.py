@@ -27,7 +27,6 @@ from absl import logging
 
 from hir_jax.devices import leaving, processes
 from hir_jax.errors import UserError
-from hir_jax.run import workdirs
 
 BEAT_SECONDS = 10.0
 LEASE_SECONDS = 60.0
@@ -38,7 +37,7 @@ SEEN_SECONDS = 60.0
 
 @contextlib.contextmanager
 def held(workdir: str) -> Iterator[Callable[[], None]]:
-    """Within it, no other run trains in `workdir`, which is made where it is absent.
+    """Within it, no other run trains in `workdir`, an absolute path, made where it is absent.
 
     Gives a function that raises UserError where the lock was lost meanwhile, to be called before
     anything is written that another run must not find changed. Among many processes, process 0
@@ -48,9 +47,7 @@ def held(workdir: str) -> Iterator[Callable[[], None]]:
     Raises:
         UserError: another run holds it; it cannot be written; or not all processes see it.
     """
-    workdirs.check_local({"--workdir": workdir})
-    # Absolute, since the thread that keeps it looks while a verifier may be in another folder.
-    folder, locks = pathlib.Path(workdir).absolute(), []
+    folder, locks = pathlib.Path(workdir), []
 
     def take() -> list[str]:
         locks.append(_take(folder))

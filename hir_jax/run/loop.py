@@ -58,6 +58,7 @@ SAMPLING, DROPOUT, ORDER = 0, 1, 2
 def run(config: ml_collections.ConfigDict, workdir: str, after: After = ignore) -> Outcome:
     """Runs or resumes HIR in `workdir`; gives the test evaluations before and after.
 
+    `workdir` is an absolute path, as `workdirs.absolute` makes it.
     `after` is called with the number of each iteration whose records are written.
 
     Raises:

@@ -72,6 +72,17 @@ def check_local(paths: Mapping[str, str | None]) -> None:
             )
 
 
+def absolute(workdir: str | os.PathLike[str], name: str) -> str:
+    """The whole path of a folder that runs are to live in: a verifier may go to another folder.
+
+    Raises:
+        UserError: it, by its flag's name, can be none of a file system here.
+    """
+    workdir = os.path.expanduser(os.fspath(workdir))
+    check_local({name: workdir})
+    return os.path.abspath(workdir)
+
+
 def claim(workdir: str, config: ml_collections.ConfigDict) -> None:
     """Makes the workdir this config's, or checks that it is; see `record`.
 

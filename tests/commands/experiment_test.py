@@ -217,6 +217,21 @@ def test_a_small_grid_runs_once_and_goes_on_with_what_is_new(tmp_path, monkeypat
         experiment.run(grid(), str(tmp_path))
 
 
+def test_a_grid_stays_where_it_is_when_a_verifier_goes_to_another_folder(tmp_path, monkeypatch):
+    ran = []
+
+    def run(config, folder):
+        ran.append(folder)
+        monkeypatch.chdir(tmp_path)
+
+    monkeypatch.setattr(experiment.loop, "run", run)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    experiment.run(grid(), "grid")
+    assert len(ran) == 2
+    assert all(folder.startswith(str(tmp_path / "here" / "grid")) for folder in ran)
+
+
 def test_pass_rates_are_of_what_runs_begin_with(tmp_path, monkeypatch):
     made = lora.Lora(2, 32.0, ("all",))
     own = lora.init_params(made, tiny.shape(), jax.random.key(0))

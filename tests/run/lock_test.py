@@ -180,27 +180,6 @@ def test_one_that_has_lost_it_saves_nothing_and_ends(tmp_path, monkeypatch, how)
     assert "no longer this process's" in ended[0][0]
 
 
-def test_buckets_are_refused_and_no_folder_is_made(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match=r"--workdir: .* found 'gs://bucket/run'"):
-        taken("gs://bucket/run")
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_verifier_may_go_to_another_folder(tmp_path, monkeypatch):
-    monkeypatch.setattr(lock, "BEAT_SECONDS", 0.01)
-    ended = []
-    monkeypatch.setattr(leaving, "end", lambda *said: ended.append(said))
-    monkeypatch.chdir(tmp_path)
-    with lock.held("run") as check:
-        (tmp_path / "else").mkdir()
-        monkeypatch.chdir("else")
-        time.sleep(0.1)
-        check()
-    assert not ended
-    assert list((tmp_path / "run").iterdir()) == []
-
-
 def test_a_folder_that_was_moved_is_told_whatever_failed_of_it(tmp_path):
     for moved, error, says in (
         (True, UserError, "it, or its folder, was removed or moved"),
