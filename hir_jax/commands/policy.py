@@ -5,6 +5,7 @@ import pathlib
 
 import ml_collections
 from absl import logging
+from jax.sharding import Mesh
 
 from hir_jax.devices import sharding
 from hir_jax.errors import UserError
@@ -62,9 +63,7 @@ def load_trained(
     Raises:
         UserError: as of `load_policy`.
     """
-    if workdir:
-        _check_mesh(config, workdir)
-    model = models.abstract_model(config)
+    model = models.abstract_model(config, _mesh(config, workdir))
     if not workdir:
         where = name = config.lora.path
         own = adapters.new(config, model)
@@ -83,12 +82,16 @@ def load_trained(
     return model, own, name
 
 
-def _check_mesh(config: ml_collections.ConfigDict, workdir: str) -> None:
-    """Raises UserError, with the flags to give, where the devices here cannot be laid out so."""
+def _mesh(config: ml_collections.ConfigDict, workdir: str | None) -> Mesh:
+    """The mesh of `config.mesh`.
+
+    Raises:
+        UserError: the devices here cannot be laid out so; for a run with the flags to give.
+    """
     try:
-        sharding.make_mesh(config.mesh)
+        return sharding.make_mesh(config.mesh)
     except UserError as e:
-        had = workdirs.section_of(pathlib.Path(workdir), "mesh")
+        had = workdirs.section_of(pathlib.Path(workdir), "mesh") if workdir else {}
         if not had:  # no run, of which there is more to say
             raise
         shape = " x ".join(f"{axis}={had.get(axis)}" for axis in sharding.AXES)

@@ -73,15 +73,15 @@ def pinned(config: ml_collections.ConfigDict, workdir: str | None) -> ml_collect
     return config
 
 
-def abstract_model(config: ml_collections.ConfigDict) -> Model:
+def abstract_model(config: ml_collections.ConfigDict, mesh: Mesh | None = None) -> Model:
     """The model at `config.model.path` without its weights, for where a checkpoint has others.
 
-    Its parameters are shapes, types and places.
+    Its parameters are shapes, types and places; on the mesh of `config.mesh`, if none is given.
 
     Raises:
         UserError: there is none, it is faulty, or processes have others of the same name.
     """
-    mesh = sharding.make_mesh(config.mesh)
+    mesh = sharding.make_mesh(config.mesh) if mesh is None else mesh
     folder = hf.find(config.model.path, config.model.revision)
     model = for_training(config, hf.read_config(folder, config.model.dtype))
     params = abstract_params(config, model)
