@@ -4,7 +4,6 @@ import dataclasses
 from collections.abc import Callable, Sequence
 
 import ml_collections
-from absl import logging
 
 from hir_jax.commands import continued
 from hir_jax.commands.lines import check_finite, fit, read_jsonl
@@ -12,8 +11,7 @@ from hir_jax.commands.policy import load_policy
 from hir_jax.decoding.prompt import Tokens
 from hir_jax.decoding.sampler import Sampler
 from hir_jax.model import batching
-from hir_jax.model.codec import Codec
-from hir_jax.run import models, terminal
+from hir_jax.run import models, terminal, writing
 from hir_jax.run.models import Model
 from hir_jax.training import scoring
 
@@ -43,7 +41,8 @@ def score_file(
     tokens = [(*i, codec.eos_id) for i in codec.encode([r["prompt"] for _, r in records])]
     outputs = codec.encode_outputs([r["output"] for _, r in records])
     targets = [(*i, codec.eos_id) for i in outputs]
-    tell_unwritable(codec, targets, [f"line {line}" for line, _ in records])
+    named = {f"line {line}": own for (line, _), own in zip(records, targets, strict=True)}
+    writing.tell_unknown(codec, "outputs", named)
     keep, sources = fit(config, source, [line for line, _ in records], tokens)
     made_of = continued.made_of(
         "score", config, model, ("input", records), ("tokens", (tokens, targets))
@@ -68,19 +67,6 @@ def score_file(
                 for i, logprob in zip(piece, found, strict=True)
             ]
             lines.write(piece, results)
-
-
-def tell_unwritable(codec: Codec, targets: Sequence[Tokens], names: Sequence[str]) -> None:
-    """Logs which outputs have characters without a token: they are scored as others would be."""
-    lacking = [name for name, target in zip(names, targets, strict=True) if codec.lacks(target)]
-    if lacking:
-        logging.warning(
-            "%d of %d outputs have characters that the tokenizer cannot write, and are scored with "
-            "its unknown token in their place; the first is that of %s",
-            len(lacking),
-            len(targets),
-            lacking[0],
-        )
 
 
 def as_decoded(model: Model, sampler: Sampler) -> Model:

@@ -18,7 +18,7 @@ from hir_jax.data.example import Example, format_prompt
 from hir_jax.decoding.prompt import Tokens, uid
 from hir_jax.errors import UserError
 from hir_jax.model import batching
-from hir_jax.run import answering, configs, models, prompts, settings, workdirs
+from hir_jax.run import answering, configs, models, prompts, settings, workdirs, writing
 from hir_jax.run.models import Model
 
 
@@ -197,7 +197,8 @@ def score(
     config, model = policy.config, policy.model
     sources = _tokens(model, "prompt", [prompt for prompt, _ in pairs])
     targets = _tokens(model, "output", [output for _, output in pairs])
-    scoring.tell_unwritable(model.codec, targets, [f"pair {i}" for i in range(len(pairs))])
+    named = {f"pair {i}": target for i, target in enumerate(targets)}
+    writing.tell_unknown(model.codec, "outputs", named)
     source_buckets = _source_buckets(config, list(map(len, sources)))
     longest = max(map(len, targets))
     target_buckets = scoring.target_lengths(longest, config.buckets.target)

@@ -74,7 +74,7 @@ def load_questions(config: ml_collections.ConfigDict, codec: Codec, only: str = 
     dropped = prompts.check_lengths(lengths, config.data.max_source_tokens, config.data.too_long)
     dropped |= writing.check_answers(codec, every, verifier, config.data.unwritable)
     wanted = table.under(instructions.wanted)
-    writing.tell_unknown(codec, wanted)
+    writing.tell_unknown(codec, "prompts", wanted)
     splits = _without(dropped, splits)
     alike = prompts.check_sides(splits, wanted, config.data.protocol, config.data.alike)
     splits = _without(alike, splits)

@@ -4,7 +4,7 @@ T5's vocabulary writes "x^2" as "x2", drops braces, and has nothing for most scr
 whose answer cannot be written is never answered right; nothing else would tell.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from absl import logging
 
@@ -73,15 +73,16 @@ def _is_right(verifier: Verifier, text: str | None, example: Example) -> bool:
     return text is not None and bool(verifier(text, example).correct)
 
 
-def tell_unknown(codec: Codec, prompts: dict[str, Tokens]) -> None:
-    """Logs how many prompts, by id, have characters that the tokenizer lacks."""
-    lacking = [name for name, tokens in prompts.items() if codec.lacks(tokens)]
+def tell_unknown(codec: Codec, what: str, texts: Mapping[str, Tokens]) -> None:
+    """Logs how many of these, "prompts" or the like by names, have characters without a token."""
+    lacking = [name for name, tokens in texts.items() if codec.lacks(tokens)]
     if lacking:
         logging.warning(
-            "%d of %d prompts have characters that the tokenizer lacks, so that the model sees an "
-            "unknown token: for example %r reads %r",
+            "%d of %d %s have characters that the tokenizer cannot write, so that the model sees "
+            "an unknown token: for example %r reads %r",
             len(lacking),
-            len(prompts),
+            len(texts),
+            what,
             lacking[0],
-            codec.decode(prompts[lacking[0]]),
+            codec.decode(texts[lacking[0]]),
         )

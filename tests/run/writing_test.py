@@ -61,7 +61,7 @@ def test_a_verifier_that_takes_no_answer_as_it_stands_has_its_own_mind():
 def test_prompts_with_unknown_characters_are_counted(caplog):
     caplog.set_level(logging.WARNING)
     prompts = dict(zip("abc", CODEC.encode(["True is", "x^2 is", "日 and"]), strict=True))
-    writing.tell_unknown(CODEC, {"a": prompts["a"]})
+    writing.tell_unknown(CODEC, "prompts", {"a": prompts["a"]})
     assert not caplog.records
-    writing.tell_unknown(CODEC, prompts)
+    writing.tell_unknown(CODEC, "prompts", prompts)
     assert "2 of 3 prompts" in caplog.text and "'b' reads '<unk><unk><unk>is'" in caplog.text
