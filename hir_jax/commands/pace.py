@@ -2,7 +2,6 @@
 
 import collections
 import dataclasses
-import math
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -107,10 +106,7 @@ def expected(
     """
     method = settings.method_of(config)
     samples = train * config.sample.samples if method.draws_samples else 0
-    rows = round(train * pace.rows)
-    most = getattr(method, "max_size", 0)  # of those with a buffer
-    rows = min(rows, most) if most else rows
-    steps = pairs.epochs(config, method) * math.ceil(rows / config.train.batch_size)
+    steps = pairs.steps(config, method, round(train * pace.rows))
     answers = asked * dev / config.evaluate.every
     seconds = {
         "sampling": samples * pace.sampling.seconds,

@@ -39,9 +39,7 @@ class Work:
         samples = config.sample.samples if method.draws_samples else 0
         keep = method.replay["keep_iterations"] or config.iterations
         rows = questions * samples * min(keep, config.iterations) if samples else questions
-        most = getattr(method, "max_size", 0)
-        batches = math.ceil((min(rows, most) if most else rows) / config.train.batch_size)
-        return cls(questions, samples, pairs.epochs(config, method) * batches)
+        return cls(questions, samples, pairs.steps(config, method, rows))
 
 
 def training_seconds(work: Work, step: aot.Compiled, kind: Kind) -> float:

@@ -43,6 +43,12 @@ def epochs(config: ml_collections.ConfigDict, method: Method) -> int:
     return 1 if method.one_pass else config.train.epochs
 
 
+def steps(config: ml_collections.ConfigDict, method: Method, rows: int) -> int:
+    """Training steps of an iteration with so many rows, of which some methods take a number."""
+    most = getattr(method, "max_size", 0)  # of those with a buffer; 0 is all
+    return epochs(config, method) * -(-min(rows, most or rows) // config.train.batch_size)
+
+
 def advantages(method: Method, view: View) -> dict[tuple[str, Tokens], float]:
     """By question and output, what a method that weighs outputs by an advantage gives each.
 
