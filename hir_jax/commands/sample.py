@@ -14,11 +14,11 @@ from hir_jax.data.example import Example, format_prompt
 from hir_jax.data.files import raise_faults
 from hir_jax.decoding import beam
 from hir_jax.decoding.beam import Beams
-from hir_jax.decoding.prompt import Among, Guide, Output, Prompt, Tokens, uid
+from hir_jax.decoding.prompt import Among, Guide, Output, Prompt, uid
 from hir_jax.decoding.sampler import Sampler
 from hir_jax.devices import keys
 from hir_jax.model import batching
-from hir_jax.model.codec import Codec
+from hir_jax.model.codec import Codec, Tokens
 from hir_jax.model.config import Params
 from hir_jax.run import answering, choosing, models, terminal
 from hir_jax.run.models import Model

@@ -8,9 +8,9 @@ import ml_collections
 from hir_jax.commands import continued
 from hir_jax.commands.lines import check_finite, fit, read_jsonl
 from hir_jax.commands.policy import load_policy
-from hir_jax.decoding.prompt import Tokens
 from hir_jax.decoding.sampler import Sampler
 from hir_jax.model import batching
+from hir_jax.model.codec import Tokens
 from hir_jax.run import models, terminal, writing
 from hir_jax.run.models import Model
 from hir_jax.training import scoring

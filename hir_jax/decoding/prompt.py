@@ -4,7 +4,8 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from hir_jax.decoding.trie import Tokens, Trie
+from hir_jax.decoding.trie import Trie
+from hir_jax.model.codec import Tokens
 
 
 class Prompt(NamedTuple):

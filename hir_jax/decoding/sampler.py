@@ -17,10 +17,11 @@ from jax.sharding import Mesh
 
 from hir_jax.decoding import records
 from hir_jax.decoding.programs import decoding_copy, laid_out, lengthen, programs
-from hir_jax.decoding.prompt import Among, Guide, Output, Prompt, Receive, Tokens
+from hir_jax.decoding.prompt import Among, Guide, Output, Prompt, Receive
 from hir_jax.decoding.rows import default_rows, free_memory
 from hir_jax.devices import processes, sharding
 from hir_jax.model import batching
+from hir_jax.model.codec import Tokens
 from hir_jax.model.config import Params, T5Config
 
 # A greedy call takes as many rows as the largest of its run, up to so many times its own: a program

@@ -28,7 +28,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-Tokens = tuple[int, ...]
+from hir_jax.model.codec import Tokens
 
 
 class Edges(NamedTuple):

@@ -13,8 +13,9 @@ import numpy as np
 
 from hir_jax.data.example import Example
 from hir_jax.errors import UserError
-from hir_jax.hindsight.sample import Sample, Tokens
+from hir_jax.hindsight.sample import Sample
 from hir_jax.hindsight.verifiers.texts import reference_form
+from hir_jax.model.codec import Tokens
 
 MODES = ("full", "suffix", "window")
 FLIPS = ("one", "all")

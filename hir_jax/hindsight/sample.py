@@ -4,8 +4,7 @@ import dataclasses
 from typing import Any, Self
 
 from hir_jax.errors import UserError
-
-Tokens = tuple[int, ...]
+from hir_jax.model.codec import Tokens
 
 _NUMBER = (float, int)
 _REQUIRED: dict[str, tuple[type, ...]] = {

@@ -15,9 +15,10 @@ from hir_jax.commands import sample as sampling
 from hir_jax.commands import score as scoring
 from hir_jax.commands.lines import check_finite
 from hir_jax.data.example import Example, format_prompt
-from hir_jax.decoding.prompt import Tokens, uid
+from hir_jax.decoding.prompt import uid
 from hir_jax.errors import UserError
 from hir_jax.model import batching
+from hir_jax.model.codec import Tokens
 from hir_jax.run import answering, configs, models, prompts, settings, workdirs, writing
 from hir_jax.run.models import Model
 

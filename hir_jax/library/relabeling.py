@@ -6,13 +6,13 @@ from typing import Any
 
 from hir_jax.data.example import Example
 from hir_jax.decoding import prompt as decoding
-from hir_jax.decoding.prompt import Tokens
 from hir_jax.errors import UserError
 from hir_jax.hindsight import relabel as hindsight
 from hir_jax.hindsight import verify as verifiers
 from hir_jax.hindsight.verify import Verdict
 from hir_jax.library.policy import Output, Policy
 from hir_jax.methods.hir import Hir
+from hir_jax.model.codec import Tokens
 from hir_jax.run import configs, judging, prompts
 
 

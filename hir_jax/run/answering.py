@@ -13,10 +13,10 @@ from hir_jax.decoding import beam
 from hir_jax.decoding.beam import Beams
 from hir_jax.decoding.prompt import Among, Output, Prompt, Receive
 from hir_jax.decoding.sampler import Sampler
-from hir_jax.decoding.trie import Tokens, Trie
+from hir_jax.decoding.trie import Trie
 from hir_jax.devices import keys, processes
 from hir_jax.errors import UserError
-from hir_jax.model.codec import Codec
+from hir_jax.model.codec import Codec, Tokens
 from hir_jax.model.config import Params
 
 OPTIONS = "options"  # of `among`: what else there is, is a file's name

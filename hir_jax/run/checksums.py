@@ -6,13 +6,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from hir_jax.devices import sharding
+
 PyTree = Any
 
 
 def flatten(tree: PyTree) -> dict[str, Any]:
     """Leaves by name, "opt_state/0/count"; containers without leaves vanish."""
     leaves = jax.tree.leaves_with_path(tree)
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+    return {sharding.path_name(path): leaf for path, leaf in leaves}
 
 
 def of(arrays: Mapping[str, jax.Array]) -> dict[str, int]:

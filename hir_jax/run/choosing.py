@@ -18,12 +18,12 @@ import ml_collections
 import numpy as np
 
 from hir_jax.data.example import Example
-from hir_jax.decoding.prompt import Guide, Output, Tokens
+from hir_jax.decoding.prompt import Guide, Output
 from hir_jax.decoding.sampler import Sampler
 from hir_jax.devices import keys
 from hir_jax.hindsight.relabel import Goal
 from hir_jax.model.batching import Buckets
-from hir_jax.model.codec import Codec
+from hir_jax.model.codec import Codec, Tokens
 from hir_jax.model.config import Params
 from hir_jax.run import statistics, terminal
 from hir_jax.run.choices import GREEDY, Choices

@@ -6,9 +6,9 @@ import ml_collections
 import numpy as np
 
 from hir_jax.hindsight.relabel import Pair
-from hir_jax.hindsight.sample import Sample, Tokens
+from hir_jax.hindsight.sample import Sample
 from hir_jax.methods.method import Method, View
-from hir_jax.model.codec import Codec
+from hir_jax.model.codec import Codec, Tokens
 from hir_jax.run.questions import Questions
 from hir_jax.training.batch import Batch, Layout, TrainingExample, make_batch, plan_batches
 

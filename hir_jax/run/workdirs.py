@@ -14,8 +14,8 @@ from hir_jax.data.example import Example
 from hir_jax.devices import processes
 from hir_jax.errors import UserError
 from hir_jax.hindsight.relabel import Instructions, achieved
-from hir_jax.hindsight.sample import Sample, Tokens
-from hir_jax.model.codec import Codec
+from hir_jax.hindsight.sample import Sample
+from hir_jax.model.codec import Codec, Tokens
 from hir_jax.training.batch import Batch
 
 # These change nothing of what a run computes.

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from hir_jax.model.batching import Buckets, bucket_of, chunks, pad
+from hir_jax.model.codec import Tokens
 
 Scalars = Mapping[str, float | Sequence[float]]
 NONE: Mapping[str, Any] = types.MappingProxyType({})
@@ -19,9 +20,9 @@ NONE: Mapping[str, Any] = types.MappingProxyType({})
 class TrainingExample(NamedTuple):
     """A relabeled pair in tokens."""
 
-    positive: tuple[int, ...]  # source under p*, EOS included
-    negative: tuple[int, ...]  # source under p⁻
-    target: tuple[int, ...]
+    positive: Tokens  # source under p*, EOS included
+    negative: Tokens  # source under p⁻
+    target: Tokens
     correct: bool  # p* is then the instruction that the output was sampled under
     weight: float = 1.0  # what it counts for; 1 on average over an epoch
     scalars: Scalars = NONE  # those that the layout names

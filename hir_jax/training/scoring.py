@@ -15,11 +15,10 @@ from jax.sharding import Mesh
 
 from hir_jax.devices import processes, sharding
 from hir_jax.model import batching, t5, value_head
+from hir_jax.model.codec import Tokens
 from hir_jax.model.config import Params, T5Config
 from hir_jax.training import losses
 from hir_jax.training.batch import plan_batches
-
-Tokens = tuple[int, ...]
 
 LOGITS = 2**24  # float32, held at a time on a device
 
