@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
-from hir_jax.data.example import Example
 from hir_jax.errors import UserError
 from hir_jax.hindsight.sample import Sample
 from hir_jax.hindsight.verifiers.texts import reference_form
@@ -279,18 +278,3 @@ def hindsight_pairs(
 
     drawn = ((sample, rng(sample)) for sample in samples)
     return [facts.add(part(sample, draws), sample, draws) for sample, draws in drawn]
-
-
-def correct_only(samples: Iterable[Sample]) -> list[Sample]:
-    """The samples that Final-Answer RL, a baseline of the paper, imitates."""
-    return [sample for sample in samples if sample.correct]
-
-
-def answer_pairs(
-    examples: Iterable[Example], encode: Callable[[str], Sequence[int]], eos_id: int
-) -> list[Pair]:
-    """Supervised fine-tuning, a baseline of the paper: the first target of each example.
-
-    `encode` gives the tokens of a text *without* an EOS; the EOS is put on here.
-    """
-    return [Pair(e.id, (), (*encode(e.targets[0]), eos_id), Goal(True)) for e in examples]

@@ -11,7 +11,6 @@ samples are rare, since nothing is learned from wrong ones.
 import dataclasses
 from collections.abc import Sequence
 
-from hir_jax.hindsight import relabel
 from hir_jax.hindsight.sample import Sample
 from hir_jax.methods.imitation import Imitation
 
@@ -22,4 +21,4 @@ class Farl(Imitation):
 
     def chosen(self, samples: Sequence[Sample]) -> Sequence[Sample]:
         """The right ones."""
-        return relabel.correct_only(samples)
+        return [sample for sample in samples if sample.correct]

@@ -9,8 +9,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
-from hir_jax.hindsight import relabel
-from hir_jax.hindsight.relabel import Pair
+from hir_jax.hindsight.relabel import Goal, Pair
 from hir_jax.methods.method import ANSWERS, EPOCHS, SUPERVISED, Method, View
 from hir_jax.training import losses
 from hir_jax.training.losses import Terms
@@ -43,7 +42,10 @@ class Sft(Method):
 
     def pairs(self, view: View) -> list[Pair]:
         """One of each question."""
-        return relabel.answer_pairs(view.examples, view.encode, view.eos_id)
+        return [
+            Pair(e.id, (), (*view.encode(e.targets[0]), view.eos_id), Goal(True))
+            for e in view.examples
+        ]
 
     def terms(self, statistics: Statistics) -> Terms:
         """The cross-entropy."""

@@ -6,7 +6,6 @@ import dataclasses
 import numpy as np
 import pytest
 
-from hir_jax.data.example import Example
 from hir_jax.errors import UserError
 from hir_jax.hindsight import relabel
 from hir_jax.hindsight.relabel import Goal, Pair
@@ -198,20 +197,3 @@ def test_draws_depend_on_every_part_of_the_sample(key):
 def test_unknown_mode():
     with pytest.raises(UserError, match=r"'prefix'.*full, suffix, window"):
         pairs([sample()], "prefix")
-
-
-def test_correct_only_keeps_the_order():
-    samples = [sample(correct=i % 3 == 0, index=i) for i in range(7)]
-    assert [s.index for s in relabel.correct_only(samples)] == [0, 3, 6]
-
-
-def test_answer_pairs_close_the_first_target():
-    examples = [
-        Example("t/0", "?", (), ("three", "3"), "t", "?"),
-        Example("t/1", "?", ("red", "blue"), ("blue",), "t", "?"),
-    ]
-    made = relabel.answer_pairs(examples, lambda text: [ord(c) for c in text], EOS)
-    assert made == [
-        Pair("t/0", (), (*map(ord, "three"), EOS), RIGHT),
-        Pair("t/1", (), (*map(ord, "(B)"), EOS), RIGHT),
-    ]

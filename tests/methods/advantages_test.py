@@ -5,8 +5,11 @@ import dataclasses
 import numpy as np
 import pytest
 
+from hir_jax.data.example import Example
+from hir_jax.hindsight.relabel import Goal, Pair
 from hir_jax.hindsight.sample import Sample
 from hir_jax.methods import groups, ppo
+from hir_jax.methods.farl import Farl
 from hir_jax.methods.grpo import Grpo
 from hir_jax.methods.maxrl import MaxRl
 from hir_jax.methods.method import View
@@ -14,6 +17,7 @@ from hir_jax.methods.nft import Nft
 from hir_jax.methods.ppo import Ppo
 from hir_jax.methods.reinforce import Reinforce
 from hir_jax.methods.rloo import Rloo
+from hir_jax.methods.sft import Sft
 from hir_jax.methods.topr import Topr
 from hir_jax.methods.w_reinforce import WReinforce
 
@@ -73,6 +77,25 @@ def test_rows_are_the_outputs_as_they_were_drawn():
     assert [row.target for row in rows] == [s.tokens for s in SAMPLES]
     assert {(row.prefix, row.correct, row.weight) for row in rows} == {((), True, 1.0)}
     assert {row.scalars["behaviour"] for row in rows} == {(-0.5, -0.25)}
+
+
+def test_farl_imitates_right_outputs_as_they_were_drawn():
+    right = [s for s in (*OLD, *SAMPLES) if s.correct]
+    made = Farl().pairs(view())
+    assert [pair.target for pair in made] == [s.tokens for s in right]
+    assert [pair.example_id for pair in made] == ["a", "a", "b", "b", "d"]
+
+
+def test_sft_closes_the_first_target_of_each_question():
+    examples = [
+        Example("t/0", "?", (), ("three", "3"), "t", "?"),
+        Example("t/1", "?", ("red", "blue"), ("blue",), "t", "?"),
+    ]
+    asked = dataclasses.replace(view(encode=lambda text: [*map(ord, text)]), examples=examples)
+    assert Sft().pairs(asked) == [
+        Pair("t/0", (), (*map(ord, "three"), 1), Goal(True)),
+        Pair("t/1", (), (*map(ord, "(B)"), 1), Goal(True)),
+    ]
 
 
 def test_questions_that_tell_nothing_may_be_left_out():
