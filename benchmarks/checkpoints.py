@@ -31,7 +31,7 @@ from benchmarks import machine
 from configs import tiny
 from hir_jax.commands.export import export_policy
 from hir_jax.commands.policy import load_policy
-from hir_jax.run import checkpoint, loop, metrics, models, trainers, workdirs
+from hir_jax.run import arrays, checkpoint, loop, metrics, models, trainers, workdirs
 
 OUTPUT = flags.DEFINE_string("output", None, "JSON file to write.")
 OFTEN = 20
@@ -117,7 +117,7 @@ def timed_run(config: Any, workdir: str) -> dict[str, Any]:
     steps.around(loop.Job, "_step")
     begun: dict[int, tuple[float, float]] = {}
     whole: dict[int, float] = {}
-    write = checkpoint._write
+    write = arrays.write
 
     def watched(manager: Any, step: int, *rest: Any) -> None:
         started = time.monotonic()
@@ -129,12 +129,12 @@ def timed_run(config: Any, workdir: str) -> dict[str, Any]:
             if (pathlib.Path(workdirs.checkpoint_folder(workdir)) / str(step)).exists():
                 whole[step] = time.monotonic()
 
-    checkpoint._write = watched
+    arrays.write = watched
     started = time.monotonic()
     with looking(0.005, look):
         loop.run(config, workdir)
     total = time.monotonic() - started
-    checkpoint._write = write
+    arrays.write = write
     timeline = [
         {
             "checkpoint": step,

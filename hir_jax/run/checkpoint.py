@@ -27,24 +27,15 @@ from typing import Any, TypeVar
 
 import jax
 import orbax.checkpoint as ocp
-import tensorstore as ts
 from absl import logging
 from etils import epath
 
 from hir_jax.devices import processes
 from hir_jax.errors import UserError
-from hir_jax.run import checksums, disk, noise, sealed
+from hir_jax.run import arrays, disk, noise, sealed
 
 PyTree = Any
 T = TypeVar("T")
-
-# For all processes to have read their share once the first has.
-READ_SECONDS = 1800
-# Devices that hold the same array each write a part of it, if that has so many bytes: slicing and
-# fetching a part costs as much as a small array.
-PART_BYTES = 2**14
-
-_JSON_ITEMS = ("leaves", "progress")
 
 
 class Checkpoints:
@@ -109,7 +100,7 @@ class Checkpoints:
         for stale in (self._damaged | {step}).intersection(manager.all_steps()):
             manager.delete(stale)
         self._damaged.clear()
-        self._told_if_full(lambda: _write(manager, step, state, note))
+        self._told_if_full(lambda: arrays.write(manager, step, state, note))
         self._step = step
 
     def restore_latest(self, abstract_state: PyTree) -> tuple[int, PyTree, dict[str, Any]] | None:
@@ -127,10 +118,10 @@ class Checkpoints:
         steps = _steps(self._directory)
         if not steps:
             return None
-        wanted = jax.tree.map(_placed, abstract_state)
+        wanted = jax.tree.map(arrays.placed, abstract_state)
 
         def read(folder: epath.Path) -> tuple[dict[str, Any], PyTree]:
-            return sealed.read(folder, "progress"), _read_arrays(folder, wanted)
+            return sealed.read(folder, "progress"), arrays.read(folder, wanted)
 
         self._step, (note, state) = _newest_whole(self._directory, steps, read)
         self._damaged = {step for step in steps if step > self._step}
@@ -146,11 +137,11 @@ class Checkpoints:
         It is that of the checkpoint saved or restored last, else of the newest whole one. Arguments
         and faults are as those of `restore_latest`.
         """
-        wanted = {"params": jax.tree.map(_placed, abstract_params)}
+        wanted = {"params": jax.tree.map(arrays.placed, abstract_params)}
 
         def read(folder: epath.Path) -> tuple[PyTree, dict[str, Any]]:
             note = sealed.read(folder, "progress")
-            state = _read_arrays(self._directory / str(note["best"]), wanted, scope="params/")
+            state = arrays.read(self._directory / str(note["best"]), wanted, scope="params/")
             return state["params"], note["progress"]
 
         steps = _steps(self._directory) if self._step is None else [self._step]
@@ -209,18 +200,7 @@ class Checkpoints:
     def _manager(self) -> ocp.CheckpointManager:
         """What writes them, made at the first save: it removes temporary folders."""
         if self._opened is None:
-            options = ocp.CheckpointManagerOptions(
-                preservation_policy=_Kept(self._keep, self._best),
-                cleanup_tmp_directories=True,
-                save_root_metadata=False,
-            )
-            handlers = {name: ocp.JsonCheckpointHandler(f"{name}.json") for name in _JSON_ITEMS}
-            arrays = ocp.type_handlers.ArrayHandler(min_slice_bytes_for_replica_parallel=PART_BYTES)
-            registry = ocp.type_handlers.create_type_handler_registry((jax.Array, arrays))
-            handlers["state"] = ocp.PyTreeCheckpointHandler(type_handler_registry=registry)
-            self._opened = ocp.CheckpointManager(
-                self._directory, options=options, item_handlers=handlers
-            )
+            self._opened = arrays.manager(self._directory, _Kept(self._keep, self._best))
         return self._opened
 
 
@@ -301,100 +281,6 @@ def _newest_whole(
 
 def _bytes(tree: PyTree) -> int:
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
-
-
-def _write(manager: ocp.CheckpointManager, step: int, state: PyTree, note: Any) -> None:
-    arrays = checksums.flatten(state)
-    leaves = {
-        name: [_describe(arrays[name]), value] for name, value in checksums.of(arrays).items()
-    }
-    manager.save(
-        step,
-        args=ocp.args.Composite(
-            state=ocp.args.PyTreeSave(arrays),
-            leaves=ocp.args.JsonSave(sealed.seal(leaves)),
-            progress=ocp.args.JsonSave(sealed.seal(note)),
-        ),
-        force=True,  # Orbax would skip a step below the highest there.
-    )
-
-
-def _read_all(folder: epath.Path, args: ocp.args.PyTreeRestore) -> dict[str, jax.Array]:
-    """The arrays. A fault that one process alone finds is a fault to all."""
-    arrays, fault = {}, None
-    try:
-        with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as reader:
-            arrays = reader.restore(folder, ocp.args.Composite(state=args))["state"]
-    except Exception as error:
-        if not processes.many():
-            raise
-        fault = f"process {processes.index()}: {error.__cause__ or error}"
-    # Orbax has the processes meet at its end, where one that failed is missed until this time.
-    faults = [each for each in processes.gather(fault, READ_SECONDS) if each is not None]
-    if faults:
-        raise ValueError(faults[0])
-    return arrays
-
-
-def _read_arrays(folder: epath.Path, abstract: PyTree, scope: str = "") -> PyTree:
-    """The tree `abstract` describes, read from the leaves whose names begin with `scope`.
-
-    Raises UserError where others are stored, ValueError where an array is not what was written.
-    """
-    wanted = checksums.flatten(abstract)
-    leaves = sealed.read(folder, "leaves")
-    _check_match(
-        folder,
-        {name: stored for name, (stored, _) in leaves.items() if name.startswith(scope)},
-        {name: _describe(leaf) for name, leaf in wanted.items()},
-    )
-    processes.on_first(lambda: _probe(folder / "state"))
-    restore_args = ocp.checkpoint_utils.construct_restore_args(wanted)
-    args = ocp.args.PyTreeRestore(wanted, restore_args=restore_args, partial_restore=True)
-    arrays = _read_all(folder, args)
-    changed = [name for name, value in checksums.of(arrays).items() if value != leaves[name][1]]
-    if changed:
-        raise ValueError(f"{len(changed)} arrays do not match their checksums: {changed[:3]}")
-    return jax.tree.unflatten(jax.tree.structure(abstract), [arrays[name] for name in wanted])
-
-
-def _probe(state: epath.Path) -> None:
-    """Reads the last byte of every stored value. Raises ValueError where a file is cut or absent.
-
-    Orbax would find that too, but may fill stderr with a traceback for each read it abandons.
-    """
-    base = f"{state}/" if "://" in str(state) else {"driver": "file", "path": f"{state}/"}
-    store = ts.KvStore.open({"driver": "ocdbt", "base": base}).result()
-    reads = [store.read(key, byte_range=slice(-1, None)) for key in store.list().result()]
-    for read in reads:
-        read.result()
-
-
-def _check_match(folder: epath.Path, stored: dict[str, str], wanted: dict[str, str]) -> None:
-    names = wanted | stored
-    differing = [
-        f"{name}: expected {wanted.get(name, 'nothing')}, found {stored.get(name, 'nothing')}"
-        for name in names
-        if wanted.get(name) != stored.get(name)
-    ]
-    if differing:
-        raise UserError(
-            f"The checkpoint {folder} is of another model or optimizer: {len(differing)} of "
-            f"{len(names)} leaves differ, the first of them\n  "
-            + "\n  ".join(differing[:10])
-            + "\nGive the config that wrote it, or another workdir."
-        )
-
-
-def _placed(leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
-    """`leaf` with a sharding: Orbax would otherwise ask for the devices it was written from."""
-    sharding = leaf.sharding or jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    sharding.devices_indices_map(leaf.shape)  # Raises where it does not fit: no damage, that.
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
-
-
-def _describe(leaf: Any) -> str:
-    return f"{leaf.dtype}{list(leaf.shape)}"
 
 
 noise.hush()

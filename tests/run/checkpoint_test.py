@@ -16,13 +16,9 @@ from jax.sharding import NamedSharding, SingleDeviceSharding
 from jax.sharding import PartitionSpec as P
 
 from hir_jax.errors import UserError
-from hir_jax.run import sealed
-from hir_jax.run.checkpoint import (
-    PART_BYTES,
-    Checkpoints,
-    _probe,
-    newest_progress,
-)
+from hir_jax.run import arrays, sealed
+from hir_jax.run.arrays import PART_BYTES
+from hir_jax.run.checkpoint import Checkpoints, newest_progress
 from hir_jax.run.checksums import checksum
 
 # Orbax abandons the other reads of a checkpoint when one fails, and they complain of it.
@@ -278,11 +274,11 @@ def test_another_version_of_the_same_format_is_read_and_told(two_saved, caplog):
 
 def test_probe_finds_a_cut_file(two_saved):
     _, directory = two_saved
-    _probe(directory / "6/state")
+    arrays._probe(directory / "6/state")
     path = array_file(directory / "6")
     os.truncate(path, path.stat().st_size // 2)
     with pytest.raises(ValueError, match="not valid for value of size"):
-        _probe(directory / "6/state")
+        arrays._probe(directory / "6/state")
 
 
 def test_damaged_newest_gives_way_to_an_earlier_step(two_saved):

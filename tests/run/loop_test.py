@@ -19,7 +19,7 @@ from hir_jax.devices.interrupts import Interrupted
 from hir_jax.errors import UserError
 from hir_jax.hindsight import replay
 from hir_jax.model import hf
-from hir_jax.run import checkpoint, evaluate, loop, models, trainers, workdirs
+from hir_jax.run import arrays, checkpoint, evaluate, loop, models, trainers, workdirs
 from hir_jax.run.outcome import NOTHING, Outcome
 from tests import tiny
 from tests.run.evaluate_test import evaluation
@@ -220,13 +220,13 @@ def test_a_run_that_has_no_room_for_its_checkpoints_is_not_begun(tmp_path, monke
 
 
 def test_each_state_is_written_once(tmp_path, monkeypatch):
-    written, write = [], checkpoint._write
+    written, write = [], arrays.write
 
     def watched(manager, step, *rest):
         written.append(step)
         write(manager, step, *rest)
 
-    monkeypatch.setattr(checkpoint, "_write", watched)
+    monkeypatch.setattr(arrays, "write", watched)
     run(tiny.config(), tmp_path)
     assert written == [line["step"] for line in lines(tmp_path, "evaluate")]
     assert len(written) == 3  # the start, and each iteration
