@@ -21,7 +21,7 @@ from absl import app, flags
 
 from benchmarks import machine
 from hir_jax.methods import table
-from hir_jax.run import evaluate, metrics
+from hir_jax.run import evaluation, metrics
 from hir_jax.run.outcome import Outcome
 from hir_jax.run.statistics import percent, points
 
@@ -69,7 +69,7 @@ HEADERS = ("", "accuracy", "gap", "best of", "samples", "steps", "seconds", "mem
 def row(found: dict[str, Any]) -> tuple[str, ...]:
     """A line of the table."""
     outcome = Outcome.from_json(found["outcome"])
-    correct, _, gap = evaluate.estimate([outcome.after]).values()
+    correct, _, gap = evaluation.estimate([outcome.after]).values()
     return (
         found["method"],
         percent(correct),

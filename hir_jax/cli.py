@@ -92,7 +92,7 @@ def run(mode: str) -> str | None:
     from hir_jax.data import sources
     from hir_jax.planning import plan
     from hir_jax.report import report
-    from hir_jax.run import evaluate, settings, workdirs
+    from hir_jax.run import evaluation, settings, workdirs
 
     config = CONFIG.value
     check_fields(config)
@@ -124,7 +124,7 @@ def run(mode: str) -> str | None:
             return diagnose(config, FLAGS.workdir, FLAGS.output)
         case "eval":
             done = evaluate_policy(config, FLAGS.workdir, FLAGS.transfer, FLAGS.output)
-            return evaluate.table(done)
+            return evaluation.table(done)
         case "sample":
             sample_file(config, FLAGS.workdir, FLAGS.input, FLAGS.output)
         case "score":

@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 
 from hir_jax.commands.results import Cell, Result
-from hir_jax.run import evaluate, identity, metrics, outcome, statistics
-from hir_jax.run.evaluate import Evaluation
+from hir_jax.run import evaluation, identity, metrics, outcome, statistics
+from hir_jax.run.evaluation import Evaluation
 from hir_jax.run.outcome import Outcome
 from hir_jax.run.statistics import Estimate
 
@@ -142,7 +142,7 @@ class Comparison:
         return notes + (f"; {len(done)} of {wanted} seeds" if 0 < len(done) < wanted else "")
 
     def _constants(self, task: str) -> str:
-        texts = (evaluate.constant(run.constant) for run in self.starts[task])
+        texts = (evaluation.constant(run.constant) for run in self.starts[task])
         return " or ".join(dict.fromkeys(texts)) or MISSING
 
     def differences(self, first: str) -> str:
@@ -166,9 +166,9 @@ class Comparison:
         if not identity.judged_alike(result.verifier for side in sides for result in side):
             return "another verifier"
         runs = [[result.outcome.after for result in side] for side in sides]
-        if not evaluate.same_questions([*runs[0], *runs[1]]):
+        if not evaluation.same_questions([*runs[0], *runs[1]]):
             return OTHERS
-        found = evaluate.compare(*runs)["asked_correct"]
+        found = evaluation.compare(*runs)["asked_correct"]
         accuracies = [[run.asked_correct.accuracy for run in side] for side in runs]
         text = statistics.points(statistics.with_seeds(found, list(np.subtract(*accuracies))))
         every = len(ours.keys() | theirs.keys())
@@ -233,7 +233,7 @@ class Comparison:
                 return MISSING
             right = [run.right[way] for run in runs]
             text = spread([100 * np.mean(each) for each in right])
-            if not evaluate.same_questions([run.after for run in self.runs(variant, task)]):
+            if not evaluation.same_questions([run.after for run in self.runs(variant, task)]):
                 return text
             means = np.mean(right, axis=0)
             return f"{text} {_interval(statistics.accuracy(means, np.array(runs[0].stories)))}"
@@ -304,8 +304,8 @@ COSTS = (
 
 
 def _caption(starts: Mapping[str, Sequence[Evaluation]]) -> str:
-    def size(evaluation: Evaluation) -> str:
-        return f"{evaluation.asked_correct.n} ({len(set(evaluation.stories))})"
+    def size(found: Evaluation) -> str:
+        return f"{found.asked_correct.n} ({len(set(found.stories))})"
 
     sizes = {task: " or ".join(dict.fromkeys(map(size, found))) for task, found in starts.items()}
     return (
@@ -323,8 +323,8 @@ def _measure(runs: Sequence[Evaluation], name: str, values: Sequence[float]) -> 
         return MISSING
     text = spread([100 * value for value in values])
     return (
-        f"{text} {_interval(evaluate.estimate(runs)[name])}"
-        if evaluate.same_questions(runs)
+        f"{text} {_interval(evaluation.estimate(runs)[name])}"
+        if evaluation.same_questions(runs)
         else text
     )
 

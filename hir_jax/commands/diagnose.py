@@ -16,8 +16,8 @@ from hir_jax.commands.policy import load_policy
 from hir_jax.data.example import Example
 from hir_jax.errors import UserError
 from hir_jax.methods.method import GROUPS
-from hir_jax.run import drawing, evaluate, fitting, judging, models, settings
-from hir_jax.run.evaluate import Evaluation
+from hir_jax.run import drawing, evaluate, evaluation, fitting, judging, models, settings
+from hir_jax.run.evaluation import Evaluation
 from hir_jax.run.questions import Questions, load_questions
 
 
@@ -129,7 +129,7 @@ def _measured(
     answers = [[example.targets[0]] for example in examples]
     accepted = [v.correct for (v,) in judging.judge(asked.verifier, examples, answers)]
     return Measured(
-        greedy=evaluate.estimate([greedy])["asked_correct"],
+        greedy=evaluation.estimate([greedy])["asked_correct"],
         constant=greedy.constant.accuracy,
         found={k: share.value for k, share in drawn.found.items()},
         unparseable=drawn.unparseable,

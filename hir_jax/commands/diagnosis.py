@@ -7,8 +7,8 @@ from typing import Any
 from hir_jax.commands.advice import Advice
 from hir_jax.commands.drawn import Drawn
 from hir_jax.commands.pace import Iteration, Pace
-from hir_jax.run import evaluate, metrics
-from hir_jax.run.evaluate import Evaluation
+from hir_jax.run import evaluation, metrics
+from hir_jax.run.evaluation import Evaluation
 
 WIDTH = 100  # columns of a paragraph
 
@@ -47,7 +47,7 @@ class Diagnosis:
         """For people to read."""
         about = "\n".join(f"{k.replace('_', ' ')}: {_shown(v)}" for k, v in self.about.items())
         parts = {
-            "Greedy answers": evaluate.table({"greedy": self.greedy}),
+            "Greedy answers": evaluation.table({"greedy": self.greedy}),
             "Samples": self.drawn.tables(),
             "Time": self._time(),
             "Advice": self._advice(),

@@ -9,6 +9,7 @@ from hir_jax.commands.lines import check_folder, check_output
 from hir_jax.commands.policy import load_policy
 from hir_jax.devices import processes
 from hir_jax.run import answering, choosing, evaluate, identity, models, workdirs
+from hir_jax.run.evaluation import Evaluation
 from hir_jax.run.questions import expect, load_questions
 
 
@@ -17,7 +18,7 @@ def evaluate_policy(
     workdir: str | None,
     transfer: bool = False,
     output: str | None = None,
-) -> dict[str, evaluate.Evaluation]:
+) -> dict[str, Evaluation]:
     """Scores the policy on `config.evaluate.split`, as JSON in `output`.
 
     Without `output` that is eval_<split>.json in the workdir, if one is given. The questions of

@@ -11,8 +11,8 @@ from hir_jax.errors import UserError
 from hir_jax.hindsight.relabel import Instructions
 from hir_jax.report import samples
 from hir_jax.report.runs import Run
-from hir_jax.run import answering, evaluate, identity
-from hir_jax.run.evaluate import Evaluation
+from hir_jax.run import answering, identity
+from hir_jax.run.evaluation import Evaluation, compare, estimate, same_questions
 from hir_jax.run.outcome import Outcome
 from hir_jax.run.statistics import Estimate
 from hir_jax.run.workdirs import Record
@@ -155,7 +155,7 @@ def evaluation(found: Evaluation) -> Record:
         "stories": len(set(found.stories)),
         "unparseable": found.asked_correct.unparseable / found.asked_correct.n,
         "constant": {"text": found.constant.text, "accuracy": found.constant.accuracy},
-        **evaluate.estimate([found]),
+        **estimate([found]),
         "facts": {name: each.estimates(found.stories) for name, each in found.facts.items()},
         "choices": {
             name: {"accuracy": accuracy, "beside_greedy": beside}
@@ -176,8 +176,8 @@ def comparisons(runs: Sequence[Run]) -> list[Record]:
 
 def _difference(ours: Run, theirs: Run) -> dict[str, Estimate | str]:
     after = [[run.outcome.after] for run in (ours, theirs)]
-    if not evaluate.same_questions([*after[0], *after[1]]):
+    if not same_questions([*after[0], *after[1]]):
         return {"why": "other test questions"}
     if not identity.judged_alike(run.identity.get("verifier") for run in (ours, theirs)):
         return {"why": "another verifier"}
-    return evaluate.compare(*after)
+    return compare(*after)

@@ -5,7 +5,7 @@ from typing import Any
 from hir_jax.data import Splits
 from hir_jax.errors import UserError
 from hir_jax.run import finite
-from hir_jax.run.evaluate import Evaluation
+from hir_jax.run.evaluation import Evaluation
 from hir_jax.run.progress import Progress
 
 

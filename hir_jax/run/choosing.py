@@ -27,7 +27,7 @@ from hir_jax.model.codec import Codec, Tokens
 from hir_jax.model.config import Params
 from hir_jax.run import statistics, terminal
 from hir_jax.run.choices import GREEDY, Choices
-from hir_jax.run.evaluate import Evaluation
+from hir_jax.run.evaluation import Evaluation
 from hir_jax.run.judging import Judged, judged_as_drawn
 from hir_jax.run.questions import Questions
 from hir_jax.training import scoring

@@ -46,6 +46,7 @@ from hir_jax.run import (
     workdirs,
 )
 from hir_jax.run.alarms import Alarms
+from hir_jax.run.evaluation import Evaluation
 from hir_jax.run.outcome import Outcome
 from hir_jax.run.progress import After, ignore
 from hir_jax.run.questions import load_questions
@@ -224,7 +225,7 @@ class Job:
             params = self._decoding(params)
             best = fields["best"]
             known = Outcome(
-                before=evaluate.Evaluation.from_json(self.progress.before),
+                before=Evaluation.from_json(self.progress.before),
                 iterations=self.config.iterations,
                 samples=self.progress.drawn,
                 best_step=best["step"],
@@ -349,7 +350,7 @@ class Job:
     def _judging_split(self) -> str:
         return "dev" if self.questions.splits.dev else "test"
 
-    def _evaluate(self, split: str, params: Any) -> evaluate.Evaluation:
+    def _evaluate(self, split: str, params: Any) -> Evaluation:
         examples = getattr(self.questions.splits, split)
         final = self.progress.iteration > self.config.iterations
         when = "at the end" if final else f"iteration {self.progress.iteration}"
@@ -364,7 +365,7 @@ class Job:
             self.interrupts.check,
         )
 
-    def _with_choices(self, after: evaluate.Evaluation, params: Any) -> evaluate.Evaluation:
+    def _with_choices(self, after: Evaluation, params: Any) -> Evaluation:
         """The closing evaluation, with the ways of answering that the config asks for."""
         return choosing.with_choices(
             after,

@@ -6,8 +6,8 @@ import pathlib
 from typing import Any
 
 from hir_jax.errors import UserError
-from hir_jax.run import alarms, evaluate
-from hir_jax.run.evaluate import Evaluation
+from hir_jax.run import alarms, evaluation
+from hir_jax.run.evaluation import Evaluation
 from hir_jax.run.statistics import Estimate
 
 NOTHING = "nothing beat the start"
@@ -64,7 +64,7 @@ class Outcome:
     @property
     def change(self) -> dict[str, Estimate]:
         """After minus before, paired; empty where both are one model, which no chance parts."""
-        return evaluate.compare([self.after], [self.before]) if self.best_iteration else {}
+        return evaluation.compare([self.after], [self.before]) if self.best_iteration else {}
 
     def to_json(self) -> dict[str, Any]:
         """What eval.json holds."""
@@ -118,7 +118,7 @@ class Outcome:
         """Before, after and the change, and which checkpoint "after" is."""
         after = "after" if self.best_iteration else "after (the start)"
         rows = {"before": self.before, after: self.after}
-        parts = (evaluate.table(rows, self.change), self.note(), alarms.told(self.alarms))
+        parts = (evaluation.table(rows, self.change), self.note(), alarms.told(self.alarms))
         return "\n".join(part for part in parts if part)
 
     def note(self) -> str:

@@ -7,7 +7,7 @@ import pytest
 from hir_jax.errors import UserError
 from hir_jax.report import gather, samples
 from hir_jax.report.runs import names_of, read_lines, read_runs
-from hir_jax.run import evaluate
+from hir_jax.run.evaluation import compare, estimate
 from tests.report import made
 from tests.run.evaluate_test import evaluation
 
@@ -46,7 +46,7 @@ def test_a_run_that_has_ended(tmp_path):
     assert run["curves"]["train"]["own_term"] == [2.0] * 4
     after = run["outcome"]["after"]
     assert after["asked_correct"][0] == 0.9
-    assert after["asked_correct"] == evaluate.estimate([evaluation(*made.AFTER)])["asked_correct"]
+    assert after["asked_correct"] == estimate([evaluation(*made.AFTER)])["asked_correct"]
     assert run["outcome"]["change"]["gap"][0] == pytest.approx(0.8)
 
 
@@ -68,7 +68,7 @@ def test_runs_are_compared_pair_by_pair_where_their_questions_are_the_same(tmp_p
     ]
     found = gathered(*folders)["comparisons"]
     assert [each["runs"] for each in found] == [(0, 1), (0, 2), (1, 2)]
-    expected = evaluate.compare([evaluation(*made.AFTER)], [evaluation(*worse)])
+    expected = compare([evaluation(*made.AFTER)], [evaluation(*worse)])
     assert {name: found[0][name] for name in expected} == expected
     assert found[1]["why"] == found[2]["why"] == "other test questions"
 

@@ -18,7 +18,7 @@ from hir_jax.hindsight.verify import Verdict
 from hir_jax.model.batching import Buckets
 from hir_jax.run import choosing, loop, models, statistics
 from hir_jax.run.choices import Choices
-from hir_jax.run.evaluate import Evaluation
+from hir_jax.run.evaluation import Evaluation
 from hir_jax.run.prompts import PromptTable
 from hir_jax.training import scoring
 from tests import tiny

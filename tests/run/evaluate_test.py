@@ -13,7 +13,8 @@ from hir_jax.hindsight.relabel import Goal, Instructions
 from hir_jax.model.codec import Codec
 from hir_jax.run import statistics
 from hir_jax.run.constant import Constant
-from hir_jax.run.evaluate import Evaluation, Score, compare, estimate, evaluate, table
+from hir_jax.run.evaluate import evaluate
+from hir_jax.run.evaluation import Evaluation, Score, compare, estimate, table
 from hir_jax.run.following import Following
 from hir_jax.run.prompts import PromptTable
 from tests import tiny

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from configs import workdir as of_workdir
 from hir_jax.run import identity, metrics, outcome, workdirs
 from hir_jax.run.constant import Constant
-from hir_jax.run.evaluate import Evaluation, Score
+from hir_jax.run.evaluation import Evaluation, Score
 from hir_jax.run.outcome import Outcome
 from hir_jax.run.progress import Progress
 from tests import fuzz, tiny
