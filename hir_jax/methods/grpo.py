@@ -25,10 +25,12 @@ from hir_jax.methods.policy_gradient import Clipped
 
 @dataclasses.dataclass(frozen=True)
 class Grpo(Clipped):
-    """Attributes:
-    divide_by_spread: by σ; without, questions of middling difficulty weigh more.
-    skip_flat: leave out questions whose samples are all rewarded alike: they have no gradient, and
-        count in no mean then.
+    """Advantages relative to the group, under a clipped ratio.
+
+    Attributes:
+        divide_by_spread: by σ; without, questions of middling difficulty weigh more.
+        skip_flat: leave out questions whose samples are all rewarded alike: they have no gradient,
+            and count in no mean then.
     """
 
     divide_by_spread: bool = True

@@ -29,9 +29,11 @@ from hir_jax.training.objective import Statistics
 
 @dataclasses.dataclass(frozen=True)
 class Nft(WithRatio):
-    """Attributes:
-    least: ε, of the likelihood ratio of the implied policy.
-    divide_by_spread: whether w is sqrt((1 - p) / p) or 1 - p.
+    """Right outputs under the policy, wrong ones under the one that is implied.
+
+    Attributes:
+        least: ε, of the likelihood ratio of the implied policy.
+        divide_by_spread: whether w is sqrt((1 - p) / p) or 1 - p.
     """
 
     least: float = 1.0

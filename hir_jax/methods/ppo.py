@@ -32,14 +32,16 @@ ADAPTS_BY = 0.1  # K_β of Ziegler et al., whose error is cut off at 0.2
 
 @dataclasses.dataclass(frozen=True)
 class Ppo(Clipped):
-    """Attributes:
-    discount: γ, a token.
-    trace: λ of the advantages.
-    value_weight: c.
-    value_clip: ε_v; 0 leaves values unclipped.
-    whiten: whether advantages get mean 0 and variance 1.
-    kl_coefficient: β, at the start where it adapts; 0 leaves the penalty out.
-    kl_target: nats an output that β adapts to; 0 keeps it.
+    """Advantages by a value head, under a clipped ratio, and the value head's own loss.
+
+    Attributes:
+        discount: γ, a token.
+        trace: λ of the advantages.
+        value_weight: c.
+        value_clip: ε_v; 0 leaves values unclipped.
+        whiten: whether advantages get mean 0 and variance 1.
+        kl_coefficient: β, at the start where it adapts; 0 leaves the penalty out.
+        kl_target: nats an output that β adapts to; 0 keeps it.
     """
 
     discount: float = 1.0

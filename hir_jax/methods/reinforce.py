@@ -22,8 +22,10 @@ BASELINES = ("mean", "none")
 
 @dataclasses.dataclass(frozen=True)
 class Reinforce(PolicyGradient):
-    """Attributes:
-    baseline: one of `BASELINES`.
+    """Rewards above a baseline.
+
+    Attributes:
+        baseline: one of `BASELINES`.
     """
 
     baseline: str = "mean"

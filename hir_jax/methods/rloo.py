@@ -23,8 +23,10 @@ from hir_jax.training.objective import Statistics
 
 @dataclasses.dataclass(frozen=True)
 class Rloo(Clipped):
-    """Attributes:
-    clip: whether the ratio is clipped, or log π is taken.
+    """Advantages over the question's other samples, under log π or a clipped ratio.
+
+    Attributes:
+        clip: whether the ratio is clipped, or log π is taken.
     """
 
     clip: bool = False

@@ -26,8 +26,10 @@ from hir_jax.training.objective import Statistics
 
 @dataclasses.dataclass(frozen=True)
 class Topr(WithRatio):
-    """Attributes:
-    low, high: what the ratio of a wrong output is clipped to.
+    """Right outputs up, wrong ones down as far as they are still likely.
+
+    Attributes:
+        low, high: what the ratio of a wrong output is clipped to.
     """
 
     low: float = 0.0

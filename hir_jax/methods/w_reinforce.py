@@ -20,8 +20,10 @@ from hir_jax.methods.policy_gradient import PolicyGradient
 
 @dataclasses.dataclass(frozen=True)
 class WReinforce(PolicyGradient):
-    """Attributes:
-    right_weight: λ.
+    """Right and wrong outputs with weights of their own.
+
+    Attributes:
+        right_weight: λ.
     """
 
     right_weight: float = 0.1
