@@ -132,8 +132,9 @@ def run(mode: str) -> str | None:
         case "experiment":
             return experiment.run(config, FLAGS.workdir)
         case "plan":
+            # Where a flag sets an axis of the mesh, that mesh is planned, and none is looked for.
             asked = FLAGS.programs, FLAGS.questions, FLAGS.price, FLAGS.confirm
-            return plan.run(config, FLAGS.topology, not _mesh_given(), *asked)
+            return plan.run(config, FLAGS.topology, not given("config.mesh."), *asked)
         case "pretrain":
             pretrain.pretrain(config, FLAGS.output)
         case "export":
@@ -183,11 +184,6 @@ def join() -> None:
         processes.check_same(processes.versions())
     if not processes.is_first():
         logging.set_verbosity(logging.ERROR)
-
-
-def _mesh_given() -> bool:
-    """Whether a flag sets an axis of the mesh, which `plan` then does not choose."""
-    return bool(given("config.mesh."))
 
 
 def start() -> None:

@@ -40,19 +40,19 @@ def split(params: Params) -> tuple[Params, Params | None]:
     return {name: leaf for name, leaf in params.items() if name != NAME}, params.get(NAME)
 
 
-def save(folder: str | pathlib.Path, head: Params) -> None:
+def save(folder: pathlib.Path, head: Params) -> None:
     """Writes `FILE`; its two tensors are called as in the parameters."""
     arrays = {name: np.asarray(leaf, np.float32) for name, leaf in head.items()}
-    save_file(arrays, pathlib.Path(folder) / FILE)
+    save_file(arrays, folder / FILE)
 
 
-def load(folder: str | pathlib.Path, config: T5Config) -> Params:
+def load(folder: pathlib.Path, config: T5Config) -> Params:
     """What is in `FILE`, else `init_params`.
 
     Raises:
         UserError: the file is damaged or of another model.
     """
-    file = pathlib.Path(folder) / FILE
+    file = folder / FILE
     fresh = init_params(config)
     if not file.exists():
         return fresh

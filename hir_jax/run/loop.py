@@ -95,7 +95,10 @@ class Job:
         allow_save: Callable[[], None],
         parts: dict[str, int],
     ) -> None:
-        """Takes up the newest whole checkpoint; compiles at most what tells parts of a batch."""
+        """Takes up the newest whole checkpoint.
+
+        Nothing is compiled, but the step where the parts of a batch are chosen by it.
+        """
         config = models.pinned(config, workdir)
         workdirs.claim(workdir, config)
         self.config = config

@@ -27,8 +27,8 @@ class Progress:
         method: what the method keeps from one iteration to the next.
         drawn: samples drawn in all.
         before: the test evaluation of the starting model.
-        best: of the best checkpoint on the development questions: "quality", which is (accuracy,
-            gap), and the "iteration" and the "step" that it is of.
+        best: of the best checkpoint on the development questions: its `Evaluation.quality`, as
+            "quality", and the "iteration" and the "step" that it is of.
         accuracies: of all evaluations that choose the best checkpoint, the start's first.
         alarms: how often each kind of trouble was seen.
         metrics_bytes: length of metrics.jsonl.
