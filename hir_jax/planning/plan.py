@@ -19,7 +19,7 @@ from hir_jax.devices.hardware import Kind
 from hir_jax.errors import UserError
 from hir_jax.model import hf, shapes, weight_files
 from hir_jax.model.config import T5Config
-from hir_jax.planning import aot, candidates, search, table
+from hir_jax.planning import aot, search, table
 from hir_jax.planning.iteration import Work
 from hir_jax.run import configs, settings
 
@@ -71,9 +71,9 @@ def run(
     found = search.search(config, shape, devices, kind, programs, work, trie)
     chips = hardware.chips(devices)
     dollars = None if price is None else price * chips / 3600
-    parts = [head, candidates.text(found, kind, work, dollars)]
+    parts = [head, table.of_search(found, kind, work, dollars)]
     for best in sorted((c for c in found if c.fits), key=lambda c: c.seconds or 0):
-        flags = candidates.flags(best.settings)
+        flags = table.flags(best.settings)
         if not confirm:
             parts.append(f"The fastest that fits, by the estimates alone: {flags}")
             return "\n\n".join(parts)

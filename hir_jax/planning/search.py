@@ -58,7 +58,7 @@ class Candidate:
         return fields
 
 
-def candidates(devices: int, shape: T5Config) -> Iterator[dict[str, int]]:
+def meshes(devices: int, shape: T5Config) -> Iterator[dict[str, int]]:
     """Meshes from the cheapest communication to the dearest.
 
     Axis `data` sums gradients once a step; `fsdp` gathers the weights besides; `tensor` sums
@@ -81,7 +81,7 @@ def search(
     work: Work,
     trie: Trie | None,
 ) -> list[Candidate]:
-    """All meshes, each planned or with the reason why not, in the order of `candidates`.
+    """All meshes, each planned or with the reason why not, in the order of `meshes`.
 
     Where more `fsdp` is slower than less that fits, still more of it, with as much `tensor`, is not
     compiled; and so it is with more `tensor`. `trie` is `aot.trie_of(config)`.
@@ -89,7 +89,7 @@ def search(
     found: list[Candidate] = []
     best: dict[int, float] = {}  # seconds by the size of `tensor`
     slower: dict[int, int] = {}  # the first `fsdp` slower than less of it, by the size of `tensor`
-    for sizes in candidates(len(devices), shape):
+    for sizes in meshes(len(devices), shape):
         tensor = sizes["tensor"]
         reason = _not_worth_it(tensor, best, slower)
         if not kind.flops and any(each.fits for each in found):

@@ -1,6 +1,7 @@
-"""A plan as text: memory by kind, work, collectives, time."""
+"""A plan as text: memory by kind, work, collectives, time; and a line for each way that was tried."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import ml_collections
@@ -12,7 +13,14 @@ from hir_jax.devices.hardware import GB, Kind
 from hir_jax.model import lora, t5
 from hir_jax.model.config import T5Config
 from hir_jax.planning import aot, hlo, iteration
+from hir_jax.planning.iteration import Work
+from hir_jax.planning.search import Candidate
 from hir_jax.run import adapters
+
+HEADERS_OF_SEARCH = (
+    *("data x fsdp x tensor", "parts", "remat", "rows", "training, GB", "sampling, GB"),
+    *("s an iteration", "$ an iteration", "fits"),
+)
 
 
 def head(config: ml_collections.ConfigDict, shape: T5Config, kind: Kind, devices: int) -> str:
@@ -41,6 +49,9 @@ def head(config: ml_collections.ConfigDict, shape: T5Config, kind: Kind, devices
 def sizes_name(sizes: Mapping[str, int]) -> str:
     """The sizes of a mesh's axes, such as "data=2 fsdp=8 tensor=1"."""
     return " ".join(f"{axis}={sizes[axis]}" for axis in sharding.AXES)
+
+
+# Of a mesh --------------------------------------------------------------------------------------
 
 
 def of_mesh(mesh: Mesh, kind: Kind, made: dict[str, aot.Compiled]) -> str:
@@ -156,6 +167,68 @@ def _in_parts(parts: int) -> str:
 def _moved(cost: hlo.Cost, kind: str) -> str:
     found = next((c for c in cost.collectives if c.kind == kind), None)
     return f"{found.bytes / GB:,.3f} ({found.count:,})" if found else ""
+
+
+# Of a search ------------------------------------------------------------------------------------
+
+
+def of_search(found: Sequence[Candidate], kind: Kind, work: Work, dollars: float | None) -> str:
+    """A line a candidate, the fastest first, what they are worth, and why others are not compiled.
+
+    `dollars` are those of a second on all devices; None where nobody says.
+    """
+    made = [each for each in found if each.made]
+    made.sort(key=lambda each: (not each.fits, each.seconds or 0))
+    parts = []
+    if made:
+        headers = [name for name in HEADERS_OF_SEARCH if dollars is not None or "$" not in name]
+        lines = [_line(each, dollars) for each in made]
+        parts += [of(lines, headers), _worth(kind, work)]
+    refused = [f"{sizes_name(each.sizes)}: {each.reason}" for each in found if each.reason]
+    if refused:
+        parts.append("\n".join(["Not compiled:", *refused]))
+    return "\n\n".join(parts)
+
+
+def flags(fields: Mapping[str, Any]) -> str:
+    """The flags that set these fields of the config."""
+    return " ".join(f"--config.{name}={str(value).lower()}" for name, value in fields.items())
+
+
+def _line(each: Candidate, dollars: float | None) -> list[str]:
+    step, pool = each.made.get("training"), each.made.get("sampling")
+    seconds = each.seconds
+    costs = [] if dollars is None else ["" if seconds is None else f"{seconds * dollars:,.4f}"]
+    return [
+        " x ".join(map(str, each.sizes.values())),
+        str(step.parts) if step else "",
+        ("yes" if each.remat else "no") if step else "",
+        str(pool.shape.rows) if pool else "",
+        total(step) if step else "",
+        total(pool) if pool else "",
+        "" if seconds is None else f"{seconds:,.2f}",
+        *costs,
+        "yes" if each.fits else "NO",
+    ]
+
+
+def _worth(kind: Kind, work: Work) -> str:
+    time = "the compiler's estimate of its kernels"
+    if not kind.clock:
+        time = (
+            "our roofline (products at the device's peak, or weights, state and caches through its "
+            "memory once; no program can be faster)"
+        )
+    return (
+        f"An iteration: {work.questions:,} questions, {work.samples} outputs to each, all of full "
+        f"length; {work.steps:,} training steps, on a buffer that is full and without repeats. "
+        "Verdicts, other passes, evaluation and checkpoints are not in it. Time of a program: "
+        f"{time}, and collectives at the peak of the links, beside nothing else. GB and time are "
+        "extrapolated from models of one and two layers; parts and rows follow from the GB."
+    )
+
+
+# Cells ------------------------------------------------------------------------------------------
 
 
 def total(compiled: aot.Compiled) -> str:

@@ -18,11 +18,11 @@ from tests import tiny
 GB = hardware.GB
 
 
-def test_candidates_from_cheap_to_dear():
-    meshes = [tuple(mesh.values()) for mesh in search.candidates(8, tiny.shape())]  # two heads
-    assert meshes == [(8, 1, 1), (4, 2, 1), (2, 4, 1), (1, 8, 1), (4, 1, 2), (2, 2, 2), (1, 4, 2)]
+def test_meshes_from_cheap_to_dear():
+    found = [tuple(mesh.values()) for mesh in search.meshes(8, tiny.shape())]  # two heads
+    assert found == [(8, 1, 1), (4, 2, 1), (2, 4, 1), (1, 8, 1), (4, 1, 2), (2, 2, 2), (1, 4, 2)]
     flan = plan.model_shape(tiny.config(**{"model.path": "google/flan-t5-xl"}))
-    assert list(search.candidates(6, flan))[-1] == {"data": 1, "fsdp": 1, "tensor": 2} | {"data": 3}
+    assert list(search.meshes(6, flan))[-1] == {"data": 1, "fsdp": 1, "tensor": 2} | {"data": 3}
 
 
 KIND = hardware.Kind("v5e", 16 * GB, 200e12, 800e9, 1e9, 100e9)
@@ -275,7 +275,7 @@ def test_every_mesh_of_a_topology_is_planned_or_refused_with_a_sentence(name, mo
     config = tiny.config(**{"train.accumulation": 0, "train.batch_size": 64})
     devices, kind = hardware.topology(name)
     found = search.search(config, shape, devices, kind, plan.PROGRAMS, Work(8, 2, 3), None)
-    assert [each.sizes for each in found] == list(search.candidates(len(devices), shape))
+    assert [each.sizes for each in found] == list(search.meshes(len(devices), shape))
     assert all(each.fits or each.reason for each in found) and any(each.fits for each in found)
 
 
