@@ -11,7 +11,7 @@ from hir_jax.devices import processes, sharding
 from hir_jax.model.config import T5Config
 
 MOST_ROWS = 1024  # that `default_rows` chooses
-SHARE = 2 / 3  # of free memory, see there
+SHARE = 2 / 3  # of free memory, for the engine
 
 
 def default_rows(

@@ -1,4 +1,4 @@
-"""A plan as text: memory by kind, work, collectives, time; and a line for each way that was tried."""
+"""A plan as text: memory by kind, work, collectives, time; of a search a line for each way."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

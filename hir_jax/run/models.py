@@ -174,7 +174,7 @@ def make_sampler(
     """A sampler by `config.sample` for prompts of at most the longest bucket.
 
     `memory` is what an earlier one chose its rows by, `evaluated` how many prompts the largest
-    evaluation of the run has; see there.
+    evaluation of the run has; see `Sampler`.
     """
     sample = config.sample
     return Sampler(

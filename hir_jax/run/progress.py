@@ -33,7 +33,7 @@ class Progress:
         alarms: how often each kind of trouble was seen.
         metrics_bytes: length of metrics.jsonl.
         saves: how often progress was saved.
-        memory: what the sampler chooses its rows by, which adds to it; see there.
+        memory: what the sampler chooses its rows by, which adds to it; see `Sampler`.
         parts: of a batch, chosen where `train.accumulation` is 0; see `fitting.make_training`.
     """
 

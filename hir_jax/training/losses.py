@@ -127,7 +127,7 @@ token_statistics.defvjp(_reduce, _gradient)
 
 
 def pieces_for(rows: int, length: int, vocab_size: int, logits_at_once: int) -> int:
-    """The fewest equal parts of `length` positions with so many logits at most, if there are."""
+    """The fewest equal parts of `length` positions with so many logits at most; else `length`."""
     return fewest_parts(length, rows * length * vocab_size / logits_at_once)
 
 
