@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -42,7 +42,7 @@ class Drawn:
     summary: Mapping[str, float]
 
     @classmethod
-    def of(cls, samples: Sequence[Sample], count: int, stories: Sequence[int]) -> "Drawn":
+    def of(cls, samples: Sequence[Sample], count: int, stories: Sequence[int]) -> Self:
         """Of `count` samples of each question, those of one behind those of another.
 
         `stories` are the numbers of the questions' stories, from 0.

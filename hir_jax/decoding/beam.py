@@ -16,7 +16,7 @@ tokens, V vocabulary.
 import functools
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import flax.struct
 import jax
@@ -61,7 +61,7 @@ class Rule:
     stop_when_full: jax.Array  # scalar bool
 
     @classmethod
-    def make(cls, beams: Beams, length: int) -> "Rule":
+    def make(cls, beams: Beams, length: int) -> Self:
         """For outputs of at most `length` tokens."""
         divisor_T = np.arange(1, length + 1) ** np.float64(beams.length_penalty)
         longest = beams.early_stopping == "never" and beams.length_penalty > 0

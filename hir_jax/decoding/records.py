@@ -6,7 +6,7 @@ in the pool, C capacity of the log, S source tokens, T new tokens.
 
 import dataclasses
 import math
-from typing import Any
+from typing import Any, Self
 
 import flax.struct
 import jax
@@ -52,7 +52,7 @@ class Shape:
     among: bool = False
 
     @classmethod
-    def make(cls, rows: int, samples: int, **others: Any) -> "Shape":
+    def make(cls, rows: int, samples: int, **others: Any) -> Self:
         """With as many places as keep the rows busy."""
         return cls(rows, places_for(rows, samples), samples, **others)
 

@@ -21,7 +21,7 @@ nodes, E edges.
 """
 
 from collections.abc import Collection, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import flax.struct
 import jax
@@ -65,7 +65,7 @@ class Trie:
     degree: int = flax.struct.field(pytree_node=False)  # K
 
     @classmethod
-    def make(cls, sets: Sequence[Collection[Tokens]]) -> "Trie":
+    def make(cls, sets: Sequence[Collection[Tokens]]) -> Self:
         """Of a set of outputs a root, as NumPy arrays; equal outputs are one.
 
         Raises:

@@ -11,7 +11,7 @@ P parts of the sources, J blocks of the queries.
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
@@ -67,7 +67,7 @@ class _Cut:
     sources: int
     queries: int
 
-    def within(self, most: Most, heads: int, keys: int) -> "_Cut":
+    def within(self, most: Most, heads: int, keys: int) -> Self:
         """The largest parts of this one whose scores a device holds."""
         row = heads * -(-keys // most.multiple) * most.multiple
         source, sources, queries = self.queries * row, 1, self.queries

@@ -5,6 +5,7 @@ T target tokens, G groups of heads, C width of a group.
 """
 
 from collections.abc import Callable
+from typing import Self
 
 import flax.struct
 import jax
@@ -26,7 +27,7 @@ class Lanes:
     row_L: jax.Array  # each lane's row; any row where the lane is not taken
 
     @classmethod
-    def make(cls, of_row_N: jax.Array, lanes: int) -> "Lanes":
+    def make(cls, of_row_N: jax.Array, lanes: int) -> Self:
         """From the lane of each row; a lane has one row at most."""
         rows = jnp.arange(of_row_N.shape[0], dtype=jnp.int32)
         return cls(of_row_N, jnp.zeros(lanes, jnp.int32).at[of_row_N].set(rows, mode="drop"))

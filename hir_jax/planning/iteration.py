@@ -7,6 +7,7 @@ evaluation, checkpoints and the host are not in it.
 
 import dataclasses
 import math
+from typing import Self
 
 import ml_collections
 
@@ -33,7 +34,7 @@ class Work:
     steps: int
 
     @classmethod
-    def of(cls, config: ml_collections.ConfigDict, questions: int) -> "Work":
+    def of(cls, config: ml_collections.ConfigDict, questions: int) -> Self:
         """By `config.sample`, `config.replay` and `config.train`, as the method reads them."""
         method = settings.method_of(config)
         samples = config.sample.samples if method.draws_samples else 0

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -51,7 +51,7 @@ class Choices:
         }
 
     @classmethod
-    def from_json(cls, record: Mapping[str, Any], stories: tuple[int, ...]) -> "Choices":
+    def from_json(cls, record: Mapping[str, Any], stories: tuple[int, ...]) -> Self:
         """The inverse of `to_json`; the stories are those of the evaluation."""
         return cls({name: from_digits(each["right"]) for name, each in record.items()}, stories)
 

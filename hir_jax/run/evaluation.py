@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -109,7 +109,7 @@ class Evaluation:
         }
 
     @classmethod
-    def from_json(cls, record: dict[str, Any]) -> "Evaluation":
+    def from_json(cls, record: dict[str, Any]) -> Self:
         """The inverse of `to_json`.
 
         Raises:

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import pathlib
-from typing import Any
+from typing import Any, Self
 
 from hir_jax.errors import UserError
 from hir_jax.run import alarms, evaluation
@@ -79,7 +79,7 @@ class Outcome:
         }
 
     @classmethod
-    def from_json(cls, record: dict[str, Any]) -> "Outcome":
+    def from_json(cls, record: dict[str, Any]) -> Self:
         """The inverse of `to_json`.
 
         Raises:

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 from hir_jax.errors import UserError
 from hir_jax.hindsight.sample import Sample
@@ -58,7 +58,7 @@ class Progress:
         return vars(self) | {"buffer": [sample.to_json() for sample in self.buffer]}
 
     @classmethod
-    def from_json(cls, fields: dict[str, Any]) -> "Progress":
+    def from_json(cls, fields: dict[str, Any]) -> Self:
         """The inverse of `to_json`; absent fields have their defaults.
 
         Raises:
