@@ -141,7 +141,9 @@ def in_parts(
         memory: of a device, in bytes.
         measure: compiles the step in so many parts, or estimates it.
     """
-    most = 1 if trainers.compares_whole_batches(config) else rows_of(config, model.mesh)
+    most = config.train.batch_size // sharding.batch_multiple(model.mesh)
+    if trainers.compares_whole_batches(config):
+        most = 1
     kept = sum(state_memory(config, model).values())
     parts = 1
     while True:
@@ -150,11 +152,6 @@ def in_parts(
             return step
         least = parts * (step.total - kept) / (memory - kept)
         parts = losses.fewest_parts(most, max(2 * parts, least))
-
-
-def rows_of(config: ml_collections.ConfigDict, mesh: Mesh) -> int:
-    """Examples of a batch on each device: the most parts that it can be computed in."""
-    return config.train.batch_size // sharding.batch_multiple(mesh)
 
 
 def step_in(
