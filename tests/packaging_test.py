@@ -8,7 +8,7 @@ import tomllib
 
 import hir_jax
 from hir_jax import shipped
-from hir_jax.model import hf
+from hir_jax.model import hub
 
 ROOT = pathlib.Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -43,7 +43,7 @@ def test_the_default_config_and_model_are_found_from_another_folder(tmp_path, mo
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.stderr.startswith("error: --config.nonsense: the config has no field 'nonsense'")
     monkeypatch.chdir(tmp_path)
-    assert hf.find("assets/tiny") == ROOT / "assets" / "tiny"
+    assert hub.find("assets/tiny") == ROOT / "assets" / "tiny"
 
 
 def test_what_lies_in_this_folder_goes_before_what_is_shipped(tmp_path, monkeypatch):

@@ -24,7 +24,7 @@ from hir_jax.commands.policy import load_policy
 from hir_jax.commands.results import Cell, read_result, read_results, write_results
 from hir_jax.errors import UserError
 from hir_jax.hindsight import verify
-from hir_jax.model import hf
+from hir_jax.model import hub
 from hir_jax.run import answering, drawing, loop, models, settings, workdirs
 from hir_jax.run.questions import load_questions
 
@@ -216,7 +216,7 @@ def content(config: ml_collections.ConfigDict) -> str:
 
 
 def _files(config: ml_collections.ConfigDict) -> Iterator[pathlib.Path]:
-    if folder := hf.local(config.model.path):
+    if folder := hub.local(config.model.path):
         yield from _of_model(folder)
     for path in (_path(config.data[name]) for name in FILES if config.data[name]):
         yield from sorted(path.glob("*.json")) if path.is_dir() else [path]  # of bbh a folder

@@ -8,10 +8,9 @@ import contextlib
 import json
 import os
 import pathlib
-import re
 import secrets
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -19,88 +18,18 @@ import numpy as np
 import safetensors.numpy
 from tokenizers.models import Unigram
 
-from hir_jax import shipped
 from hir_jax.errors import UserError
-from hir_jax.model import t5, value_head, weight_files
+from hir_jax.model import t5, weight_files
 from hir_jax.model.config import Params, T5Config
-from hir_jax.model.folder import check_code, check_links, read_json
+from hir_jax.model.folder import check_code, read_json
+from hir_jax.model.hub import first_line
 from hir_jax.model.names import ALIASES, Path, at, embedding_name, name_table, put
 from hir_jax.model.raw_config import CLASSES, GENERATION, parse_config, read_raw_config
 from hir_jax.model.weight_files import DTYPES, INDEX, WEIGHTS
 
-# Files of tokenizers, and those of which one must be there; a ByT5 has none.
-TOKENIZER_FILES = ("*.json", "*.model", "merges.txt")
+# Files of tokenizers, of which one must be there; a ByT5 has none.
 TOKENIZERS = ("tokenizer.json", "spiece.model", "tokenizer.model", "merges.txt")
 SHARD_BYTES = 5 * 2**30
-
-
-def find(
-    name: str,
-    revision: str = "",
-    patterns: Sequence[str] = (*TOKENIZER_FILES, *weight_files.PATTERNS, value_head.FILE),
-) -> pathlib.Path:
-    """The local folder of a model: a path as it is, a hub name downloaded (and cached).
-
-    Args:
-        name: the path or hub name.
-        revision: a commit, tag or branch on the hub; "" is main.
-        patterns: files to download.
-
-    Raises:
-        UserError: there is no such folder and no such model on the hub, or links lead out of it; or
-            it has no such revision.
-    """
-    if folder := local(name):
-        if revision:
-            raise UserError(
-                f"config.model.revision: expected none for a folder, which has but one; found "
-                f"{revision!r} with config.model.path={name}. Leave it out, or give a hub name."
-            )
-        check_links(folder)
-        return folder
-    exists = pathlib.Path(shipped.find(name)).expanduser().exists()
-    looks_local = name.startswith((".", "/", "~")) or name.count("/") != 1 or exists
-    if not name or looks_local:
-        raise UserError(
-            f"model.path: expected a folder with config.json and {WEIGHTS}, or a hub name such as "
-            f"google/flan-t5-small; found no folder {name!r}."
-        )
-    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)*|", revision) or ".." in revision:
-        raise UserError(
-            f"config.model.revision: expected a commit, tag or branch of {name}, found "
-            f"{revision!r}."
-        )
-    import huggingface_hub  # here, since it is slow to import and local folders need none of it
-
-    def download(revision: str, patterns: Sequence[str]) -> pathlib.Path:
-        found = huggingface_hub.snapshot_download(
-            name, revision=revision or None, allow_patterns=[*patterns]
-        )
-        return pathlib.Path(found)
-
-    try:
-        folder = download(revision, patterns)
-        wants_weights = {*weight_files.PATTERNS} <= {*patterns}
-        if wants_weights and not any(any(folder.glob(p)) for p in weight_files.PATTERNS):
-            download(commit(folder), weight_files.PICKLE_PATTERNS)
-        return folder
-    except Exception as e:
-        asked = f"of that name and revision {revision!r}" if revision else "of that name"
-        raise UserError(
-            f"model.path: no local folder {name!r}, and the hub did not give a model {asked} "
-            f"({_first_line(e)}). Give a local folder, or check the name and the network."
-        ) from e
-
-
-def commit(folder: pathlib.Path) -> str:
-    """The commit that a folder of the hub's cache is of; "" for another folder."""
-    return folder.name if folder.parent.name == "snapshots" else ""
-
-
-def local(name: str) -> pathlib.Path | None:
-    """The folder of a model that is here under this very name; None for a hub name."""
-    folder = pathlib.Path(shipped.find(name)).expanduser()
-    return folder if name and folder.is_dir() else None
 
 
 def read_config(folder: pathlib.Path, dtype: str = "float32") -> T5Config:
@@ -208,7 +137,7 @@ def load_tokenizer(folder: pathlib.Path, config: T5Config | None = None) -> Any:
             ) from e
         raise UserError(
             f"{folder}: expected a tokenizer that transformers can load; loading it failed "
-            f"({_first_line(e)}). A whole tokenizer.json always suffices."
+            f"({first_line(e)}). A whole tokenizer.json always suffices."
         ) from e
     # Not its length: ids may have gaps.
     if config and (last := max(tokenizer.get_vocab().values(), default=0)) >= config.vocab_size:
@@ -336,7 +265,3 @@ def check_new(folder: pathlib.Path) -> None:
             f"export: expected a new or empty folder, found {folder}, which is not. "
             "Give another folder, or move what is there away."
         )
-
-
-def _first_line(e: Exception) -> str:
-    return f"{type(e).__name__}: {e}".splitlines()[0]

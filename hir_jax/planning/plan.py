@@ -17,7 +17,7 @@ from hir_jax.decoding.trie import Trie
 from hir_jax.devices import hardware, sharding
 from hir_jax.devices.hardware import Kind
 from hir_jax.errors import UserError
-from hir_jax.model import hf, shapes, weight_files
+from hir_jax.model import hf, hub, shapes, weight_files
 from hir_jax.model.config import T5Config
 from hir_jax.planning import aot, search, table
 from hir_jax.planning.iteration import Work
@@ -130,7 +130,7 @@ def model_shape(config: ml_collections.ConfigDict) -> T5Config:
     if not folder.is_dir() and name.startswith(shapes.HUB_PREFIX) and size in shapes.FLAN_T5:
         raw = shapes.flan_t5(size)
     else:
-        folder = hf.find(name, config.model.revision, patterns=("config.json",))
+        folder = hub.find(name, config.model.revision, patterns=("config.json",))
         raw = hf.read_raw_config(folder)
         if weight_files.are_there(folder):
             return hf.read_config(folder, dtype)

@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 from hir_jax.decoding.sampler import Sampler
 from hir_jax.devices import processes, sharding
 from hir_jax.methods.method import LOGPROBS, VALUES
-from hir_jax.model import hf, t5, value_head
+from hir_jax.model import hf, hub, t5, value_head
 from hir_jax.model.codec import Codec
 from hir_jax.model.config import Params, T5Config
 from hir_jax.run import checksums, settings, workdirs
@@ -59,12 +59,12 @@ def pinned(config: ml_collections.ConfigDict, workdir: str | None) -> ml_collect
     path, asked = config.model.path, config.model.revision
 
     def resolve() -> str:
-        if hf.local(path) or _COMMIT.fullmatch(asked):
+        if hub.local(path) or _COMMIT.fullmatch(asked):
             return asked
         began = workdirs.section_of(pathlib.Path(workdir), "model")
         kept = str(began.get("revision"))
         if began.get("path") != path or not _COMMIT.fullmatch(kept):
-            return hf.commit(hf.find(path, asked, ("config.json",)))
+            return hub.commit(hub.find(path, asked, ("config.json",)))
         logging.info("%s: the run goes on with the commit that it began with, %s", path, kept)
         return kept
 
@@ -82,7 +82,7 @@ def abstract_model(config: ml_collections.ConfigDict, mesh: Mesh | None = None) 
         UserError: there is none, it is faulty, or processes have others of the same name.
     """
     mesh = sharding.make_mesh(config.mesh) if mesh is None else mesh
-    folder = hf.find(config.model.path, config.model.revision)
+    folder = hub.find(config.model.path, config.model.revision)
     model = for_training(config, hf.read_config(folder, config.model.dtype))
     params = abstract_params(config, model)
     processes.check_same({"model": zlib.crc32(repr(model).encode())})
@@ -111,7 +111,7 @@ def read_params(config: ml_collections.ConfigDict, model: Model) -> Params:
     Raises:
         UserError: they are faulty, or processes have others of the same name.
     """
-    folder = hf.find(config.model.path, config.model.revision)
+    folder = hub.find(config.model.path, config.model.revision)
     digests: dict[hf.Path, int] = {}
     like = checksums.flatten(model.params)
 
@@ -143,7 +143,7 @@ def load_codec(config: ml_collections.ConfigDict) -> Codec:
     Raises:
         UserError: there is none, or it is another model's than the config.json beside it.
     """
-    folder = hf.find(config.model.path, config.model.revision, hf.TOKENIZER_FILES)
+    folder = hub.find(config.model.path, config.model.revision, hub.TOKENIZER_FILES)
     if not (folder / "config.json").is_file():
         tokenizer = hf.load_tokenizer(folder)
         return Codec(tokenizer, tokenizer.eos_token_id)

@@ -23,7 +23,7 @@ from hir_jax.decoding.prompt import Output
 from hir_jax.devices import sharding
 from hir_jax.errors import UserError
 from hir_jax.hindsight.relabel import Goal
-from hir_jax.model import attention, hf, t5
+from hir_jax.model import attention, hf, hub, t5
 from hir_jax.model.codec import Codec
 from hir_jax.run import checkpoint, loop, models, workdirs
 from hir_jax.run.questions import load_questions
@@ -343,7 +343,7 @@ def test_export_gives_the_best_parameters_bit_for_bit(tmp_path, workdir, monkeyp
         export_policy(tiny.config(), str(workdir), str(tmp_path / "exported"))
     step, best = best_params(workdir)
     assert step > 0
-    folder = hf.find(str(tmp_path / "exported"))
+    folder = hub.find(str(tmp_path / "exported"))
     assert_equal(hf.load_params(folder, hf.read_config(folder)), best)
     start = tiny.params()
     assert not np.array_equal(best["shared"], start["shared"])

@@ -9,7 +9,7 @@ import pytest
 import safetensors.numpy
 
 from hir_jax.errors import UserError
-from hir_jax.model import hf, value_head
+from hir_jax.model import hf, hub, value_head
 from tests.model.hf_test import SHARDED, edit_json, fault, load, make_tokenizer
 
 
@@ -79,15 +79,15 @@ def test_an_index_that_names_files_elsewhere(sharded, relative):
 def test_a_link_out_of_the_folder(sharded, name):
     elsewhere = shutil.move(sharded / name, sharded.parent / "elsewhere")
     (sharded / name).symlink_to(elsewhere)
-    message = fault(hf.find, str(sharded))
+    message = fault(hub.find, str(sharded))
     assert f"{sharded}: expected files of its own, found links out of it: {name}" in message
     (sharded / name).unlink()
     shutil.move(elsewhere, sharded / "moved")
     (sharded / name).symlink_to("moved")
     (sharded.parent / "link").symlink_to(sharded)  # the folder's own name may be a link
-    assert hf.find(str(sharded.parent / "link"))
+    assert hub.find(str(sharded.parent / "link"))
     (sharded / "circle").symlink_to("circle")
-    assert "circle" in fault(hf.find, str(sharded))
+    assert "circle" in fault(hub.find, str(sharded))
 
 
 def test_links_of_the_hubs_cache_are_its_own(sharded, tmp_path):
@@ -98,9 +98,9 @@ def test_links_of_the_hubs_cache_are_its_own(sharded, tmp_path):
     for number, file in enumerate(sorted(cached.iterdir())):
         file.rename(blobs / str(number))
         file.symlink_to(f"../../blobs/{number}")
-    assert load(hf.find(str(cached)))
+    assert load(hub.find(str(cached)))
     (cached / "more").symlink_to("../../../elsewhere")
-    assert "found links out of it: more" in fault(hf.find, str(cached))
+    assert "found links out of it: more" in fault(hub.find, str(cached))
 
 
 @pytest.mark.parametrize(

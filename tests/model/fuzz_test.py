@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from hir_jax.model import hf, value_head
+from hir_jax.model import hf, hub, value_head
 from tests import fuzz, tiny
 from tests.model import pickles
 
@@ -32,7 +32,7 @@ def folder(tmp_path_factory):
 
 def read(folder):
     """As a run does; weights stay where they are."""
-    found = hf.find(str(folder))
+    found = hub.find(str(folder))
     config = hf.read_config(found)
     params = hf.load_params(found, config, lambda path, array: np.asarray(array).dtype)
     assert params["shared"] == np.float32
@@ -117,7 +117,7 @@ def pickled(tmp_path_factory):
 
 def read_pickled(folder):
     """As a run does, but for the tokenizer."""
-    found = hf.find(str(folder))
+    found = hub.find(str(folder))
     params = hf.load_params(found, hf.read_config(found))
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {np.dtype(np.float32)}
     return params

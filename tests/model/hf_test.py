@@ -14,7 +14,7 @@ import transformers
 
 from hir_jax.devices import sharding
 from hir_jax.errors import UserError
-from hir_jax.model import hf, t5
+from hir_jax.model import hf, hub, t5
 from hir_jax.model.config import Params, T5Config
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
@@ -230,13 +230,13 @@ def fault(call, *args) -> str:
 
 @pytest.mark.parametrize("name", ["", "./nowhere", "/nowhere/at/all", "~/nowhere/at/all", "a/b/c"])
 def test_no_such_folder(name):
-    message = fault(hf.find, name)
+    message = fault(hub.find, name)
     assert f"found no folder {name!r}" in message
     assert "hub name such as google/flan-t5-small" in message
 
 
 def test_a_folder_is_found_as_it_is(single):
-    assert hf.find(str(single)) == single
+    assert hub.find(str(single)) == single
 
 
 @pytest.mark.parametrize("why", ["no route to host\nand more", ""])
@@ -245,7 +245,7 @@ def test_hub_out_of_reach(monkeypatch, why):
         raise ConnectionError(why)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
-    message = fault(hf.find, "google/no-such-model")
+    message = fault(hub.find, "google/no-such-model")
     assert f"(ConnectionError: {why.split(chr(10))[0]})" in message
     assert "'google/no-such-model'" in message
     assert "Give a local folder, or check the name and the network" in message

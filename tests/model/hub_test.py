@@ -7,7 +7,7 @@ import huggingface_hub
 import pytest
 from huggingface_hub import constants
 
-from hir_jax.model import hf
+from hir_jax.model import hub
 from tests.model import pickles
 from tests.model.hf_test import SINGLE, fault, load
 
@@ -35,18 +35,18 @@ def model(tmp_path, monkeypatch):
 
 def test_a_revision_is_a_commit_a_tag_or_a_branch(model):
     for revision, commit in {"": NEW, "main": NEW, "v1": OLD, OLD: OLD}.items():
-        folder = hf.find(NAME, revision)
+        folder = hub.find(NAME, revision)
         assert folder == model / "snapshots" / commit
-        assert hf.commit(folder) == commit
-    assert hf.commit(model) == ""
-    assert load(hf.find(NAME, "v1"))[1] == load(SINGLE)[1]
+        assert hub.commit(folder) == commit
+    assert hub.commit(model) == ""
+    assert load(hub.find(NAME, "v1"))[1] == load(SINGLE)[1]
 
 
 def test_a_revision_that_there_is_not(model):
-    message = fault(hf.find, NAME, "v2")
+    message = fault(hub.find, NAME, "v2")
     assert "did not give a model of that name and revision 'v2' (" in message
     for revision in ("../main", "a b", "/v1", "v1/", ".."):
-        assert fault(hf.find, NAME, revision) == (
+        assert fault(hub.find, NAME, revision) == (
             "config.model.revision: expected a commit, tag or branch of someone/model, found "
             f"{revision!r}."
         )
@@ -54,7 +54,7 @@ def test_a_revision_that_there_is_not(model):
 
 def test_a_folder_has_no_revision(model):
     folder = str(pickles.ZIP)
-    assert fault(hf.find, folder, "main") == (
+    assert fault(hub.find, folder, "main") == (
         "config.model.revision: expected none for a folder, which has but one; found 'main' with "
         f"config.model.path={folder}. Leave it out, or give a hub name."
     )
@@ -78,10 +78,10 @@ def test_pickles_are_asked_for_only_where_there_is_nothing_else(
         return str(folder)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
-    assert hf.find(NAME, "v1") == folder
+    assert hub.find(NAME, "v1") == folder
     assert load(folder)[1] == load(source)[1]
     assert [revision for revision, _ in asked] == ["v1", *[NEW for _ in weights]]
     assert [file.name for file in folder.glob("*.bin")] == weights
     asked.clear()
-    assert hf.find(NAME, "", ("*.json",)) == folder  # a tokenizer alone needs no weights
+    assert hub.find(NAME, "", ("*.json",)) == folder  # a tokenizer alone needs no weights
     assert [revision for revision, _ in asked] == [None]

@@ -10,7 +10,7 @@ import pytest
 import safetensors.numpy
 
 from hir_jax.hindsight import limit
-from hir_jax.model import hf, torch_file
+from hir_jax.model import hf, hub, torch_file
 from tests.model import pickles
 from tests.model.hf_test import edit_json, fault, load
 
@@ -344,7 +344,7 @@ ODD = {
 
 
 def read(folder):
-    return load(hf.find(str(folder)))
+    return load(hub.find(str(folder)))
 
 
 @pytest.mark.parametrize("name", ODD)
