@@ -204,7 +204,7 @@ def test_score_leaves_long_prompts_out_only_if_told_to(tmp_path, caplog):
 def test_score_says_which_outputs_cannot_be_written(tmp_path, caplog):
     score(tmp_path, [*PAIRS, {"prompt": "zebra", "output": "w2 zebra"}])
     assert "1 of 12 outputs have characters that the tokenizer cannot write" in caplog.text
-    assert "the first is that of line 12" in caplog.text
+    assert "'line 12' reads 'w2<unk>'" in caplog.text
 
 
 def test_scores_of_long_targets_are_those_of_the_whole(tmp_path, monkeypatch):
