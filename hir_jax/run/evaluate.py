@@ -34,7 +34,6 @@ def evaluate(
     among: Among | None = None,
 ) -> Evaluation:
     """Answers each question once, greedily or by beams, under each of `instructions.asked`."""
-
     params = sampler.prepare(params)
 
     def judged(goal: Goal) -> list[Verdict]:

@@ -353,33 +353,19 @@ class Job:
     def _judging_split(self) -> str:
         return "dev" if self.questions.splits.dev else "test"
 
-    def _evaluate(self, split: str, params: Any) -> Evaluation:
-        examples = getattr(self.questions.splits, split)
+    def _evaluate(self, split: str, params: Params) -> Evaluation:
         final = self.progress.iteration > self.config.iterations
         when = "at the end" if final else f"iteration {self.progress.iteration}"
-        return evaluate.by_config(
-            self.config,
-            self.sampler,
-            params,
-            examples,
-            self.questions,
-            self.codec,
-            f"{when}: evaluating on {split}",
-            self.interrupts.check,
-        )
+        title = f"{when}: evaluating on {split}"
+        return evaluate.by_config(*self._asked(split, params), title, self.interrupts.check)
 
-    def _with_choices(self, after: Evaluation, params: Any) -> Evaluation:
+    def _with_choices(self, after: Evaluation, params: Params) -> Evaluation:
         """The closing evaluation, with the ways of answering that the config asks for."""
-        return choosing.with_choices(
-            after,
-            self.config,
-            self.sampler,
-            params,
-            self.questions.splits.test,
-            self.questions,
-            self.codec,
-            self.interrupts.check,
-        )
+        return choosing.with_choices(after, *self._asked("test", params), self.interrupts.check)
+
+    def _asked(self, split: str, params: Params) -> tuple[Any, ...]:
+        examples = getattr(self.questions.splits, split)
+        return self.config, self.sampler, params, examples, self.questions, self.codec
 
     # Records --------------------------------------------------------------------------------------
 
