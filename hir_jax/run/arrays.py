@@ -108,8 +108,8 @@ def _probe(state: epath.Path) -> None:
     base = f"{state}/" if "://" in str(state) else {"driver": "file", "path": f"{state}/"}
     store = ts.KvStore.open({"driver": "ocdbt", "base": base}).result()
     reads = [store.read(key, byte_range=slice(-1, None)) for key in store.list().result()]
-    for read in reads:
-        read.result()
+    for each in reads:
+        each.result()
 
 
 def _check_match(folder: epath.Path, stored: dict[str, str], wanted: dict[str, str]) -> None:
