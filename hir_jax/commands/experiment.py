@@ -55,7 +55,7 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> str:
     What results.json holds already counts as done, without the runs' own folders.
 
     Raises:
-        UserError: a cell's config is at fault.
+        UserError: a cell's config is at fault, or a cell came to nothing; the others are done then.
         Interrupted: a signal asked to stop; the same call goes on.
     """
     _check(config)
@@ -71,11 +71,32 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> str:
     ]
     for each in mine:  # all of them before the first takes its hours
         _check_cell(each)
+    failed: dict[Cell, UserError] = {}
     for i, each in enumerate(mine, 1):
         logging.info("cell %d of %d: %s", i, len(mine), each.cell)
-        loop.run(each.config, str(each.folder))
+        try:
+            loop.run(each.config, str(each.folder))
+        except UserError as e:  # such as a loss that is not finite: no fault of the other cells
+            logging.error("cell %d of %d: %s came to nothing: %s", i, len(mine), each.cell, e)
+            failed[each.cell] = e
+            continue
         if not config.experiment.get("keep_checkpoints", True):
             shutil.rmtree(workdirs.checkpoint_folder(str(each.folder)))
+    text = _write(config, planned, root)
+    if failed:
+        raise UserError(
+            f"{len(failed)} of {len(mine)} cells came to nothing: {', '.join(map(str, failed))}. "
+            f"The others are done, in {root}, and the same command tries these again. The first: "
+            f"{next(iter(failed.values()))}"
+        )
+    return text
+
+
+def _write(
+    config: ml_collections.ConfigDict, planned: Sequence[Planned], root: pathlib.Path
+) -> str:
+    """results.json, table.md and accuracy.png of the cells that are done; gives the table."""
+    file = root / "results.json"
     known = read_results(file)  # another process may have written it
     ended = [each for each in planned if each.ended]
     known |= {(each.cell, each.content): read_result(each.folder) for each in ended}
@@ -155,7 +176,7 @@ def chosen(config: ml_collections.ConfigDict, planned: Sequence[Planned]) -> lis
     Raises:
         UserError: a pattern names none.
     """
-    names = ["/".join(map(str, each.cell)) for each in planned]
+    names = [str(each.cell) for each in planned]
     found: set[str] = set()
     left = ""
     for part in config.experiment.get("cells", "*").split(","):

@@ -18,6 +18,10 @@ class Cell(NamedTuple):
     task: str
     seed: int
 
+    def __str__(self) -> str:
+        """As `experiment.cells` names it."""
+        return "/".join(map(str, self[:]))
+
 
 class Result(NamedTuple):
     """What a run gave.

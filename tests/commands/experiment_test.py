@@ -217,6 +217,28 @@ def test_a_small_grid_runs_once_and_goes_on_with_what_is_new(tmp_path, monkeypat
         experiment.run(grid(), str(tmp_path))
 
 
+def test_a_cell_that_comes_to_nothing_does_not_stop_the_others(tmp_path, monkeypatch):
+    ran = []
+
+    def run(config, folder):
+        ran.append(config.algorithm)
+        if config.algorithm == "hir":
+            raise UserError("a loss of nan in step 3")
+        shutil.copytree(done, folder)
+
+    made = next(each for each in experiment.plan(grid(), tmp_path) if each.cell.variant == "sft")
+    real_run, done = experiment.loop.run, tmp_path / "done"
+    real_run(made.config, str(done))
+    monkeypatch.setattr(experiment.loop, "run", run)
+    for tried in (["hir", "sft"], ["hir"]):  # that which is done is not run again
+        with pytest.raises(UserError, match=r"hir/boolean/5.*a loss of nan") as told:
+            experiment.run(grid(), str(tmp_path / "grid"))
+        assert f"1 of {len(tried)} cells" in str(told.value)
+        assert ran == tried
+        ran.clear()
+        assert "sft" in (tmp_path / "grid" / "table.md").read_text()
+
+
 def test_a_grid_stays_where_it_is_when_a_verifier_goes_to_another_folder(tmp_path, monkeypatch):
     ran = []
 
