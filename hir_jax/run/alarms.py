@@ -71,7 +71,7 @@ def of_samples(figures: Figures) -> Iterator[str]:
 
 def of_step(figures: Figures, first: bool) -> Iterator[str]:
     """Kinds of trouble with a training step."""
-    if -figures["negative_entropy"] < SURE:
+    if figures["entropy"] < SURE:
         yield f"entropy is below {SURE:g} nats a token"
     if first and figures.get("ratio_off", 0.0) > RATIO_OFF:
         yield (

@@ -183,7 +183,7 @@ class Job:
         on_policy = progress.steps - first + 1  # the first step since the samples were drawn
 
         def write(step: int, values: dict[str, float]) -> None:
-            self._write("train", values | {"entropy": -values["negative_entropy"]}, step)
+            self._write("train", values, step)
             as_drawn = step == on_policy and config.ratio.behaviour == "whole"
             self.alarms.step(values, first=as_drawn)
 

@@ -209,3 +209,16 @@ def counts_of(batch: Batch, average: str) -> dict[str, jax.Array]:
     rows = jnp.sum(jnp.any(batch.target_mask_BxT, axis=1), dtype=jnp.float32)
     of_tokens = tokens if average == "tokens" else rows
     return {TOKENS: jnp.maximum(of_tokens, 1.0), EXAMPLES: jnp.maximum(rows, 1.0)}
+
+
+def a_token(
+    means: Mapping[str, jax.Array], batch: Batch, average: str, length: int = 1
+) -> dict[str, jax.Array]:
+    """Entropy and divergence from the start in nats a token, of the means of a batch's terms.
+
+    Terms are means of what tokens count for, which is less than 1 where `average` is 'constant' and
+    in batches of light examples. NaN in a batch whose examples all weigh nothing.
+    """
+    weight = jnp.sum(token_weights(batch, average, length)) / counts_of(batch, average)[TOKENS]
+    found = {"entropy": -means["negative_entropy"] / weight}
+    return found | ({"kl": means["kl"] / weight} if "kl" in means else {})

@@ -21,7 +21,7 @@ from hir_jax.model.config import Params, T5Config
 from hir_jax.model.stacks import BLOCK
 from hir_jax.training import losses
 from hir_jax.training.batch import Batch
-from hir_jax.training.objective import Objective, counts_of, total_loss
+from hir_jax.training.objective import Objective, a_token, counts_of, total_loss
 from hir_jax.training.state import TrainState
 
 ON_A_CPU = 2**20  # activations of one layer in a part of a batch; see `parts_for`
@@ -40,9 +40,9 @@ def make_step(
 ) -> Step:
     """The jitted step (state, batch, key, starting model's params) -> (state, metrics).
 
-    Metrics are scalars on the device: `loss`, each term's mean, `grad_norm`. The starting model is
-    read by the divergence from it, and where adapters are trained, which stand beside its weights;
-    else it may be None.
+    Metrics are scalars on the device: `loss`, each term's mean, `entropy` and, in its mean's place,
+    `kl` as `a_token` has them, `grad_norm`. The starting model is read by the divergence from it,
+    and where adapters are trained, which stand beside its weights; else it may be None.
 
     Args:
         config: the model's shape.
@@ -107,6 +107,7 @@ def make_step(
 
         parts = accumulation or (1 if objective.crossed else parts_for(batch, config.d_model, mesh))
         grads, metrics = _accumulate(part, batch, parts)
+        metrics |= a_token(metrics, batch, objective.average, objective.length)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         metrics["grad_norm"] = optax.tree.norm(grads)

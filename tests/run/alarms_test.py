@@ -13,7 +13,7 @@ SAMPLES = {
     "all_right": 0.25,
     "all_wrong": 0.25,
 }
-STEP = {"negative_entropy": -0.5}
+STEP = {"entropy": 0.5}
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def test_of_samples(changes, says):
     ("changes", "first", "says"),
     [
         ({}, True, None),
-        ({"negative_entropy": -1e-4}, False, "entropy is below"),
+        ({"entropy": 1e-4}, False, "entropy is below"),
         ({"ratio_off": 1e-5}, True, None),
         ({"ratio_off": 0.2}, True, "from 1 at the first step"),
         ({"ratio_off": 0.2}, False, None),

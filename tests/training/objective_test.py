@@ -91,12 +91,28 @@ def test_terms_are_weighed_means_of_the_examples_own(params, reference):
     _, by_example = trainer_of(BY_EXAMPLE).run(params, [batch], reference=reference)
     _, by_token = trainer_of(ALL_TERMS).run(params, [batch], reference=reference)
     weights, lengths = np.array(WEIGHTS), np.array(LENGTHS)
-    for name in ("supervised", "negative_entropy", "kl", "contrastive", "loss"):
+    for name in ("supervised", "negative_entropy", "contrastive", "loss"):
         own = np.array([metrics[name] for metrics in each])
         np.testing.assert_allclose(by_example[name], (weights * own).mean(), rtol=1e-5)
-        if name in ("supervised", "negative_entropy", "kl"):
+        if name in ("supervised", "negative_entropy"):
             expected = (weights * lengths * own).sum() / lengths.sum()
             np.testing.assert_allclose(by_token[name], expected, rtol=1e-5, err_msg=name)
+
+
+def test_entropy_and_divergence_are_nats_a_token_whatever_tokens_count_for(params, reference):
+    each = alone(BY_EXAMPLE, params, reference)
+    weights, lengths = np.array(WEIGHTS), np.array(LENGTHS)
+    rows = examples([weight / 10 for weight in WEIGHTS])  # a batch of light ones
+    for average, of_a_row in (("tokens", lengths), ("examples", 1), ("constant", lengths)):
+        trainer = trainer_of(dataclasses.replace(ALL_TERMS, average=average, length=8))
+        _, metrics = trainer.run(params, [batch_of(rows)], reference=reference)
+        for name, of_one in (("entropy", "negative_entropy"), ("kl", "kl")):
+            own = np.abs([metrics[of_one] for metrics in each])
+            expected = np.average(own, weights=weights * of_a_row)
+            np.testing.assert_allclose(metrics[name], expected, rtol=1e-5, err_msg=name)
+    nothing = [row._replace(weight=0.0) for row in rows]
+    _, metrics = trainer.run(params, [batch_of(nothing)], reference=reference)
+    assert metrics["loss"] == 0 and np.isnan([metrics["entropy"], metrics["kl"]]).all()
 
 
 @pytest.mark.parametrize("settings", [ALL_TERMS, BY_EXAMPLE], ids=["tokens", "examples"])

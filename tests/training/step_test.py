@@ -307,7 +307,7 @@ def test_a_loss_in_pieces_has_the_same_gradient(params, reference, whole):
 def test_metrics_are_the_terms_means(params, reference, whole):
     gradient, metrics = whole
     terms = loss_terms(params, BATCH, None, CONFIG, ALL_TERMS, reference)
-    assert metrics.keys() == {"loss", "grad_norm", *terms}
+    assert metrics.keys() == {"loss", "grad_norm", "entropy", *terms}
     for name, term in terms.items():
         count = counts_of(BATCH, "tokens")[term.per]
         np.testing.assert_allclose(metrics[name], term.sum / count, rtol=1e-5)
