@@ -70,7 +70,7 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> str:
         if not each.ended and (each.cell, each.content) not in known
     ]
     for each in mine:  # all of them before the first takes its hours
-        _check_cell(each)
+        _check_cell(config, each)
     failed: dict[Cell, UserError] = {}
     for i, each in enumerate(mine, 1):
         logging.info("cell %d of %d: %s", i, len(mine), each.cell)
@@ -148,13 +148,14 @@ def _check(config: ml_collections.ConfigDict) -> None:
         raise UserError("Faulty config.experiment:\n  " + "\n  ".join(faults))
 
 
-def _check_cell(planned: Planned) -> None:
+def _check_cell(config: ml_collections.ConfigDict, planned: Planned) -> None:
+    """Raises UserError with what is wrong with a cell's config, fields of its variant that its
+    method does not read among it. Those of a task are for all variants."""
+    cell, own = planned.cell, config.experiment.variants[planned.cell.variant]
     try:
-        settings.check(planned.config)
+        settings.check_given(planned.config, [_field(name) for name in own])
     except UserError as e:
-        raise UserError(
-            f"config.experiment: {planned.cell.task} with {planned.cell.variant}: {e}"
-        ) from e
+        raise UserError(f"config.experiment: {cell.task} with {cell.variant}: {e}") from e
 
 
 def plan(config: ml_collections.ConfigDict, root: pathlib.Path) -> list[Planned]:
@@ -215,12 +216,17 @@ def cell_config(config: ml_collections.ConfigDict, cell: Cell) -> ml_collections
     with changed.unlocked():
         del changed.experiment
     changes = asked.tasks[cell.task].to_dict() | asked.variants[cell.variant].to_dict()
-    changes = {name.replace("__", "."): value for name, value in changes.items()}
+    changes = {_field(name): value for name, value in changes.items()}
     try:
         changed.update_from_flattened_dict(changes | {"seed": cell.seed})
     except (KeyError, TypeError, ValueError) as e:
         raise UserError(f"config.experiment: {cell.task} with {cell.variant}: {e}") from e
     return changed
+
+
+def _field(name: str) -> str:
+    """A config's name of what a grid calls "data__task"."""
+    return name.replace("__", ".")
 
 
 def content(config: ml_collections.ConfigDict) -> str:

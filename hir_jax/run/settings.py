@@ -132,9 +132,13 @@ def check_given(config: ml_collections.ConfigDict, given: Collection[str]) -> No
     check(config)
     algorithm, reads = config.algorithm, table.resolve(config.algorithm).reads
     reasons = {}
+    of_a_pair = ("loss.contrastive_smoothing", "loss.contrastive_score", "hir.flip")
     if config.loss.contrastive == "in_batch":
-        for name in ("loss.contrastive_smoothing", "loss.contrastive_score"):
-            reasons[name] = "it is for loss.contrastive='pairwise'"
+        reasons |= dict.fromkeys(of_a_pair, "it is for loss.contrastive='pairwise'")
+    if not config.loss.contrastive_weight:
+        reasons |= dict.fromkeys(
+            ("loss.contrastive", *of_a_pair), "it is for loss.contrastive_weight above 0"
+        )
     if config.sub_output.mode != "suffix":
         reasons["sub_output.prob"] = "it is for sub_output.mode='suffix'"
     if not config.instruction.facts:

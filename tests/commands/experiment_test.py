@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import pathlib
 import shutil
 
 import jax
@@ -29,8 +30,8 @@ def test_cells_of_the_study_are_sound_and_differ(name):
     cells = experiment.grid(config)
     made = [experiment.cell_config(config, cell) for cell in cells]
     assert len(set(cells)) == len({each.to_json() for each in made}) == len(cells)
-    for each in made:
-        settings.check(each)
+    for each in experiment.plan(config, pathlib.Path()):
+        experiment._check_cell(config, each)
 
 
 def test_tuning_has_other_questions_and_seeds_than_what_it_tunes():
@@ -50,8 +51,9 @@ def test_cells_of_the_papers_grids_are_sound_and_differ(name, count):
     cells = experiment.grid(config)
     made = [experiment.cell_config(config, cell) for cell in cells]
     assert len(set(cells)) == len({each.to_json() for each in made}) == count
+    for planned in experiment.plan(config, pathlib.Path()):
+        experiment._check_cell(config, planned)
     for cell, each in zip(cells, made, strict=True):
-        settings.check(each)
         assert cell.task.startswith(each.data.task)
         assert each.iterations == 31
     assert set(config.experiment.published) <= set(config.experiment.tasks)
@@ -184,6 +186,17 @@ def test_unknown_field_of_a_variant_is_named():
     config = grid(variants={"hir": {"algorithmus": "hir"}})
     with pytest.raises(UserError, match="algorithmus"):
         experiment.cell_config(config, Cell("hir", "boolean", 5))
+
+
+def test_a_field_that_a_variants_method_does_not_read_is_refused(tmp_path):
+    contrast = {"loss__contrastive_weight": 3.0}
+    config = grid(
+        variants={"hir": {"algorithm": "hir"} | contrast, "sft": contrast | {"algorithm": "sft"}},
+        tasks={"boolean": {"data__task": "boolean_expressions", "sample__samples": 2}},
+    )
+    with pytest.raises(UserError, match=r"boolean with sft: (?s:.)*contrastive_weight: .*'sft'"):
+        experiment.run(config, str(tmp_path))
+    assert not (tmp_path / "hir").exists()
 
 
 def test_a_small_grid_runs_once_and_goes_on_with_what_is_new(tmp_path, monkeypatch):
