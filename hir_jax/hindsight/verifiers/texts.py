@@ -20,7 +20,7 @@ _ALIKE = str.maketrans(dict.fromkeys("‐‑‒–—―−⁻﹘﹣－", "-") |
 _ALIKE |= str.maketrans(dict.fromkeys("“”„‟″", '"') | {"⁄": "/"})
 _BRACKETS = {"(": ")", "[": "]", "{": "}"}
 _PAIRS = _BRACKETS | {'"': '"', "'": "'", "«": "»", "$": "$", "*": "*"}
-_LEADING = re.compile(r"(?:\.{2,}|[.,;:](?=\s)|[¿¡])\s*(?!\d)")
+_LEADING = re.compile(r"\A(?:\.{2,}|[.,;:](?=\s)|[¿¡])\s*(?!\d)")
 _STOPS = ".,;:?。、"
 # Pairs and stops around one answer; also bounds the time that an output of nothing else takes.
 _MOST_LAYERS = 64
