@@ -48,7 +48,7 @@ class Drawn:
         `stories` are the numbers of the questions' stories, from 0.
         """
         rows = [samples[i : i + count] for i in range(0, len(samples), count)]
-        said = [[sample.read or sample.text for sample in row] for row in rows]
+        said = [[each.said or each.read or each.text for each in row] for row in rows]
         right = [sum(sample.correct for sample in row) for row in rows]
         numbers = np.array(stories)
 

@@ -21,6 +21,7 @@ _REQUIRED: dict[str, tuple[type, ...]] = {
 _PER_TOKEN = ("logprobs", "values", "reference")
 _OPTIONAL: dict[str, tuple[type, ...]] = {
     "read": (str,),
+    "said": (str,),
     "reward": _NUMBER,
     "opposite": _NUMBER,
     "facts": (dict,),
@@ -55,6 +56,7 @@ class Sample:
             nothing asks for it, as in the next two.
         values: expected reward before each token, by the value head.
         reference: log-probability of each token under the reference policy, in nats.
+        said: what `read` comes to, the same for all that say the same; '' where that is `read`.
     """
 
     example_id: str
@@ -73,6 +75,7 @@ class Sample:
     logprobs: tuple[float, ...] = ()
     values: tuple[float, ...] = ()
     reference: tuple[float, ...] = ()
+    said: str = ""
 
     def __post_init__(self) -> None:
         if self.reward is None:
@@ -80,7 +83,8 @@ class Sample:
 
     def to_json(self) -> dict[str, Any]:
         """The record that `from_json` reads back equal; without what is empty."""
-        empty = {name for name in ("facts", "rewards", *_PER_TOKEN) if not getattr(self, name)}
+        left_out = ("said", "facts", "rewards", *_PER_TOKEN)
+        empty = {name for name in left_out if not getattr(self, name)}
         if self.opposite is None:
             empty.add("opposite")
         return {

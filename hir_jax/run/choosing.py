@@ -112,14 +112,15 @@ def of_samples(
 ) -> dict[str, list[bool]]:
     """Whether each way of choosing among a question's first R samples is right, for R of `counts`.
 
-    Samples agree whose answers the verifier read alike; where it read nothing, whose texts are.
+    Samples agree whose answers come to the same for the verifier; where it read nothing, whose
+    texts are the same.
     """
     right: dict[str, list[bool]] = collections.defaultdict(list)
     for own, margin in zip(judged, margins, strict=True):
-        read = [one.verdict.read or one.text for one in own]
+        said = [v.said or v.read or text for _, text, v in own]
         correct = [one.verdict.correct for one in own]
         for count in counts:
-            right[f"majority of {count}"].append(correct[majority(read[:count])])
+            right[f"majority of {count}"].append(correct[majority(said[:count])])
             right[f"reranked of {count}"].append(correct[int(np.argmax(margin[:count]))])
             right[f"any of {count}"].append(any(correct[:count]))
     return right

@@ -7,16 +7,19 @@ import jax
 import numpy as np
 import pytest
 
+from hir_jax.commands.drawn import Drawn
 from hir_jax.commands.eval import evaluate_policy
 from hir_jax.commands.sample import sample_file
 from hir_jax.data.example import Example
 from hir_jax.decoding.prompt import Output, Prompt
 from hir_jax.decoding.sampler import Sampler
 from hir_jax.errors import UserError
+from hir_jax.hindsight import verify
 from hir_jax.hindsight.relabel import Instructions
+from hir_jax.hindsight.sample import Sample
 from hir_jax.hindsight.verify import Verdict
 from hir_jax.model.batching import Buckets
-from hir_jax.run import choosing, loop, models, statistics
+from hir_jax.run import choosing, judging, loop, models, statistics
 from hir_jax.run.choices import Choices
 from hir_jax.run.evaluation import Evaluation
 from hir_jax.run.prompts import PromptTable
@@ -32,6 +35,34 @@ def test_majority_is_of_what_was_read_and_of_the_first_among_equals():
     assert choosing.majority(["b", "a", "a"]) == 1
     assert choosing.majority(["b", "a", "a", "b"]) == 0
     assert choosing.majority(["x"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("verifier", "answer", "outputs", "chosen"),
+    [  # two of three say the same, each in its own way
+        ("number", "1200", ("900", "1,200", "$1200"), 1),
+        ("number", "0.5", ("a half", "5", "50%"), 0),
+        ("exact", "Paris", ("Rome", '"paris."', "Paris"), 1),
+        ("exact", "5!", ("5", "5!", "5!!"), 0),
+        ("list", "a b", ("b a", "a, b", "A and b."), 1),
+        ("final:number", "1200", ("900", "#### 1,200", "The answer is 1200."), 1),
+        ("reference", "1.5", ("2", "15", "1.5"), 1),
+        ("auto", "Paris", ("Rome", "paris", "Paris."), 1),
+    ],
+)
+def test_samples_agree_that_say_the_same(verifier, answer, outputs, chosen):
+    example = Example("q", "?", (), (answer,), "t", "p")
+    judge = verify.resolve(verifier)
+    (verdicts,) = judging.judge(judge, [example], [outputs])
+    own = [judging.Judged(Output((), 0.0), *each) for each in zip(outputs, verdicts, strict=True)]
+    right = choosing.of_samples([own], [[0.0] * 3], (3,))
+    assert right["majority of 3"] == [verdicts[chosen].correct]
+    said = [verdict.said or verdict.read for verdict in verdicts]
+    assert choosing.majority(said) == chosen
+    samples = [Sample.from_json(each.to_json()) for each in judging.as_samples([example], [own], 1)]
+    drawn = Drawn.of(samples, 3, (0,))
+    assert drawn.answers == len(set(said))
+    assert drawn.majority[3].value == verdicts[chosen].correct
 
 
 def test_choices_are_compared_with_greedy_in_pairs():

@@ -55,6 +55,12 @@ def layers(text: str) -> Iterator[str]:
         text = rest
 
 
+def innermost(text: str) -> str:
+    """The last of the layers of a text: what all have in common that say the same."""
+    *_, last = layers(fold(text))
+    return last
+
+
 def _without_stop(text: str) -> str:
     """The text without what ends a sentence; '' where nothing does.
 
@@ -133,7 +139,8 @@ def exact(output: str, example: Example) -> Verdict:
     """
     read = " ".join(output.split())
     bare = [target[1:-1] for target in example.targets if example.options]
-    return Verdict(bool(read) and says(read, [*example.targets, *bare]), bool(read), read)
+    correct = bool(read) and says(read, [*example.targets, *bare])
+    return Verdict(correct, bool(read), read, said=innermost(read))
 
 
 def reference_form(text: str) -> str:
@@ -156,7 +163,10 @@ def ordered_list(output: str, example: Example) -> Verdict:
     answers = [items(answer) for answer in example.answers]
     read = [items(text) for text in layers(fold(output))] if output.strip() else [[]]
     correct = any(_same_items(given, answer) for given in read for answer in answers)
-    return Verdict(correct, bool(read[0]), " ".join(output.split()) if read[0] else "")
+    if not read[0]:
+        return Verdict(correct, False)
+    said = " ".join(innermost(item) for item in _without_and(read[-1]))
+    return Verdict(correct, True, " ".join(output.split()), said=said)
 
 
 def items(text: str) -> list[str]:
@@ -164,8 +174,12 @@ def items(text: str) -> list[str]:
     return [item for item in re.split(r"[\s,;]+", text) if item]
 
 
+def _without_and(given: list[str]) -> list[str]:
+    return [*given[:-2], given[-1]] if given[-2:-1] in (["and"], ["&"]) else given
+
+
 def _same_items(given: list[str], answer: list[str]) -> bool:
-    if len(given) == len(answer) + 1 and given[-2] in ("and", "&"):
-        given = [*given[:-2], given[-1]]
+    if len(given) == len(answer) + 1:
+        given = _without_and(given)
     same = (says(item, [gold]) for item, gold in zip(given, answer, strict=False))
     return len(given) == len(answer) and all(same)
