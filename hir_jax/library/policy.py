@@ -4,7 +4,7 @@ import dataclasses
 import numbers
 import os
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import ml_collections
@@ -117,8 +117,8 @@ def sample(
     Raises:
         UserError: a value is at fault, a prompt is too long, or the model overflows.
     """
-    asked = asked if isinstance(asked, str) else list(asked)  # which may be given but once
-    if isinstance(asked, str) or not all(isinstance(each, str | Example) for each in asked):
+    asked = _listed(asked)
+    if not isinstance(asked, list) or not all(isinstance(each, str | Example) for each in asked):
         raise UserError(
             f"Expected a list of questions, of `hir_jax.examples` or `questions`, or of prompts, "
             f"found {asked!r:.200}."
@@ -190,14 +190,15 @@ def score(
     Raises:
         UserError: there are no such tokens, a prompt is too long, or the model overflows.
     """
-    pairs = list(pairs)  # zip's can be gone through but once
-    if odd := [pair for pair in pairs if isinstance(pair, str) or len(pair) != 2]:
+    pairs = _listed(pairs)
+    given = pairs if isinstance(pairs, list) else [pairs]
+    if odd := [each for each in given if not isinstance(each, list | tuple) or len(each) != 2]:
         raise UserError(f"Expected pairs of a prompt and an output, found {odd[0]!r:.200}.")
     if not pairs:
         return []
     config, model = policy.config, policy.model
-    sources = _tokens(model, "prompt", [prompt for prompt, _ in pairs])
-    targets = _tokens(model, "output", [output for _, output in pairs])
+    sources = _tokens(model, "prompt", [prompt for prompt, _ in pairs], model.codec.encode)
+    targets = _tokens(model, "output", [output for _, output in pairs], model.codec.encode_outputs)
     named = {f"pair {i}": target for i, target in enumerate(targets)}
     writing.tell_unknown(model.codec, "outputs", named)
     source_buckets = _source_buckets(config, list(map(len, sources)))
@@ -217,17 +218,30 @@ def score(
     return found
 
 
-def _tokens(model: Model, what: str, given: Sequence[str | Tokens]) -> list[Tokens]:
+def _listed(given: Any) -> Any:
+    """A list of what can be gone through, if but once, as with zip; anything else as it is."""
+    return list(given) if isinstance(given, Iterable) and not isinstance(given, str) else given
+
+
+def _tokens(
+    model: Model,
+    what: str,
+    given: Sequence[str | Tokens],
+    encode: Callable[[Sequence[str]], list[Tokens]],
+) -> list[Tokens]:
     """Texts as tokens, with an EOS; tokens as they are, checked."""
-    codec, size = model.codec, model.config.vocab_size
-    encoded = iter(codec.encode([each for each in given if isinstance(each, str)]))
-    tokens = [(*next(encoded), codec.eos_id) if isinstance(e, str) else tuple(e) for e in given]
-    for i, own in enumerate(tokens):
-        if not own or not all(isinstance(t, numbers.Integral) and 0 <= t < size for t in own):
+    size = model.config.vocab_size
+    encoded = iter(encode([each for each in given if isinstance(each, str)]))
+    tokens = []
+    for i, each in enumerate(given):
+        own = (*next(encoded), model.codec.eos_id) if isinstance(each, str) else _listed(each)
+        whole = isinstance(own, list | tuple) and len(own) > 0
+        if not whole or not all(isinstance(t, numbers.Integral) and 0 <= t < size for t in own):
             raise UserError(
                 f"{what} {i}: expected a text, or one token or more from 0 to {size - 1}; found "
-                f"{own}."
+                f"{each!r:.200}."
             )
+        tokens.append(tuple(own))
     return tokens
 
 

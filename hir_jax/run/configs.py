@@ -9,6 +9,7 @@ from typing import Any
 
 import ml_collections
 import numpy as np
+from ml_collections import config_dict
 
 from hir_jax import shipped
 from hir_jax.data import sources
@@ -67,9 +68,9 @@ def check_fields(config: Any, name: str) -> None:
             "Begin with the config of another file, as with configs.jsonl.get_config()."
         )
     default, ours = _defaults(), workdirs.flatten(config.to_dict())
-    known = workdirs.flatten(default)
+    known = workdirs.flatten(default.to_dict())
     own = {each for each, value in config.items() if isinstance(value, ml_collections.ConfigDict)}
-    own = (*(f"{each}." for each in own - default.keys()), f"{_FACTS}.")
+    own = (*(f"{each}." for each in own.difference(default)), f"{_FACTS}.")
     others = sorted(field for field in ours.keys() - known if not field.startswith(own))
     faults = [f"{field}: there is no such field; {_hint(field, known)}" for field in others]
     lacking = sorted(field for field in known if ours.get(field) is None is not known[field])
@@ -90,7 +91,8 @@ def changed(
         UserError: there are no such fields, or they are of another type; all are listed.
     """
     config = config.copy_and_resolve_references()
-    default = workdirs.flatten(_defaults())
+    defaults = _defaults()
+    default = workdirs.flatten(defaults.to_dict())
     known = {*workdirs.flatten(config.to_dict()), _FACTS}
     faults = []
     for name, value in changes.items():
@@ -98,12 +100,15 @@ def changed(
             faults.append(f"{name}: there is no such field; {_hint(name, known)}")
             continue
         section, _, field = name.rpartition(".")
-        fields = operator.attrgetter(section)(config) if section else config
-        kind = fields.get_type(field)
-        value = plain(value)
+        of_section = operator.attrgetter(section) if section else lambda config: config
+        fields = of_section(config)
+        kind, value = fields.get_type(field), plain(value)
         try:
             if value is None and default.get(name, kind) is not None:
                 raise TypeError
+            if fields[field] is None and name in default:  # a copy has forgotten its type
+                kind = of_section(defaults).get_type(field)
+                value = config_dict.FieldReference(value, kind).get()
             fields[field] = value
         except (TypeError, ValueError):
             faults.append(f"{name}: expected {kind.__name__}; found {value!r}")
@@ -121,11 +126,11 @@ def plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def _defaults() -> dict[str, Any]:
+def _defaults() -> ml_collections.ConfigDict:
     shipped.let_configs_be_imported()
     from configs import common
 
-    return common.get_config().to_dict()
+    return common.get_config()
 
 
 def _hint(name: str, known: Collection[str]) -> str:

@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from hir_jax.commands.sample import sample_file
 from hir_jax.commands.score import score_file
 from hir_jax.run import loop
 from tests import tiny
+from tests.model.hf_test import edit_json
 
 pytestmark = pytest.mark.usefixtures("cache")
 
@@ -114,6 +116,16 @@ def test_tokens_are_scored_as_they_were_drawn(policy):
     assert hir_jax.score(policy, pairs) == pytest.approx(wanted, abs=1e-4)
 
 
+def test_a_forced_beginning_is_scored_as_by_the_command(tmp_path):
+    folder = shutil.copytree(tiny.folder(), tmp_path / "model")
+    edit_json(folder / "config.json", forced_bos_token_id=9)
+    policy = hir_jax.load(folder)
+    (target,) = policy.model.codec.encode_outputs(["w5"])
+    by_text, by_tokens = hir_jax.score(policy, [("w1", "w5"), ("w1", (*target, 1))])
+    assert target[0] == 9
+    assert by_text == by_tokens
+
+
 def refused(says, function, *args, **kwargs):
     with pytest.raises(hir_jax.UserError) as found:
         function(*args, **kwargs)
@@ -125,6 +137,8 @@ def test_what_cannot_be_sampled_from(policy, workdir):
     refused("found [{'question': 'w1'}]", hir_jax.sample, policy, [{"question": "w1"}])
     refused("sample.temperature: expected 0 or more", hir_jax.sample, policy, ["a"], temperature=-1)
     refused("sample.samples: expected int; found 2.5", hir_jax.sample, policy, ["a"], samples=2.5)
+    refused("sample.top_k: expected int; found 1.5", hir_jax.sample, policy, ["a"], top_k=1.5)
+    refused("or of prompts, found None", hir_jax.sample, policy, None)
     refused("longest, 'prompt 1', has 601", hir_jax.sample, policy, ["w1", "w1 " * 600])
     guided = hir_jax.load(workdir, {"sample.guidance": 1.0})
     refused("found a prompt at 0: a prompt", hir_jax.sample, guided, ["w1"])
@@ -135,6 +149,9 @@ def test_what_cannot_be_scored(policy):
     refused("output 1: expected a text", hir_jax.score, policy, [("w1", "w1"), ("w1", ())])
     refused("pairs of a prompt and an output, found ('w1',)", hir_jax.score, policy, [("w1",)])
     refused("pairs of a prompt and an output, found 'w1'", hir_jax.score, policy, ["w1"])
+    refused("pairs of a prompt and an output, found None", hir_jax.score, policy, [None])
+    refused("pairs of a prompt and an output, found 3", hir_jax.score, policy, 3)
+    refused("output 0: expected a text", hir_jax.score, policy, [("w1", None)])
     refused("from 0 to 63; found (5, 64)", hir_jax.score, policy, [((5, 64), "w1")])
     refused("from 0 to 63; found (0.5,)", hir_jax.score, policy, [((0.5,), "w1")])
 

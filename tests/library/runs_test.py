@@ -29,6 +29,10 @@ def test_a_config_takes_what_flags_take(tmp_path, monkeypatch):
     assert (made.loss.smoothing, made.evaluate.samples, made.iterations) == (0.0, (2, 4), 3)
     assert made.is_locked
     assert hir_jax.config("configs/flan_t5.py:small").model.path == "google/flan-t5-small"
+    assert (
+        repr(hir_jax.config("configs/tiny.py", {"loss.entropy_weight": 1}).loss.entropy_weight)
+        == "1.0"
+    )
     reset = {"train.learning_rate": None, "sample.top_k": None}
     assert hir_jax.config("configs/tiny.py", reset).train.learning_rate is None
     mine = tmp_path / "mine.py"
@@ -43,12 +47,15 @@ def test_faulty_configs():
     refused(
         hir_jax.config,
         "configs/tiny.py",
-        {"data.siz": 1, "zzz": 1, "data.seed": "x", "seed": None, "data": {}},
+        {"data.siz": 1, "zzz": 1, "data.seed": "x", "seed": None, "data": {}}
+        | {"train.learning_rate": "x", "sample.top_k": 1.5},
         says=[
             "data.siz: there is no such field; did you mean 'data.size'?",
             "zzz: there is no such field; configs/common.py lists them all",
             "data.seed: expected int; found 'x'",
             "seed: expected int; found None",
+            "train.learning_rate: expected float; found 'x'",
+            "sample.top_k: expected int; found 1.5",
             "data: there is no such field",
         ],
     )
