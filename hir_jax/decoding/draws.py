@@ -78,7 +78,8 @@ def _draw(
     values_NxK, tokens_NxK = likeliest(scaled_NxV, min(top_k or vocabulary, vocabulary))
     probs_NxK = jax.nn.softmax(values_NxK)
     before_NxK = jnp.cumsum(probs_NxK, axis=-1) - probs_NxK
-    kept_NxK = jnp.where(before_NxK < top_p, probs_NxK, 0.0)
+    least = jnp.finfo(probs_NxK.dtype).tiny  # the likeliest is kept always
+    kept_NxK = jnp.where(before_NxK < max(top_p, least), probs_NxK, 0.0)
     chosen_N = _invert(kept_NxK, uniform_Nx2[:, 0])
 
     def of_chosen(x_NxK: jax.Array) -> jax.Array:

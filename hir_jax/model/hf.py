@@ -10,12 +10,13 @@ import os
 import pathlib
 import secrets
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import jax
 import numpy as np
 import safetensors.numpy
+from absl import logging
 from tokenizers.models import Unigram
 
 from hir_jax.errors import UserError
@@ -36,11 +37,19 @@ def read_config(folder: pathlib.Path, dtype: str = "float32") -> T5Config:
     """The model's shape, from config.json and the names of the weights."""
     names = weight_files.find(folder)
     has_head = weight_files.have_head(names)
-    config = parse_config(read_raw_config(folder), folder, dtype, has_head)
+    raw = read_raw_config(folder)
+    config = parse_config(raw, folder, dtype, has_head)
     if (layers := config.num_layers + config.num_decoder_layers) > len(names):
         raise UserError(
             f"{folder}: config.json speaks of {layers} layers, the weights are only {len(names)}. "
             "Give config.json and weights of one and the same model."
+        )
+    if raw.get("tie_word_embeddings") is False and not has_head:
+        logging.warning(
+            "%s: config.json has tie_word_embeddings false, and yet there is no %s beside the "
+            "embedding, which is taken for the head, as transformers does. Where the model had a "
+            "head of its own, copy all of its weights.",
+            *(folder, weight_files.HEAD),
         )
     return config
 
@@ -64,7 +73,8 @@ def load_params(
     """
     files = weight_files.find(folder)
     weight_files.warn_of_others(folder, files)
-    table = name_table(config, embedding_name(files))
+    embedding = embedding_name(files)
+    table = name_table(config, embedding)
     shapes = t5.abstract_params(config)
     faults: list[str] = []
     found: set[str] = set()
@@ -89,6 +99,13 @@ def load_params(
                 # NumPy knows bfloat16 through ml_dtypes, which jax imports.
                 array = weights.get_tensor(name).astype(np.float32)
                 put(params, path, place(path, array.T if transpose else array))
+    if prefix := _prefix(found, table):
+        raise UserError(
+            f"{folder}: expected weights by the names that transformers gives them, such as "
+            f"{embedding}, found {prefix}{embedding}: all have {prefix!r} before them, as when a "
+            "model inside another is saved. Save the inner one by its save_pretrained, or take "
+            "that off the names."
+        )
     faults += [f"missing: {name}" for name in table if name not in found]
     faults += [f"unknown: {name}" for name in sorted(found - table.keys() - ALIASES)]
     faults += [f"another embedding: {name}" for name in weight_files.second_embeddings(files)]
@@ -99,6 +116,13 @@ def load_params(
             + "\nGive config.json and weights of one and the same model."
         )
     return params
+
+
+def _prefix(found: set[str], table: Collection[str]) -> str:
+    """What stands before the name of every weight in the table; "" where nothing does."""
+    some = next(iter(table))
+    prefixes = (name.removesuffix(some) for name in found - {some} if name.endswith(f".{some}"))
+    return next((p for p in prefixes if {f"{p}{name}" for name in table} <= found), "")
 
 
 def load_tokenizer(folder: pathlib.Path, config: T5Config | None = None) -> Any:

@@ -32,7 +32,10 @@ def read_raw_config(folder: pathlib.Path) -> dict[str, Any]:
     """
     file = folder / "config.json"
     if not file.is_file():
-        raise UserError(f"{folder}: expected a config.json (Hugging Face layout), found none.")
+        raise UserError(
+            f"{folder}: expected a config.json (Hugging Face layout), found none. Copy the model's "
+            "beside its weights."
+        )
     raw = read_json(file)
     if raw.get("model_type") not in [*CLASSES]:
         raise UserError(
@@ -40,6 +43,11 @@ def read_raw_config(folder: pathlib.Path) -> dict[str, Any]:
             f"{raw.get('model_type')!r}. Give a model of the T5 family (docs/models.md)."
         )
     check_code(file, raw)
+    if raw.get("quantization_config"):
+        raise UserError(
+            f"{file}: expected weights as they are, found quantization_config. Give the model that "
+            "was quantized; where these weights are whole, remove the field."
+        )
     generation = folder / f"{GENERATION}.json"
     return raw | ({GENERATION: read_json(generation)} if generation.is_file() else {})
 
@@ -84,9 +92,9 @@ def parse_config(raw: dict[str, Any], folder: pathlib.Path, dtype: str, has_head
         **_token_ids(fields, sizes["vocab_size"], faults),
     }
     decoder = number("num_decoder_layers", 1, 1000, sizes["num_layers"], int)
-    # As transformers has it: an mT5 never scales, though it may call itself tied.
     family, tied = fields.get("model_type", "t5"), flag("tie_word_embeddings", True)
-    scaled = flag("scale_decoder_outputs", tied and family != "mt5")
+    # As transformers has it: an mT5 never scales, whatever it calls itself.
+    scaled = flag("scale_decoder_outputs", tied) and family != "mt5"
     kind = str(fields.get("feed_forward_proj", "relu" if family == "t5" else "gated-gelu"))
     gate, _, name = kind.rpartition("-")
     name = "gelu_new" if kind == "gated-gelu" else name

@@ -4,7 +4,7 @@ from typing import Any
 
 from hir_jax.data import Splits
 from hir_jax.errors import UserError
-from hir_jax.run import finite
+from hir_jax.run import checksums, finite
 from hir_jax.run.evaluation import Evaluation
 from hir_jax.run.progress import Progress
 
@@ -34,7 +34,10 @@ def check_progress(progress: Progress, iterations: int, workdir: str) -> None:
 def check_weights(state: Any, where: str) -> None:
     """Raises UserError where an array of the state is not finite."""
     if not finite.is_finite(state):
+        leaves = checksums.flatten(state)
+        faulty = [name for name, leaf in leaves.items() if not finite.is_finite(leaf)]
         raise UserError(
-            f"Expected finite weights, found NaN or infinity in {where}. Give another "
-            "config.model.path or, for a run that was saved so, another --workdir."
+            f"Expected finite weights, found NaN or infinity in {where}, in {len(faulty)} arrays "
+            f"of {len(leaves)}, first {faulty[0]}. Give others: another config.model.path or "
+            "config.lora.path or, for a run that was saved so, another --workdir."
         )

@@ -197,6 +197,7 @@ def test_token_logprob_is_of_the_whole_softmax(logits_V):
         (1.0, {}, {0: 1 / 8, 1: 1 / 2, 2: 1 / 8, 3: 1 / 4}),
         (0.5, {}, {0: 1 / 22, 1: 16 / 22, 2: 1 / 22, 3: 4 / 22}),
         (1.0, {"top_k": 2}, {1: 2 / 3, 3: 1 / 3}),
+        (1.0, {"top_p": 0.0}, {1: 1.0}),
         (0.5, {"top_k": 2}, {1: 4 / 5, 3: 1 / 5}),
         (1.0, {"top_p": 0.8}, {0: 1 / 7, 1: 4 / 7, 3: 2 / 7}),
         # Of the three likeliest, two have 6/7 of the probability.

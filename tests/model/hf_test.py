@@ -128,10 +128,12 @@ def test_activation_is_read(single, kind, activation, gated):
     )
 
 
-@pytest.mark.parametrize("tied", [None, True, False])
-def test_an_mt5_is_gated_and_never_scaled(single, tied):
+@pytest.mark.parametrize(
+    ("tied", "scaled"), [(None, None), (True, None), (False, None), (True, True)]
+)
+def test_an_mt5_is_gated_and_never_scaled(single, tied, scaled):
     changes = dict.fromkeys(("feed_forward_proj", "dense_act_fn", "is_gated_act"))
-    changes |= {"model_type": "mt5", "tie_word_embeddings": tied, "scale_decoder_outputs": None}
+    changes |= {"model_type": "mt5", "tie_word_embeddings": tied, "scale_decoder_outputs": scaled}
     edit_json(single / "config.json", **changes)
     config = hf.read_config(single)
     assert (config.scale_decoder_outputs, config.activation, config.gated) == (
@@ -155,6 +157,16 @@ def test_weights_known_under_a_second_name_are_passed_over(single):
     weights |= dict.fromkeys(hf.ALIASES, weights["shared.weight"])
     safetensors.numpy.save_file(weights, single / hf.WEIGHTS)
     jax.tree.map(np.testing.assert_array_equal, load(single)[0], load(SINGLE)[0])
+
+
+@pytest.mark.parametrize("said", [None, True, False])
+def test_a_head_that_may_be_missing_is_told(single, sharded, said, caplog):
+    for folder, tied in ((single, True), (sharded, False)):
+        edit_json(folder / "config.json", tie_word_embeddings=said)
+        caplog.clear()
+        hf.read_config(folder)
+        told = f"{folder}: config.json has tie_word_embeddings false, and yet there is no lm_head."
+        assert (told in caplog.text) == (tied and said is False)
 
 
 # Export --------------------------------------------------------------------------------------

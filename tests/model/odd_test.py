@@ -88,6 +88,14 @@ def stored(**changes):
     return make
 
 
+def renamed(folder, prefix):
+    """The weights as safetensors, with this before their names."""
+    (folder / BIN).unlink()
+    weights = safetensors.numpy.load_file(folder / "expected" / hf.WEIGHTS)
+    changed = {prefix + name: array for name, array in weights.items()}
+    safetensors.numpy.save_file(changed, folder / hf.WEIGHTS)
+
+
 def of_a_run(folder):
     """A run's workdir, which has a config.json of its own."""
     (folder / BIN).unlink()
@@ -319,6 +327,23 @@ ODD = {
         lambda folder: edit_json(folder / "config.json", transformers_weights="x.safetensors"),
         "{folder}: expected x.safetensors, which config.json has as transformers_weights, found "
         "none. Copy it there, or remove the field.",
+    ),
+    "names within another model": (
+        lambda folder: renamed(folder, "model."),
+        "{folder}: expected weights by the names that transformers gives them, such as "
+        "shared.weight, found model.shared.weight: all have 'model.' before them, as when a model "
+        "inside another is saved. Save the inner one by its save_pretrained, or take that off the "
+        "names.",
+    ),
+    "quantized": (
+        lambda folder: edit_json(folder / "config.json", quantization_config={"bits": 8}),
+        "{folder}/config.json: expected weights as they are, found quantization_config. Give the "
+        "model that was quantized; where these weights are whole, remove the field.",
+    ),
+    "no config": (
+        lambda folder: (folder / "config.json").unlink(),
+        "{folder}: expected a config.json (Hugging Face layout), found none. Copy the model's "
+        "beside its weights.",
     ),
     "code": (
         lambda folder: edit_json(folder / "config.json", auto_map={"AutoModel": "code.M"}),
