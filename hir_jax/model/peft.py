@@ -16,6 +16,7 @@ from hir_jax.model.lora import Lora
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
+DTYPES = ("float64", "float32", "float16", "bfloat16")  # of adapters that are read
 # What adapters of another kind say, beside fields called use_...: values of those that are none.
 USUAL: dict[str, tuple[Any, ...]] = {
     "bias": ("none",),
@@ -94,11 +95,15 @@ def load(folder: pathlib.Path, wanted: Lora, config: T5Config) -> Params:
         expected, found = lora.at(shapes, path)[part].shape[::-1], stored[name].shape
         if expected != found:
             faults.append(f"misshapen: {name}: expected {expected}, found {found}")
+        if (dtype := stored[name].dtype.name) not in DTYPES:
+            faults.append(f"mistyped: {name}: expected {', '.join(DTYPES)}, found {dtype}")
         lora.put(adapters, (*path, part), stored[name].astype(np.float32).T)
     if faults:
         raise UserError(
             f"{folder}: the adapters are not those of this model and config.lora.targets; "
-            f"{len(faults)} faults:\n  " + "\n  ".join(sorted(faults)[:20])
+            f"{len(faults)} faults:\n  "
+            + "\n  ".join(sorted(faults)[:20])
+            + "\nGive the model, and the targets, that they were made with."
         )
     return adapters
 

@@ -88,15 +88,21 @@ def test_adapters_of_another_kind_are_refused(copy, changes, says):
 def test_other_matrices_are_refused_and_listed(copy):
     with pytest.raises(UserError, match="24 faults:\n  missing: base_model") as e:
         peft.load(copy, Lora(3, 6.0, ("attention", "wi_1", "wo")), CONFIG)
-    assert len(str(e.value).splitlines()) == 21  # the first of them
+    assert len(str(e.value).splitlines()) == 22  # the first of them
+    assert str(e.value).endswith("\nGive the model, and the targets, that they were made with.")
     arrays = load_file(copy / peft.WEIGHTS)
     name = "base_model.model.encoder.block.1.layer.1.DenseReluDense.wo.lora_A.weight"
     arrays["base_model.model.lm_head.lora_A.weight"] = arrays[name]
     arrays[name] = arrays[name].T.copy()
+    whole = name.replace("lora_A", "lora_B")
+    arrays[whole] = arrays[whole].astype(np.int8)
     save_file(arrays, copy / peft.WEIGHTS)
-    with pytest.raises(UserError, match="2 faults") as e:
+    with pytest.raises(UserError, match="3 faults") as e:
         peft.load(copy, MADE, CONFIG)
     assert f"misshapen: {name}: expected (3, 32), found (32, 3)" in str(e.value)
+    assert f"mistyped: {whole}: expected float64, float32, float16, bfloat16, found int8" in str(
+        e.value
+    )
     assert "unknown: base_model.model.lm_head.lora_A.weight" in str(e.value)
 
 
