@@ -151,7 +151,7 @@ def load_tokenizer(folder: pathlib.Path, config: T5Config | None = None) -> Any:
     elif found == ["spiece.model"]:  # to which Transformers 5 finds no way from a UMT5
         loader = transformers.T5Tokenizer
     try:
-        tokenizer = _mended(loader.from_pretrained(folder, trust_remote_code=False))
+        tokenizer = _mended(loader.from_pretrained(folder, trust_remote_code=False), config)
     except Exception as e:
         if found and found[0].endswith(".model"):  # transformers would send people to tiktoken
             raise UserError(
@@ -161,7 +161,9 @@ def load_tokenizer(folder: pathlib.Path, config: T5Config | None = None) -> Any:
             ) from e
         raise UserError(
             f"{folder}: expected a tokenizer that transformers can load; loading it failed "
-            f"({first_line(e)}). A whole tokenizer.json always suffices."
+            f"({first_line(e)}). A whole tokenizer.json suffices; where it is of another kind "
+            'than T5\'s, put a tokenizer_config.json beside it: {"tokenizer_class": '
+            '"PreTrainedTokenizerFast"}.'
         ) from e
     # Not its length: ids may have gaps.
     if config and (last := max(tokenizer.get_vocab().values(), default=0)) >= config.vocab_size:
@@ -173,13 +175,26 @@ def load_tokenizer(folder: pathlib.Path, config: T5Config | None = None) -> Any:
     return tokenizer
 
 
-def _mended(tokenizer: Any) -> Any:
-    """Its unknown token where it says: Transformers 5 has T5's id 2 always, MADLAD-400's EOS."""
+def _mended(tokenizer: Any, config: T5Config | None) -> Any:
+    """A tokenizer with an unknown token, EOS and pad, where its files only imply which they are."""
     unknown = tokenizer.unk_token_id
     if type(tokenizer).__name__ == "T5Tokenizer" and unknown not in (None, 2):
+        # Transformers 5 has T5's id 2 always, MADLAD-400's EOS.
         backend = tokenizer.backend_tokenizer
         vocabulary = json.loads(backend.to_str())["model"]["vocab"]
         backend.model = Unigram([tuple(piece) for piece in vocabulary], unknown)
+    if unknown is None and tokenizer.is_fast:
+        model = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
+        name = model.get("unk_token")
+        if model["type"] == "Unigram" and model["unk_id"] is not None:
+            name = model["vocab"][model["unk_id"]][0]
+        if name in tokenizer.get_vocab():
+            tokenizer.unk_token = name
+    ids = {"eos_token": config.eos_token_id, "pad_token": config.pad_token_id} if config else {}
+    for role, id in ids.items():
+        token = tokenizer.added_tokens_decoder.get(id)
+        if getattr(tokenizer, role) is None and token is not None and token.special:
+            setattr(tokenizer, role, token.content)
     return tokenizer
 
 

@@ -13,6 +13,7 @@ from hir_jax.decoding.prompt import Output
 from hir_jax.hindsight import verify
 from hir_jax.model import hf
 from hir_jax.model.codec import Codec
+from hir_jax.model.config import T5Config
 from hir_jax.run import judging
 from tests.model.hf_test import fault
 
@@ -148,6 +149,51 @@ def test_a_spiece_model_without_its_package_says_what_to_install(tmp_path, monke
 
 
 # ByT5 ---------------------------------------------------------------------------------------------
+
+
+def of_another_kind(folder, kind, **fields):
+    """A tokenizer.json that says what its special tokens are, but not which is which."""
+    of = tokenizers.Tokenizer(kind)
+    of.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
+    of.add_special_tokens(["<pad>", "</s>"])
+    of.save(str(folder / "tokenizer.json"))
+    write_json(folder, config={"model_type": "t5"}, **fields)
+
+
+WORDS = {"<pad>": 0, "</s>": 1, "<unk>": 2, "w": 3, "<": 4, "/s>": 5}
+KINDS = {
+    "words": tokenizers.models.WordLevel(WORDS, unk_token="<unk>"),
+    "unigram": tokenizers.models.Unigram([(word, -1.0) for word in WORDS], 2),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_tokens_without_a_name_for_their_role_have_it_all_the_same(tmp_path, kind):
+    loads = {"tokenizer_class": "PreTrainedTokenizerFast"}
+    of_another_kind(tmp_path, KINDS[kind], tokenizer_config=loads)
+    config = T5Config(6, 8, 2, 8, 1, 1, num_heads=2)
+    codec = Codec(hf.load_tokenizer(tmp_path, config), 1)
+    assert 1 not in codec.encode(["w </s>"])[0]
+    assert not codec.is_readable((3, 0, 3, 1))
+    assert codec.is_readable((3, 1))
+    assert codec.lacks(codec.encode(["日"])[0])
+    assert not codec.lacks((3, 4, 5))
+    assert not codec.is_readable((2, 1))
+    codec.tokenizer.save_pretrained(tmp_path / "again")
+    again = hf.load_tokenizer(tmp_path / "again", config)
+    assert (again.unk_token, again.eos_token, again.pad_token) == ("<unk>", "</s>", "<pad>")
+
+
+def test_an_unknown_token_that_is_none_of_the_pieces_is_left_out(tmp_path):
+    kind = tokenizers.models.BPE(WORDS, [], unk_token="<none>")
+    of_another_kind(tmp_path, kind, tokenizer_config={"tokenizer_class": "PreTrainedTokenizerFast"})
+    assert hf.load_tokenizer(tmp_path).unk_token is None
+
+
+def test_a_tokenizer_of_another_kind_than_t5s_is_to_say_so(tmp_path):
+    of_another_kind(tmp_path, KINDS["words"])
+    found = fault(hf.load_tokenizer, tmp_path)
+    assert 'tokenizer_config.json beside it: {"tokenizer_class": "PreT' in found
 
 
 @pytest.fixture(scope="module")
