@@ -82,6 +82,12 @@ def load(source: str | os.PathLike[str], changes: Mapping[str, Any] | None = Non
     return Policy(name, model, made)
 
 
+def check_policy(policy: Any) -> None:
+    """Raises UserError where it is another thing than a policy, such as a model's name."""
+    if not isinstance(policy, Policy):
+        raise UserError(f"Expected a policy, of `hir_jax.load`, found {policy!r:.200}.")
+
+
 def sample(
     policy: Policy,
     asked: Sequence[Example | str],
@@ -117,7 +123,8 @@ def sample(
     Raises:
         UserError: a value is at fault, a prompt is too long, or the model overflows.
     """
-    asked = _listed(asked)
+    check_policy(policy)
+    asked = listed(asked)
     if not isinstance(asked, list) or not all(isinstance(each, str | Example) for each in asked):
         raise UserError(
             f"Expected a list of questions, of `hir_jax.examples` or `questions`, or of prompts, "
@@ -190,7 +197,8 @@ def score(
     Raises:
         UserError: there are no such tokens, a prompt is too long, or the model overflows.
     """
-    pairs = _listed(pairs)
+    check_policy(policy)
+    pairs = listed(pairs)
     given = pairs if isinstance(pairs, list) else [pairs]
     if odd := [each for each in given if not isinstance(each, list | tuple) or len(each) != 2]:
         raise UserError(f"Expected pairs of a prompt and an output, found {odd[0]!r:.200}.")
@@ -218,7 +226,7 @@ def score(
     return found
 
 
-def _listed(given: Any) -> Any:
+def listed(given: Any) -> Any:
     """A list of what can be gone through, if but once, as with zip; anything else as it is."""
     return list(given) if isinstance(given, Iterable) and not isinstance(given, str) else given
 
@@ -234,7 +242,7 @@ def _tokens(
     encoded = iter(encode([each for each in given if isinstance(each, str)]))
     tokens = []
     for i, each in enumerate(given):
-        own = (*next(encoded), model.codec.eos_id) if isinstance(each, str) else _listed(each)
+        own = (*next(encoded), model.codec.eos_id) if isinstance(each, str) else listed(each)
         whole = isinstance(own, list | tuple) and len(own) > 0
         if not whole or not all(isinstance(t, numbers.Integral) and 0 <= t < size for t in own):
             raise UserError(

@@ -10,10 +10,10 @@ from hir_jax.errors import UserError
 from hir_jax.hindsight import relabel as hindsight
 from hir_jax.hindsight import verify as verifiers
 from hir_jax.hindsight.verify import Verdict
-from hir_jax.library.policy import Output, Policy
+from hir_jax.library.policy import Output, Policy, check_policy, listed
 from hir_jax.methods.hir import Hir
 from hir_jax.model.codec import Tokens
-from hir_jax.run import configs, judging, prompts
+from hir_jax.run import configs, judging, prompts, settings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,10 +65,12 @@ def verify(
     Raises:
         UserError: there is no such verifier, it does not suit a question, or it fails.
     """
-    examples, outputs = list(examples), list(outputs)
+    examples, outputs = listed(examples), listed(outputs)
     _check_one_each(examples, outputs, "outputs", (Output, str))
     if callable(verifier):
         judge = verifiers.of_function(verifier, threshold)
+    elif not isinstance(verifier, str):
+        raise UserError(f"Expected the name of a verifier, or a function, found {verifier!r:.200}.")
     else:
         judge = verifiers.resolve(verifier, threshold, tuple(map(configs.plain, weights)))
     texts = [[_said(output) for output in own] for own in outputs]
@@ -101,7 +103,10 @@ def relabel(
     Raises:
         UserError: there are not as many outputs and verdicts as questions, or two have one id.
     """
-    examples, outputs, verdicts = list(examples), list(outputs), list(verdicts)
+    check_policy(policy)
+    config = configs.changed(policy.config, {} if seed is None else {"seed": seed})
+    settings.check(config)
+    examples, outputs, verdicts = map(listed, (examples, outputs, verdicts))
     _check_one_each(examples, outputs, "outputs", (Output,))
     _check_one_each(examples, verdicts, "verdicts", (Verdict,))
     if any(len(own) != len(of) for own, of in zip(outputs, verdicts, strict=True)):
@@ -111,7 +116,7 @@ def relabel(
         raise UserError(
             f"Expected questions with ids of their own, found {len(by_id)} ids of {len(examples)}."
         )
-    config, codec, method = policy.config, policy.model.codec, Hir.make(policy.config)
+    codec, method = policy.model.codec, Hir.make(config)
     drawn = [[decoding.Output(output.tokens, output.logprob) for output in own] for own in outputs]
     texts = [[output.text for output in own] for own in outputs]
     judged = [list(map(judging.Judged, *own)) for own in zip(drawn, texts, verdicts, strict=True)]
@@ -120,7 +125,7 @@ def relabel(
         samples,
         mode=method.sub_output,
         prob=method.prob,
-        seed=config.seed if seed is None else seed,
+        seed=config.seed,
         iteration=1,
         epoch=0,
         eos_ids=codec.eos_ids,
@@ -157,7 +162,14 @@ def _check_one_each(
     examples: Sequence[Example], given: Sequence[Any], what: str, kinds: tuple[type, ...]
 ) -> None:
     """Raises UserError where there is not a list of so many, of these kinds, for each question."""
-    if len(given) != len(examples) or any(isinstance(own, str | Output | Verdict) for own in given):
+    if not isinstance(examples, list) or not all(isinstance(e, Example) for e in examples):
+        raise UserError(
+            "Expected a list of questions, of `hir_jax.examples` or `questions`, found "
+            f"{examples!r:.200}."
+        )
+    if not isinstance(given, list):
+        raise UserError(f"Expected a list of {what} for each question, found {given!r:.200}.")
+    if len(given) != len(examples) or not all(isinstance(own, list | tuple) for own in given):
         raise UserError(
             f"Expected a list of {what} for each of {len(examples)} questions, found {len(given)} "
             f"of {', '.join(sorted({type(own).__name__ for own in given})) or 'nothing'}."

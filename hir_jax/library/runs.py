@@ -55,7 +55,14 @@ def questions(config: ml_collections.ConfigDict) -> data.Splits:
     Raises:
         UserError: the data is missing or at fault.
     """
+    _check_config(config)
     return data.load(config.data)
+
+
+def _check_config(config: Any) -> None:
+    """Raises UserError where it is another thing than a config, such as the name of its file."""
+    if not isinstance(config, ml_collections.ConfigDict):
+        raise UserError(f"Expected a config, of `hir_jax.config`, found {config!r:.200}.")
 
 
 def examples(records: Sequence[Mapping[str, Any]]) -> list[Example]:
@@ -105,6 +112,9 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike[str]) ->
         hir_jax.devices.interrupts.Interrupted: a signal (Ctrl-C) asked to stop; the same call goes
             on.
     """
+    _check_config(config)
+    if not os.fspath(workdir):
+        raise UserError("workdir: expected the folder of a run, found ''. Give one, or its name.")
     workdir = workdirs.absolute(workdir, "workdir")
     if threading.current_thread() is not threading.main_thread():
         raise UserError(

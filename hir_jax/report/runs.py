@@ -89,6 +89,11 @@ def _read(name: str, folder: pathlib.Path) -> Run:
             "Give the --workdir of a run that has begun, or several with commas between."
         )
     config = flatten(read_json(folder / "config.json"))
+    if "algorithm" not in config:
+        raise UserError(
+            f"--workdir: expected the config of a run in {folder / 'config.json'}, found something "
+            "else, as in a model's folder. Give the --workdir of a run."
+        )
     ended = (folder / "eval.json").is_file()
     return Run(
         name=name,

@@ -138,6 +138,8 @@ def test_what_cannot_be_sampled_from(policy, workdir):
     refused("sample.temperature: expected 0 or more", hir_jax.sample, policy, ["a"], temperature=-1)
     refused("sample.samples: expected int; found 2.5", hir_jax.sample, policy, ["a"], samples=2.5)
     refused("sample.top_k: expected int; found 1.5", hir_jax.sample, policy, ["a"], top_k=1.5)
+    refused("Expected a policy, of `hir_jax.load`, found 'a/b'", hir_jax.sample, "a/b", ["a"])
+    refused("Expected a policy, of `hir_jax.load`, found 'a/b'", hir_jax.score, "a/b", ["a"])
     refused("or of prompts, found None", hir_jax.sample, policy, None)
     refused("longest, 'prompt 1', has 601", hir_jax.sample, policy, ["w1", "w1 " * 600])
     guided = hir_jax.load(workdir, {"sample.guidance": 1.0})

@@ -96,6 +96,9 @@ def test_what_cannot_be_judged():
     refused("of type Output or str, found None", hir_jax.verify, "exact", EXAMPLES, [["a"], [None]])
     for threshold in (2, "x"):
         refused("reward.threshold", hir_jax.verify, len, EXAMPLES, TEXTS, threshold=threshold)
+    refused("name of a verifier, or a function, found None", hir_jax.verify, None, EXAMPLES, TEXTS)
+    refused("outputs for each question, found None", hir_jax.verify, "exact", EXAMPLES, None)
+    refused("list of questions, of `hir_jax.examples`", hir_jax.verify, "exact", ["a"], [["b"]])
     refused("must return a bool", hir_jax.verify, lambda o, e: "yes", EXAMPLES, TEXTS)
     refused("raised ZeroDivisionError", hir_jax.verify, lambda o, e: 1 / 0, EXAMPLES, TEXTS)
 
@@ -161,4 +164,7 @@ def test_what_cannot_be_relabeled():
     refused("a verdict on each output", hir_jax.relabel, policy(), EXAMPLES, OUTPUTS, fewer)
     twice = [EXAMPLES[0]] * 2
     refused("of type Output, found 'True'", hir_jax.relabel, policy(), EXAMPLES, TEXTS, verdicts)
+    for seed, says in ((-1, "config.seed: expected 0 or more"), (0.5, "seed: expected int")):
+        refused(says, hir_jax.relabel, policy(), EXAMPLES, OUTPUTS, verdicts, seed=seed)
+    refused("Expected a policy, of", hir_jax.relabel, "a/b", EXAMPLES, OUTPUTS, verdicts)
     refused("found 1 ids of 2", hir_jax.relabel, policy(), twice, OUTPUTS, verdicts)

@@ -1,4 +1,5 @@
 import pathlib
+import shutil
 import sys
 import threading
 
@@ -140,6 +141,9 @@ def test_a_run_is_that_of_the_command(tmp_path, monkeypatch, capsys, cache):
 def test_what_cannot_be_run(tmp_path):
     config = tiny.config()
     refused(hir_jax.train, config, "gs://bucket/run", says="workdir: expected a path of a file")
+    refused(hir_jax.train, config, "", says="workdir: expected the folder of a run, found ''")
+    refused(hir_jax.train, "configs/tiny.py", "w", says="of `hir_jax.config`, found 'configs/tiny")
+    refused(hir_jax.questions, "configs/tiny.py", says="Expected a config, of `hir_jax.config`")
     found = []
 
     def elsewhere():
@@ -160,6 +164,9 @@ def test_what_cannot_be_reported(tmp_path):
     refused(hir_jax.write_report, tmp_path, says="alone. Give [workdir]")
     refused(hir_jax.write_report, [], says="expected runs, found none")
     refused(hir_jax.write_report, [tmp_path], says="expected a run's folder")
+    model = shutil.copytree(tiny.folder(), tmp_path / "model")
+    refused(hir_jax.write_report, [model], says="found something else, as in a model's folder")
+    assert not (model / "report.html").exists()
 
 
 def test_a_home_is_meant_by_a_tilde(monkeypatch, tmp_path):
