@@ -82,6 +82,8 @@ def load_params(
     for file in sorted(set(files.values())):
         with weight_files.opened(file) as weights:
             for name in weights.keys():  # noqa: SIM118 (not a dict)
+                if name in found:
+                    faults.append(f"in two files: {name}")
                 found.add(name)
                 if name not in table:
                     continue

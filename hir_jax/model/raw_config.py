@@ -134,34 +134,34 @@ def _token_ids(fields: dict[str, Any], vocabulary: int, faults: list[str]) -> di
     """
     generation = fields.get(GENERATION, {})
 
-    def listed(name: str, given: Any) -> list[int]:
+    def listed(name: str, of: dict[str, Any]) -> list[int]:
+        given = of.get(name)
         ids = given if isinstance(given, list) else [] if given is None else [given]
         if not all(type(each) is int and 0 <= each < vocabulary for each in ids):
+            where = f"{GENERATION}.json's " if of is generation else ""
             faults.append(
-                f"{name}: expected a whole number from 0 to {vocabulary - 1}, found {given!r}"
+                f"{where}{name}: expected a whole number from 0 to {vocabulary - 1}, found "
+                f"{given!r}"
             )
             return []
         return ids
 
-    def one(name: str, *given: Any) -> int | None:
-        found = [ids for each in given if (ids := listed(name, each))]
+    def one(name: str, *sources: dict[str, Any]) -> int | None:
+        found = [ids for of in sources if (ids := listed(name, of))]
         if found and len(found[0]) > 1:
             faults.append(f"{name}: expected one id, found {found[0]!r}")
         return found[0][0] if found else None
 
     pad, start, bos = "pad_token_id", "decoder_start_token_id", "forced_bos_token_id"
-    padding = one(pad, fields.get(pad), generation.get(pad)) or 0
-    first = one(start, fields.get(start), generation.get(start))
-    ends = [
-        each
-        for of in (fields, generation)
-        for each in listed("eos_token_id", of.get("eos_token_id"))
-    ]
-    eos, *others = dict.fromkeys(ends or listed("eos_token_id", 1) or [1])
+    padding = one(pad, fields, generation) or 0
+    first = one(start, fields, generation)
+    end = "eos_token_id"
+    ends = [each for of in (fields, generation) for each in listed(end, of)]
+    eos, *others = dict.fromkeys(ends or listed(end, {end: 1}) or [1])
     return {
         pad: padding,
         start: padding if first is None else first,
-        "eos_token_id": eos,
+        end: eos,
         "other_eos_ids": tuple(others),
-        bos: one(bos, generation.get(bos), fields.get(bos)),
+        bos: one(bos, generation, fields),
     }

@@ -173,7 +173,11 @@ def _of_index(index: pathlib.Path) -> Files:
             f"{index} names files that are not there: {', '.join(absent)}. "
             "Copy or download them too."
         )
-    return {name: folder / file for name, file in names.items()}
+    files = {name: folder / file for name, file in names.items()}
+    for file in sorted({*files.values()}):
+        with opened(file) as weights:  # where a head may be that the index does not speak of
+            files |= dict.fromkeys(weights.keys(), file)
+    return files
 
 
 def _none(folder: pathlib.Path) -> UserError:

@@ -46,6 +46,15 @@ def test_a_shape_that_no_model_has(sharded, field, value):
     assert message.endswith(f"found {value!r}")
 
 
+def test_an_id_of_generation_config_that_no_token_has(sharded):
+    (sharded / "generation_config.json").write_text('{"eos_token_id": [1, 96]}')
+    message = fault(hf.read_config, sharded)
+    assert message.endswith(
+        "\n  generation_config.json's eos_token_id: expected a whole number from 0 to 95, found "
+        "[1, 96]"
+    )
+
+
 @pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 100_000, '{"d_model": NaN}', "\xff"])
 @pytest.mark.parametrize("name", ["config.json", hf.INDEX, "tokenizer_config.json"])
 def test_json_that_is_none(sharded, name, text):

@@ -159,6 +159,19 @@ def test_weights_known_under_a_second_name_are_passed_over(single):
     jax.tree.map(np.testing.assert_array_equal, load(single)[0], load(SINGLE)[0])
 
 
+def test_an_index_that_is_not_of_its_files(sharded):
+    index = json.loads((sharded / hf.INDEX).read_text())
+    where = index["weight_map"].pop("lm_head.weight")
+    (sharded / hf.INDEX).write_text(json.dumps(index))
+    assert not hf.read_config(sharded).tie_lm_head
+    jax.tree.map(np.testing.assert_array_equal, load(sharded)[0], load(SHARDED)[0])
+    first = next(name for name, file in index["weight_map"].items() if file != where)
+    weights = safetensors.numpy.load_file(sharded / where)
+    other = safetensors.numpy.load_file(sharded / index["weight_map"][first])[first]
+    safetensors.numpy.save_file(weights | {first: other + 1}, sharded / where)
+    assert f"1 faults:\n  in two files: {first}\n" in fault(load, sharded)
+
+
 @pytest.mark.parametrize("said", [None, True, False])
 def test_a_head_that_may_be_missing_is_told(single, sharded, said, caplog):
     for folder, tied in ((single, True), (sharded, False)):
