@@ -11,6 +11,7 @@ folder it is called in is looked for among those that come with hir_jax.
 import logging as std_logging
 import os
 import pathlib
+import signal
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -53,8 +54,25 @@ def main(argv: Sequence[str]) -> None:
             leaving.fail(e)
         raise
     if text and processes.is_first():
-        print(text)
+        tell(text)
     leaving.finish()
+
+
+def tell(text: str) -> None:
+    """Prints it. Where the reader has gone, as `head` has, the exit code is that of SIGPIPE."""
+    from hir_jax.devices import leaving
+
+    try:
+        print(text, flush=True)
+    except OSError as e:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # for what Python still has to write
+        if isinstance(e, BrokenPipeError):
+            leaving.leave("", 128 + signal.SIGPIPE)
+        leaving.leave(
+            f"error: stdout: cannot be written to: {e.strerror}. All else is done; give the same "
+            "command with its stdout elsewhere to see what is missing.",
+            2,
+        )
 
 
 def run(mode: str) -> str | None:
@@ -186,8 +204,20 @@ def join() -> None:
         logging.set_verbosity(logging.ERROR)
 
 
+def open_what_is_closed() -> None:
+    """Puts nothing in place of stdin, stdout and stderr that the caller has closed.
+
+    Else the next files opened, a run's own, had the numbers that libraries in C++ write to.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
+    logging.get_absl_handler().python_handler.setStream(sys.stderr)
+
+
 def start() -> None:
     """What `python main.py` and `hir-jax` do."""
+    open_what_is_closed()
     shipped.let_configs_be_imported()
     logging.set_verbosity(logging.INFO)
     sys.stdout.reconfigure(errors="backslashreplace")  # the table of a run is worth any terminal

@@ -7,6 +7,7 @@ JAX's coordination client aborts the process; its last words are said here. Any 
 crash of this process, and ends it as a crash does.
 """
 
+import contextlib
 import ctypes
 import json
 import os
@@ -75,8 +76,7 @@ def leave(message: str, code: int) -> NoReturn:
     if processes.many():
         _ending.acquire()
         _leave(message, code)
-    if message:
-        print(message, file=sys.stderr)
+    _say(message)
     sys.exit(code)
 
 
@@ -85,7 +85,7 @@ def end(message: str, code: int) -> NoReturn:
     _ending.acquire()
     if processes.many():
         _leave(message, code)
-    print(message, file=sys.stderr, flush=True)
+    _say(message)
     os._exit(code)
 
 
@@ -138,14 +138,20 @@ def _leave(message: str, code: int) -> NoReturn:
         told = not processes.is_first() and service.key_value_try_get(f"{_LEFT}/0") == message
     except jax.errors.JaxRuntimeError:
         pass  # some are lost, so each speaks for itself
-    sys.stdout.flush()
-    if message and not told:
-        print(message, file=sys.stderr)
-    sys.stderr.flush()
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
+    _say("" if told else message)
     if together:
         jax.distributed.shutdown()  # else process 0 would take the service from under the others
     # Not sys.exit: it would wait for the threads of collectives that never end.
     os._exit(code)
+
+
+def _say(message: str) -> None:
+    """On stderr, which may be a pipe to a `tee` that went before this process."""
+    if message:
+        with contextlib.suppress(OSError):
+            print(message, file=sys.stderr, flush=True)
 
 
 def _raise_alarm(message: str, code: int) -> None:

@@ -5,6 +5,7 @@ ends the view, is logged with its traceback, and lines go on in its place.
 """
 
 import collections
+import contextlib
 import logging as std_logging
 import os
 import pathlib
@@ -220,8 +221,9 @@ class Bar:
         if self.done and not _quiet and processes.is_first():
             now = time.monotonic()
             line = f"{self.description}: {self.share:.0%} {self.pace(now)}\n"
-            sys.stderr.write(line)
-            sys.stderr.flush()
+            with contextlib.suppress(OSError):  # a pipe that no one reads; logs do the same
+                sys.stderr.write(line)
+                sys.stderr.flush()
 
 
 class Watched(Tracker):

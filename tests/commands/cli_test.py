@@ -636,3 +636,39 @@ def test_a_terminal_that_is_not_of_utf_8_is_told_all_the_same(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert r"'gr\xf6\xdfer' 100.0%" in done.stdout
+
+
+def said_to(stdout, **how):
+    """Exit code and stderr of a process that prints what is asked for to `stdout`."""
+    program = [sys.executable, "-c", "from hir_jax import cli; cli.tell('a table')"]
+    done = subprocess.run(
+        program, cwd=ROOT, stdout=stdout, stderr=subprocess.PIPE, text=True, **how
+    )
+    return done.returncode, done.stderr
+
+
+def test_a_reader_that_has_gone_as_head_has():
+    read, written = os.pipe()
+    os.close(read)
+    assert said_to(written) == (141, "")
+    os.close(written)
+
+
+def test_a_stdout_on_a_full_disk_is_one_sentence():
+    with open("/dev/full", "w") as full:
+        code, err = said_to(full)
+    assert code == 2
+    assert err.startswith("error: stdout: cannot be written to: No space left on device.")
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_what_the_caller_has_closed_is_no_error_and_no_number_of_a_file(number):
+    program = (
+        "import os, sys; from hir_jax import cli; sys.argv[1:] = ['--mode=none']\n"
+        "try: cli.start()\n"
+        "except SystemExit: sys.exit(os.open(os.devnull, os.O_RDONLY))"
+    )
+    words = f'exec "$@" {number}>&-'
+    done = subprocess.run(["sh", "-c", words, "", sys.executable, "-c", program], cwd=ROOT)
+    assert done.returncode == 3

@@ -7,7 +7,7 @@ import pytest
 import rich.console
 from absl import logging
 
-from hir_jax.devices import compiling
+from hir_jax.devices import compiling, leaving
 from hir_jax.run import terminal, trackers
 from hir_jax.run.view import View, sparkline
 
@@ -17,6 +17,13 @@ class Terminal(io.StringIO):
 
     def isatty(self):
         return True
+
+
+class Unread(io.StringIO):
+    """A pipe whose reader has gone."""
+
+    def flush(self):
+        raise BrokenPipeError
 
 
 @pytest.fixture
@@ -88,6 +95,15 @@ def test_a_rate_leaves_out_what_came_before_the_first_update(monkeypatch):
         bar.update(4)
     assert bar.rate(now[0]) == 2.0
     assert bar.pace(now[0]) == "540/1000, 2 steps/s, 0:03:50 left"
+
+
+def test_a_reader_that_has_gone_does_not_end_the_work(monkeypatch):
+    monkeypatch.setattr("sys.stderr", Unread())
+    with pytest.raises(SystemExit) as e:
+        with terminal.progress(1, "training", "step") as bar:
+            bar.update(1)
+        leaving.leave("stopped by SIGHUP", 129)
+    assert e.value.code == 129
 
 
 def test_nothing_to_do_is_no_line(pipe):
