@@ -115,7 +115,7 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
         message = f"--config: {e}"
     except flags.Error as e:
         message = _of_file(str(e)) or str(e)
-    except Exception as e:  # a config file is code, which may raise anything
+    except (Exception, SystemExit) as e:  # a config file is code, which may raise anything
         message = _fault(e, names)
     print(f"error: {message}", file=sys.stderr)
     sys.exit(2)
@@ -132,7 +132,7 @@ def _of_file(text: str) -> str:
     return where + raised[2].strip()
 
 
-def _fault(e: Exception, names: Sequence[str]) -> str:
+def _fault(e: Exception | SystemExit, names: Sequence[str]) -> str:
     """What is wrong with the flags of these names, or with the config file."""
     frames = traceback.extract_tb(e.__traceback__)
     if own := [frame for frame in frames if frame.name in ("get_config", "<module>")]:
@@ -150,7 +150,7 @@ def _fault(e: Exception, names: Sequence[str]) -> str:
 
     name = next((name for name in names if field in name.split(".")), field)
     is_lacking = field in common.get_config() and name.startswith(f"config.{field}")
-    if nearest == ["get_config"] or is_lacking:
+    if nearest == ["get_config"] or is_lacking or field == "NoneType":
         return "--config: expected a file whose get_config returns a config, found another"
     hint = f"Did you mean {nearest[0]!r}?" if nearest else "configs/common.py lists them all."
     return f"--{name}: the config has no field {field!r}. {hint}"
@@ -189,7 +189,7 @@ def _default_config(argv: Sequence[str]) -> str:
     """What stands for --config where it is not given: the run's own, where there is a run."""
     said = "\n".join(argv)  # before absl reads it: "--mode=eval", or "--mode" and then "eval"
     mode, workdir = (
-        re.search(rf"^--?{name}[=\n](.*)$", said, re.M) for name in ("mode", "workdir")
+        re.search(rf"^--?{name}[=\n](.+)$", said, re.M) for name in ("mode", "workdir")
     )
     if mode and workdir and mode[1] in OF_A_RUN and "://" not in workdir[1]:  # refused later
         return f"{shipped.OF_A_WORKDIR}:{os.path.abspath(os.path.expanduser(workdir[1]))}"

@@ -79,6 +79,10 @@ def run(mode: str) -> str | None:
     """Calls the mode's function; what to print, if there is anything."""
     from hir_jax.errors import UserError
 
+    paths = ("workdir", "input", "output")
+    for name in paths:
+        if FLAGS[name].value == "":  # of a variable that is not set, and no one means the default
+            raise UserError(f"--{name}: expected a path, found nothing behind the equals sign.")
     missing = [f"--{name}" for name in NEEDED.get(mode, ()) if not FLAGS[name].value]
     if missing:
         raise UserError(f"--mode={mode} needs {' and '.join(missing)}.")
@@ -114,7 +118,6 @@ def run(mode: str) -> str | None:
 
     config = CONFIG.value
     check_fields(config)
-    paths = ("workdir", "input", "output")
     for name in paths:  # a shell leaves the "~" of --workdir=~/run
         FLAGS[name].value = FLAGS[name].value and os.path.expanduser(FLAGS[name].value)
     workdirs.check_local(

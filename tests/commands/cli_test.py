@@ -241,6 +241,8 @@ def test_faulty_flags(refused):
     refused("--mode=plan", "--programs=tea", says=["--programs: expected", "'tea'"])
     refused("--workdri=x", says="Unknown command line flag 'workdri'")
     refused("train", says="Expected flags only, found ['train']")
+    refused("--workdir=", says="--workdir: expected a path, found nothing")
+    refused("--mode=eval", "--workdir=", says="--workdir: expected a path, found nothing")
 
 
 def test_config_files_that_do_not_load(refused):
@@ -262,6 +264,8 @@ def test_config_files_that_do_not_load(refused):
             "expected tea:\n  found none",
         ),
         ("config = {}", "--config: expected a file whose get_config returns a config, found"),
+        ("return", "--config: expected a file whose get_config returns a config, found"),
+        ("import sys; sys.exit(0)", "mine.py:5: SystemExit: 0"),
         ("def", "--config: invalid syntax (mine.py, line 5)"),
     ],
 )
