@@ -142,6 +142,8 @@ def _fault(e: Exception | SystemExit, names: Sequence[str]) -> str:
     if isinstance(e, TypeError | ValueError):  # ml_collections: no place in any config
         asked = ", ".join(f"--{name}" for name in names if name.startswith("config."))
         return f"{asked}: expected fields as in --config.data.seed, found one that is none ({e})"
+    if isinstance(e, SystemExit):  # of --help, where absl exits with 1
+        sys.exit(0)
     if not isinstance(e, AttributeError | KeyError):
         raise e
     # ml_collections: no such field

@@ -24,7 +24,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 from absl import app, logging
 from ml_collections import config_flags
 
-from hir_jax import shipped
+from hir_jax import arguments, shipped
 from hir_jax.arguments import ALONE, CONFIG, DEFAULT_WORKDIR, FLAGS, NEEDED, given, parse_flags
 
 std_logging.getLogger("jax").setLevel(std_logging.WARNING)  # it tells of backends it cannot find
@@ -221,6 +221,9 @@ def open_what_is_closed() -> None:
 def start() -> None:
     """What `python main.py` and `hir-jax` do."""
     open_what_is_closed()
+    sys.modules["__main__"].__doc__ = __doc__  # which --help shows, and the flags of `arguments`
+    for flag in FLAGS.flags_by_module_dict()[arguments.__name__]:
+        FLAGS.register_key_flag_for_module(sys.argv[0], flag)
     shipped.let_configs_be_imported()
     logging.set_verbosity(logging.INFO)
     sys.stdout.reconfigure(errors="backslashreplace")  # the table of a run is worth any terminal

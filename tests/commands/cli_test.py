@@ -245,6 +245,14 @@ def test_faulty_flags(refused):
     refused("--mode=eval", "--workdir=", says="--workdir: expected a path, found nothing")
 
 
+def test_help_lists_modes_and_flags_and_is_no_fault():
+    program = [sys.executable, "main.py", "--help"]
+    done = subprocess.run(program, cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    for part in ("--mode=check|diagnose|", "--workdir: train: where the run lives", "--config:"):
+        assert part in done.stdout
+
+
 def test_config_files_that_do_not_load(refused):
     refused(config="configs/none.py", says=["configs/none.py", "No such file"])
     refused(config="configs/flan_t5.py:huge", says="expected a size of small, ")
