@@ -199,6 +199,11 @@ def join() -> None:
             f"--mode={FLAGS.mode} runs in one process; found flags of many. Give it without them, "
             "on any machine that sees the files (JAX_PLATFORMS=cpu leaves its devices alone)."
         )
+    leaving.explain_abort(
+        "error: JAX cannot join this process to the others, as it says above. Does each have a "
+        "--process_id of its own, and is no older run of theirs left?",
+        2,
+    )
     processes.start(*place.values())
     if processes.many():
         leaving.watch()

@@ -48,12 +48,19 @@ _listener: threading.Thread | None = None
 _last_words = (LOST_SENTENCE, LOST)  # and the exit code, should the coordination client abort
 
 
+def explain_abort(message: str, code: int) -> None:
+    """Should JAX abort the process from now on: its last words, until `watch` has others."""
+    global _last_words
+    _last_words = message, code
+    ctypes.CDLL(None).signal(signal.SIGABRT, _aborted)
+
+
 def watch() -> None:
     """Ends this process where another has ended; to be called once all have joined."""
     global _listener
+    explain_abort(LOST_SENTENCE, LOST)
     _listener = threading.Thread(target=_listen, daemon=True)
     _listener.start()
-    ctypes.CDLL(None).signal(signal.SIGABRT, _aborted)
 
 
 def finish() -> None:

@@ -211,6 +211,11 @@ def gather(record: Any, seconds: float = PATIENCE_SECONDS) -> list[Any]:
     # Whoever came to this barrier has read all records of the one before.
     service.key_value_delete(f"{folder}/{number - 1}/{index()}")
     records = {int(key.rpartition("/")[2]): json.loads(value) for key, value in found}
+    if len(records) != count():
+        raise UserError(
+            f"--processes: expected {len(records)}, as process 0 says and there are; found "
+            f"{count()}. Give every process the same."
+        )
     return [records[i] for i in range(count())]
 
 

@@ -372,6 +372,30 @@ def test_a_crash_of_one_is_not_taken_for_a_lost_process(tmp_path):
     assert leaving.LOST_SENTENCE not in err + crashed_err
 
 
+def test_another_number_of_processes_is_told(tmp_path):
+    program = """
+import sys
+from absl import app
+from hir_jax import cli
+if "--process_id=1" in sys.argv:
+    sys.argv.append("--processes=3")
+app.run(cli.main, flags_parser=cli.parse_flags)
+"""
+    says = "error: --processes: expected 2, as process 0 says and there are; found 3."
+    for code, _, err in pair(["-c", program], tmp_path):
+        assert code == 2, err
+        assert says in err
+        assert "Traceback" not in err
+
+
+def test_an_abort_of_jax_while_it_joins_has_last_words():
+    """As of a process whose number another has."""
+    program = "from hir_jax.devices import leaving; leaving.explain_abort('a word', 2); {}"
+    program = "import os; " + program.format("os.abort()")
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (2, "a word\n")
+
+
 # One process --------------------------------------------------------------------------------------
 
 
