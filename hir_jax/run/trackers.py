@@ -4,7 +4,6 @@ Nothing leaves the machine unless `config.trackers` names what sends it.
 """
 
 import importlib
-import json
 import pathlib
 import uuid
 from collections.abc import Mapping, Sequence
@@ -69,9 +68,8 @@ class Module(Tracker):
         """
         self.name, self._module = name, _imported(name)
         self._file = workdir / FILE
-        known = json.loads(self._file.read_text()) if self._file.exists() else {}
         fresh = {"id": uuid.uuid4().hex[:12], "place": 0, "names": []}
-        self._known: dict[str, Any] = known.get(name, fresh)
+        self._known: dict[str, Any] = fresh | self._told().get(name, {})
         self._failed = False
         self._save()  # before it begins: a run that is killed meanwhile goes on under the same id
         try:
@@ -95,8 +93,9 @@ class Module(Tracker):
     def samples(self, place: int, step: int, told: Sequence[Told]) -> None:
         """A table, unless there has been one of this step."""
         rows = [list(map(plain, each)) for each in told]
-        table = self._module.Table(columns=list(COLUMNS), data=rows)
-        self._once(f"samples {step}", {"samples": table}, step)
+        table = self._safely(self._module.Table, columns=list(COLUMNS), data=rows)
+        if table is not None:
+            self._once(f"samples {step}", {"samples": table}, step)
 
     def close(self) -> None:
         """Ends the run there."""
@@ -118,19 +117,21 @@ class Module(Tracker):
             self._safely(self._log, values, step)
         self._save()
 
-    def _safely(self, call: Any, *args: Any) -> None:
-        """A service that fails must not end a run."""
+    def _safely(self, call: Any, *args: Any, **named: Any) -> Any:
+        """What a call gives; None where it fails, since a service must not end a run."""
         if self._failed:
-            return
+            return None
         try:
-            call(*args)
+            return call(*args, **named)
         except Exception:
             self._failed = True
             logging.exception("%s has failed and is told nothing more; the run goes on", self.name)
 
+    def _told(self) -> dict[str, Any]:
+        return workdirs.read_json(self._file) if self._file.exists() else {}
+
     def _save(self) -> None:
-        known = json.loads(self._file.read_text()) if self._file.exists() else {}
-        workdirs.write_json(self._file, known | {self.name: self._known})
+        workdirs.write_json(self._file, self._told() | {self.name: self._known})
 
 
 class WeightsAndBiases(Module):
@@ -252,4 +253,9 @@ def _imported(name: str) -> Any:
         raise UserError(
             f"config.trackers: {name} is asked for and not installed ({e}). Install it (pip "
             f"install {name}) or leave it out."
+        ) from e
+    except Exception as e:  # of a package beside it that does not suit it
+        raise UserError(
+            f"config.trackers: {name} is installed and cannot be imported: {e!r}. Mend that, or "
+            "leave it out."
         ) from e

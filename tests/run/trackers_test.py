@@ -226,6 +226,37 @@ def test_a_module_that_fails_does_not_end_the_run(module, tmp_path, caplog):
     ]
 
 
+def test_a_table_that_cannot_be_made_does_not_end_the_run(module, tmp_path, caplog, monkeypatch):
+    fake = module("wandb")
+    monkeypatch.setattr(fake, "Table", lambda columns, data: 1 / 0)
+    writer = metrics.MetricsWriter(tmp_path, 0, asking("wandb"))
+    writer.samples(1, [sample(1, "x", True)], EXAMPLES)
+    writer.write(2, {"loss": 2.0})
+    writer.close()
+    assert fake.logged() == []
+    assert [r.getMessage() for r in caplog.records if r.exc_info] == [
+        "wandb has failed and is told nothing more; the run goes on"
+    ]
+
+
+@pytest.mark.parametrize("text", ["", '{"wandb"', "[]"])
+def test_a_damaged_note_of_what_was_told_is_a_sentence(module, tmp_path, text):
+    module("wandb")
+    (tmp_path / trackers.FILE).write_text(text)
+    with pytest.raises(UserError, match=trackers.FILE):
+        metrics.MetricsWriter(tmp_path, 0, asking("wandb"))
+
+
+def test_a_module_that_cannot_be_imported_is_a_sentence(tmp_path, monkeypatch):
+    (tmp_path / "wandb.py").write_text("raise TypeError('protobuf')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "wandb", raising=False)
+    with pytest.raises(
+        UserError, match="wandb is installed and cannot be imported: TypeError.'Desc"
+    ):
+        settings.check(asking("wandb"))
+
+
 def test_a_module_that_does_not_begin_is_a_sentence(module, tmp_path):
     module("wandb", init=ValueError("no key"))
     with pytest.raises(UserError, match="wandb does not begin: no key"):
