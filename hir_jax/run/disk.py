@@ -13,6 +13,9 @@ _FULL = {errno.ENOSPC: "No space left on device", errno.EDQUOT: "Disk quota exce
 # The same of what takes no more for another reason: a limit on files, a mount that had a fault.
 _CLOSED = {errno.EFBIG: "File too large", errno.EROFS: "Read-only file system"}
 
+# A file in the way that is another user's, or a folder where a file must be, or the reverse.
+_BARRED = (errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.EEXIST)
+
 _TRIES = 50  # a tenth of a second apart
 
 
@@ -31,7 +34,15 @@ def check(folder: pathlib.Path, needed: int, what: str) -> None:
 
 
 def fault(error: Exception, folder: pathlib.Path, needed: int = 0) -> UserError | None:
-    """What to raise where an error means that a disk takes no more; None where it does not."""
+    """What to raise where an error means that a disk takes no more, or that something in the folder
+    cannot be opened or made; None where it does not."""
+    if getattr(error, "errno", None) in _BARRED and isinstance(error.filename, str):
+        name = pathlib.Path(error.filename).absolute()
+        if name.is_relative_to(pathlib.Path(folder).absolute()):
+            return UserError(
+                f"{name}: cannot be opened or made: {error.strerror}. Mend its owner or what lies "
+                "there, and give the command again."
+            )
     chain: BaseException | None = error
     while chain is not None:
         for number, said in (_FULL | _CLOSED).items():

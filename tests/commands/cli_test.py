@@ -549,6 +549,12 @@ def test_a_workdir_that_cannot_be_written(refused, tmp_path):
     refused(f"--workdir={tmp_path / 'file' / 'run'}", says="--workdir: cannot write to")
 
 
+def test_a_file_of_a_workdir_that_cannot_be_opened(refused, tmp_path):
+    """As where it is another user's, which does not stop root; a folder in its place does."""
+    (tmp_path / "run" / "metrics.jsonl").mkdir(parents=True)
+    refused(says=f"{tmp_path}/run/metrics.jsonl: cannot be opened or made: Is a directory.")
+
+
 def test_a_workdir_that_a_run_is_at_work_in(call, refused, tmp_path):
     assert call("--config.iterations=0")[0] == 0
     with lock.held(str(tmp_path / "run")):

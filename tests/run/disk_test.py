@@ -96,5 +96,9 @@ def test_a_full_disk_is_known_by_number_text_or_cause(tmp_path, number):
     for closed in (errno.EFBIG, errno.EROFS):
         found = disk.fault(OSError(closed, os.strerror(closed)), tmp_path, 1000)
         assert f"{tmp_path}: nothing more can be written there: {os.strerror(closed)}" in str(found)
+    denied = OSError(errno.EACCES, "denied", str(tmp_path / "metrics.jsonl"))
+    said = f"{tmp_path}/metrics.jsonl: cannot be opened or made: denied. Mend its owner"
+    assert str(disk.fault(denied, tmp_path)).startswith(said)
+    assert disk.fault(denied, tmp_path / "elsewhere") is None
     assert disk.fault(OSError(errno.EACCES, "denied"), tmp_path) is None
     assert disk.fault(ValueError("no space in the sentence"), tmp_path) is None
