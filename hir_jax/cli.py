@@ -207,7 +207,7 @@ def join() -> None:
     processes.start(*place.values())
     if processes.many():
         leaving.watch()
-        processes.check_same(processes.versions())
+        processes.check_same({"--mode": FLAGS.mode} | processes.versions())
     if not processes.is_first():
         logging.set_verbosity(logging.ERROR)
 
