@@ -372,20 +372,29 @@ def test_a_crash_of_one_is_not_taken_for_a_lost_process(tmp_path):
     assert leaving.LOST_SENTENCE not in err + crashed_err
 
 
-def test_another_number_of_processes_is_told(tmp_path):
-    program = """
+@pytest.mark.parametrize(
+    ("flag", "says"),
+    [
+        (
+            "--processes=3",
+            "error: --processes: expected 2, as process 0 says and there are; found 3.",
+        ),
+        ("--mode=eval", "found other things than process 0's:\n  --mode: on [1]"),
+    ],
+)
+def test_flags_that_must_be_the_same_are_told(tmp_path, flag, says):
+    program = f"""
 import sys
 from absl import app
 from hir_jax import cli
 if "--process_id=1" in sys.argv:
-    sys.argv.append("--processes=3")
+    sys.argv.append("{flag}")
 app.run(cli.main, flags_parser=cli.parse_flags)
 """
-    says = "error: --processes: expected 2, as process 0 says and there are; found 3."
-    for code, _, err in pair(["-c", program], tmp_path):
-        assert code == 2, err
-        assert says in err
-        assert "Traceback" not in err
+    (code, _, err), (other_code, _, other_err) = pair(["-c", program], tmp_path)
+    assert (code, other_code) == (2, 2)
+    assert says in err
+    assert "Traceback" not in err + other_err
 
 
 def test_an_abort_of_jax_while_it_joins_has_last_words():
