@@ -61,8 +61,9 @@ def lines(
 
     Raises:
         UserError: a file is there that is whole, or made of something else; another process writes
-            it; or it cannot be written.
+            it; it cannot be written; or another process of this command has other input.
     """
+    processes.check_same(workdirs.flatten(made_of))
     with contextlib.ExitStack() as files:
         out = None
 

@@ -282,11 +282,12 @@ def check_same(digests: Mapping[str, Any]) -> None:
     Args:
         digests: of each thing, by its name for the message; JSON.
     """
-    first, *others = gather(dict(digests))
+    found = gather(dict(digests))
+    first = found[0]
     differing = [
         f"{name}: on {numbers}"
-        for name in digests
-        if (numbers := [i for i, other in enumerate(others, 1) if other[name] != first[name]])
+        for name in dict.fromkeys(itertools.chain(*found))
+        if (numbers := [i for i, other in enumerate(found) if other.get(name) != first.get(name)])
     ]
     if differing:
         raise UserError(

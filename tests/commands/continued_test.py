@@ -7,7 +7,9 @@ import pytest
 
 from hir_jax.commands import continued
 from hir_jax.commands.lines import to_line
+from hir_jax.devices import processes
 from hir_jax.errors import UserError
+from hir_jax.run import workdirs
 
 RECORDS = [{"prompt": f"p{i}", "own": [i]} for i in range(5)]
 MADE_OF = {"mode": "score", "config": {"seed": 0}, "digest": {"weights": "a", "input": "b"}}
@@ -44,6 +46,17 @@ def test_any_part_is_gone_on_with(unfinished, cut):
     assert work(unfinished) == asked
     assert unfinished.read_text() == WHOLE
     assert [file.name for file in unfinished.parent.iterdir()] == ["out"]
+
+
+def test_another_process_with_other_input_is_refused_before_anything_is_written(
+    tmp_path, monkeypatch
+):
+    digest = {"weights": "a", "input": "c", "allowed": "d"}
+    other = workdirs.flatten(MADE_OF | {"digest": digest})
+    monkeypatch.setattr(processes, "gather", lambda ours: [ours, other])
+    with pytest.raises(UserError, match=r"digest.input: on \[1\]\n  digest.allowed: on \[1\]\n"):
+        work(tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_without_the_file_it_is_begun_anew(unfinished):
