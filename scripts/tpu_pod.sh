@@ -9,6 +9,6 @@
 set -euo pipefail
 : "${TPU:?is the name of the TPU}" "${ZONE:?is its zone}"
 
-arguments=$(printf ' %q' "$@")
+arguments=${*:+$(printf ' %q' "$@")}
 gcloud compute tpus tpu-vm ssh "$TPU" --zone="$ZONE" --worker=all \
   --command="cd ${DIRECTORY:-hir_jax} && .venv/bin/python main.py --distributed$arguments"

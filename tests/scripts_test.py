@@ -49,18 +49,20 @@ def test_slurm_passes_its_arguments_on_and_queues_a_stopped_job_again(tmp_path):
     assert run(75, SLURM_RESTART_COUNT="20") == [started]
 
 
-def test_tpu_pod_quotes_its_arguments(tmp_path):
+@pytest.mark.parametrize(
+    ("flags", "quoted"),
+    [(["--workdir=a b", "--config=c.py:xl"], r" --workdir=a\ b --config=c.py:xl"), ([], "")],
+)
+def test_tpu_pod_quotes_its_arguments(tmp_path, flags, quoted):
     (tmp_path / "gcloud").write_text('#!/bin/sh\nfor a in "$@"; do echo "$a"; done\n')
     (tmp_path / "gcloud").chmod(0o755)
-    command = ["bash", ROOT / "scripts" / "tpu_pod.sh", "--workdir=a b", "--config=c.py:xl"]
+    command = ["bash", ROOT / "scripts" / "tpu_pod.sh", *flags]
     environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "TPU": "t", "ZONE": "z"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     *start, last = done.stdout.splitlines()
     assert start == ["compute", "tpus", "tpu-vm", "ssh", "t", "--zone=z", "--worker=all"]
-    assert last == (
-        "--command=cd hir_jax && .venv/bin/python main.py --distributed "
-        r"--workdir=a\ b --config=c.py:xl"
-    )
+    start = "--command=cd hir_jax && .venv/bin/python main.py --distributed"
+    assert last == start + quoted
 
 
 def test_the_kubernetes_job_and_its_service_belong_together():
