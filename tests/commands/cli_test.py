@@ -37,7 +37,7 @@ def call(monkeypatch, capsys, cache, tmp_path):
         argv = ["main.py", f"--config={config}", f"--compilation_cache={cache}"]
         argv += [f"--config.model.path={model or tiny.folder()}"]
         argv += [] if "--workdir" in str(arguments) else [f"--workdir={tmp_path / 'run'}"]
-        argv += arguments
+        argv += [argument for argument in arguments if argument != "--workdir="]  # none, that is
         reset_flags()
         monkeypatch.setattr(sys, "argv", argv)  # where ml_collections looks for fields
         monkeypatch.chdir(ROOT)
@@ -241,8 +241,8 @@ def test_faulty_flags(refused):
     refused("--mode=plan", "--programs=tea", says=["--programs: expected", "'tea'"])
     refused("--workdri=x", says="Unknown command line flag 'workdri'")
     refused("train", says="Expected flags only, found ['train']")
-    refused("--workdir=", says="--workdir: expected a path, found nothing")
-    refused("--mode=eval", "--workdir=", says="--workdir: expected a path, found nothing")
+    refused("--workdir", "", says="--workdir: expected a path, found nothing")
+    refused("--mode=eval", "--workdir", "", says="--workdir: expected a path, found nothing")
 
 
 def test_help_lists_modes_and_flags_and_is_no_fault():
@@ -273,7 +273,6 @@ def test_config_files_that_do_not_load(refused):
         ),
         ("config = {}", "--config: expected a file whose get_config returns a config, found"),
         ("return", "--config: expected a file whose get_config returns a config, found"),
-        ("import sys; sys.exit(0)", "mine.py:5: SystemExit: 0"),
         ("def", "--config: invalid syntax (mine.py, line 5)"),
     ],
 )
@@ -281,6 +280,14 @@ def test_faults_of_ones_own_config(refused, tmp_path, lines, says):
     head = "from configs import common\n\ndef get_config():\n    config = common.get_config()"
     (tmp_path / "mine.py").write_text(f"{head}\n    {lines}\n    return config\n")
     refused("--mode=plan", config=tmp_path / "mine.py", says=says)
+
+
+def test_a_config_that_ends_the_program_is_a_fault(tmp_path):
+    (tmp_path / "mine.py").write_text("import sys\nsys.exit(0)\n")
+    program = [sys.executable, "main.py", f"--config={tmp_path / 'mine.py'}"]
+    done = subprocess.run(program, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr == f"error: --config: {tmp_path}/mine.py:2: SystemExit: 0\n"
 
 
 def test_ones_own_config_has_a_function_and_may_have_sections(refused, tmp_path):
