@@ -48,7 +48,7 @@ class Drawn:
         `stories` are the numbers of the questions' stories, from 0.
         """
         rows = [samples[i : i + count] for i in range(0, len(samples), count)]
-        said = [[each.said or each.read or each.text for each in row] for row in rows]
+        answers = [[each.canonical or each.read or each.text for each in row] for row in rows]
         right = [sum(sample.correct for sample in row) for row in rows]
         numbers = np.array(stories)
 
@@ -56,7 +56,7 @@ class Drawn:
             return statistics.accuracy(np.array([*values], float), numbers)
 
         def vote(k: int) -> list[bool]:
-            pairs = zip(rows, said, strict=True)
+            pairs = zip(rows, answers, strict=True)
             return [row[choosing.majority(own[:k])].correct for row, own in pairs]
 
         tried = sorted({*(1 << i for i in range(count.bit_length())), count})
@@ -66,7 +66,7 @@ class Drawn:
             found={k: share(replay.pass_at(k, count, n) for n in right) for k in tried},
             majority={k: share(vote(k)) for k in tried},
             distinct=float(np.mean([len({sample.text for sample in row}) for row in rows])),
-            answers=float(np.mean([len(set(own)) for own in said])),
+            answers=float(np.mean([len(set(own)) for own in answers])),
             nats=float(np.mean([-sample.logprob for sample in samples])),
             summary=replay.summary(samples),
         )

@@ -18,7 +18,7 @@ _EXPECTED = "a bool, a float from 0 to 1 or a hir_jax.hindsight.verify.Verdict"
 class Judge:
     """The verifier that is several, or one that grades; it alone says what is right.
 
-    `parsed`, `read` and `said` are the first one's, facts are those of all.
+    `parsed`, `read` and `canonical` are the first one's, facts are those of all.
 
     Attributes:
         verifiers: by name.
@@ -107,7 +107,7 @@ def checked(result: Any) -> Verdict:
         correct=None if result.correct is None else bool(result.correct),
         parsed=bool(result.parsed),
         read=_writable(str(result.read)),
-        said=_writable(str(result.said)),
+        canonical=_writable(str(result.canonical)),
         reward=_as_float(result.reward),
         facts={str(name): bool(holds) for name, holds in result.facts.items()},
     )

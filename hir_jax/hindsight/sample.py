@@ -21,7 +21,7 @@ _REQUIRED: dict[str, tuple[type, ...]] = {
 _PER_TOKEN = ("logprobs", "values", "reference")
 _OPTIONAL: dict[str, tuple[type, ...]] = {
     "read": (str,),
-    "said": (str,),
+    "canonical": (str,),
     "reward": _NUMBER,
     "opposite": _NUMBER,
     "facts": (dict,),
@@ -56,7 +56,7 @@ class Sample:
             nothing asks for it, as in the next two.
         values: expected reward before each token, by the value head.
         reference: log-probability of each token under the reference policy, in nats.
-        said: what `read` comes to, the same for all that say the same; '' where that is `read`.
+        canonical: the answer as all samples have it that say the same; '' where that is `read`.
     """
 
     example_id: str
@@ -75,7 +75,7 @@ class Sample:
     logprobs: tuple[float, ...] = ()
     values: tuple[float, ...] = ()
     reference: tuple[float, ...] = ()
-    said: str = ""
+    canonical: str = ""
 
     def __post_init__(self) -> None:
         if self.reward is None:
@@ -83,7 +83,7 @@ class Sample:
 
     def to_json(self) -> dict[str, Any]:
         """The record that `from_json` reads back equal; without what is empty."""
-        left_out = ("said", "facts", "rewards", *_PER_TOKEN)
+        left_out = ("canonical", "facts", "rewards", *_PER_TOKEN)
         empty = {name for name in left_out if not getattr(self, name)}
         if self.opposite is None:
             empty.add("opposite")

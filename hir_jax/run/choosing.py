@@ -117,10 +117,10 @@ def of_samples(
     """
     right: dict[str, list[bool]] = collections.defaultdict(list)
     for own, margin in zip(judged, margins, strict=True):
-        said = [v.said or v.read or text for _, text, v in own]
+        answers = [v.canonical or v.read or text for _, text, v in own]
         correct = [one.verdict.correct for one in own]
         for count in counts:
-            right[f"majority of {count}"].append(correct[majority(said[:count])])
+            right[f"majority of {count}"].append(correct[majority(answers[:count])])
             right[f"reranked of {count}"].append(correct[int(np.argmax(margin[:count]))])
             right[f"any of {count}"].append(any(correct[:count]))
     return right

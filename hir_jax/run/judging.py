@@ -46,7 +46,7 @@ def judge(
         text, example = output
         found = UNREADABLE if text is None else verifier(text, example)
         decided = bool(found.correct), bool(found.parsed), str(found.read), float(found.reward)
-        return *decided, dict(found.facts), dict(found.parts), str(found.said)
+        return *decided, dict(found.facts), dict(found.parts), str(found.canonical)
 
     verdicts = iter(processes.shared_out(outputs, verdict))
     return [[Verdict(*next(verdicts)) for _ in own] for own in texts]
@@ -119,7 +119,7 @@ def as_samples(
             facts=dict(verdict.facts),
             rewards=dict(verdict.parts),
             logprobs=output.logprobs,
-            said=verdict.said if verdict.said != verdict.read else "",
+            canonical=verdict.canonical if verdict.canonical != verdict.read else "",
         )
         for example, own in zip(examples, judged, strict=True)
         for index, (output, text, verdict) in enumerate(own)

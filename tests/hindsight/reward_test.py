@@ -151,7 +151,7 @@ def test_what_a_function_may_not_return(result, found):
 
 def test_what_was_read_can_be_written():
     assert returning(Verdict(True, read="a\ud800\u00e9")).read == "a?\u00e9"
-    assert returning(Verdict(True, said="a\ud800\u00e9")).said == "a?\u00e9"
+    assert returning(Verdict(True, canonical="a\ud800\u00e9")).canonical == "a?\u00e9"
 
 
 def test_all_that_is_wrong_with_a_verdict_is_said_at_once():

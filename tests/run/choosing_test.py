@@ -57,7 +57,7 @@ def test_samples_agree_that_say_the_same(verifier, answer, outputs, chosen):
     own = [judging.Judged(Output((), 0.0), *each) for each in zip(outputs, verdicts, strict=True)]
     right = choosing.of_samples([own], [[0.0] * 3], (3,))
     assert right["majority of 3"] == [verdicts[chosen].correct]
-    said = [verdict.said or verdict.read for verdict in verdicts]
+    said = [verdict.canonical or verdict.read for verdict in verdicts]
     assert choosing.majority(said) == chosen
     samples = [Sample.from_json(each.to_json()) for each in judging.as_samples([example], [own], 1)]
     drawn = Drawn.of(samples, 3, (0,))

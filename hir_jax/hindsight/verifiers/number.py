@@ -27,7 +27,7 @@ def number(output: str, example: Example) -> Verdict:
     if found is None:
         return UNREADABLE
     correct = any(found.value == gold.value and _agree(found.unit, gold.unit) for gold in golds)
-    return Verdict(correct, True, found.text, said=str(found.value))
+    return Verdict(correct, True, found.text, canonical=str(found.value))
 
 
 def _agree(unit: str, other: str) -> bool:

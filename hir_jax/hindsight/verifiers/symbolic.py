@@ -65,13 +65,13 @@ def _verify(output: str, example: Example) -> Verdict:
     if not read:
         return UNREADABLE
     if any(texts.plain(output) == texts.plain(answer) for answer in example.answers):
-        return Verdict(True, True, read, said=_expression(read))
+        return Verdict(True, True, read, canonical=_expression(read))
     expression = _expression(read)
     if not expression:
         return UNREADABLE
     answers = [e for answer in example.answers if (e := _expression(answer))]
     correct = _WORKER.ask({"answers": answers, "output": expression, "seconds": SECONDS})
-    return UNREADABLE if correct is None else Verdict(correct, True, read, said=expression)
+    return UNREADABLE if correct is None else Verdict(correct, True, read, canonical=expression)
 
 
 def _expression(text: str) -> str:

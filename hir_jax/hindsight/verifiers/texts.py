@@ -140,7 +140,7 @@ def exact(output: str, example: Example) -> Verdict:
     read = " ".join(output.split())
     bare = [target[1:-1] for target in example.targets if example.options]
     correct = bool(read) and says(read, [*example.targets, *bare])
-    return Verdict(correct, bool(read), read, said=innermost(read))
+    return Verdict(correct, bool(read), read, canonical=innermost(read))
 
 
 def reference_form(text: str) -> str:
@@ -165,8 +165,8 @@ def ordered_list(output: str, example: Example) -> Verdict:
     correct = any(_same_items(given, answer) for given in read for answer in answers)
     if not read[0]:
         return Verdict(correct, False)
-    said = " ".join(innermost(item) for item in _without_and(read[-1]))
-    return Verdict(correct, True, " ".join(output.split()), said=said)
+    canonical = " ".join(innermost(item) for item in _without_and(read[-1]))
+    return Verdict(correct, True, " ".join(output.split()), canonical=canonical)
 
 
 def items(text: str) -> list[str]:

@@ -20,8 +20,8 @@ class Verdict:
         facts: what else holds of the output, and what does not, by names of the verifier's own.
         parts: where several verifiers judge together, each one's reward by its name;
             `verify.resolve` fills this in.
-        said: what that comes to, the same for all outputs that say the same ("1200" and "1,200"),
-            by which samples vote; '' where `read` is as good.
+        canonical: the answer as all outputs have it that say the same ("1200" of "1,200"), by which
+            samples vote; '' where `read` is as good.
 
     Raises:
         TypeError: there is neither `correct` nor `reward`.
@@ -33,7 +33,7 @@ class Verdict:
     reward: float | None = None
     facts: Mapping[str, bool] = dataclasses.field(default_factory=dict, hash=False)
     parts: Mapping[str, float] = dataclasses.field(default_factory=dict, hash=False)
-    said: str = dataclasses.field(default="", compare=False)
+    canonical: str = dataclasses.field(default="", compare=False)
 
     def __post_init__(self) -> None:
         if self.reward is None:
