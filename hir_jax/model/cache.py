@@ -46,9 +46,9 @@ class Cache:
         seen at age 5      x  x  x  x      (a row may be as old as the clock, T columns at most)
         seen at age 1      x  x  .  .
 
-    Cross-attention's keys and values are BxGxSxC where each source has one lane. Where it has more
-    they are BxGxCxS, since a product with a few queries at once is four times as fast then on a
-    CPU (one with a single query is a third slower).
+    Cross-attention's keys and values are BxGxSxC. Where a source has several lanes its keys are
+    BxGxCxS, since a CPU multiplies them by a few queries at once twice as fast then (by a single
+    one more slowly), and values by a few rows of weights a quarter as fast.
     """
 
     keys_NxGxTxC: tuple[jax.Array, ...]
@@ -56,15 +56,15 @@ class Cache:
     cross_keys: tuple[jax.Array, ...]
     cross_values: tuple[jax.Array, ...]
     source_mask_BxS: jax.Array
-    transposed: bool = flax.struct.field(pytree_node=False)  # BxGxCxS
+    keys_transposed: bool = flax.struct.field(pytree_node=False)  # BxGxCxS
 
     def cross(self, layer: int) -> tuple[jax.Array, jax.Array]:
         """Keys and values of a layer's cross-attention, BxGxSxC."""
-        return self.turn(self.cross_keys[layer]), self.turn(self.cross_values[layer])
+        return self.turn(self.cross_keys[layer]), self.cross_values[layer]
 
-    def turn(self, x: jax.Array) -> jax.Array:
-        """From BxGxSxC to what is kept, and back."""
-        return x.swapaxes(2, 3) if self.transposed else x
+    def turn(self, keys: jax.Array) -> jax.Array:
+        """Of cross-attention from BxGxSxC to what is kept, and back."""
+        return keys.swapaxes(2, 3) if self.keys_transposed else keys
 
 
 def init_cache(
@@ -78,10 +78,10 @@ def init_cache(
 
     groups, width = config.num_heads // config.heads_together, config.d_kv * config.heads_together
     kept = (rows, groups, length, width)
-    transposed = lanes > 1
-    cross = (sources, groups, *((width, source_length) if transposed else (source_length, width)))
+    cross = (sources, groups, source_length, width)
     mask = jnp.zeros((sources, source_length), bool)
-    return Cache(empty(*kept), empty(*kept), empty(*cross), empty(*cross), mask, transposed)
+    cache = Cache(empty(*kept), empty(*kept), (), empty(*cross), mask, keys_transposed=lanes > 1)
+    return cache.replace(cross_keys=tuple(map(cache.turn, empty(*cross))))
 
 
 def lengthen_sources(
@@ -91,10 +91,10 @@ def lengthen_sources(
 
     `pad` appends so many columns to an array along an axis, counted from behind.
     """
-    axis = -1 if cache.transposed else -2
+    of_keys = -1 if cache.keys_transposed else -2
     return cache.replace(
-        cross_keys=tuple(pad(kept, axis, missing) for kept in cache.cross_keys),
-        cross_values=tuple(pad(kept, axis, missing) for kept in cache.cross_values),
+        cross_keys=tuple(pad(kept, of_keys, missing) for kept in cache.cross_keys),
+        cross_values=tuple(pad(kept, -2, missing) for kept in cache.cross_values),
         source_mask_BxS=pad(cache.source_mask_BxS, -1, missing),
     )
 

@@ -104,7 +104,7 @@ def put_sources(
     keys, values = zip(*cross, strict=True)
     return cache.replace(
         cross_keys=tuple(map(put, cache.cross_keys, map(cache.turn, keys))),
-        cross_values=tuple(map(put, cache.cross_values, map(cache.turn, values))),
+        cross_values=tuple(map(put, cache.cross_values, values)),
         source_mask_BxS=put(cache.source_mask_BxS, source_mask_GxS),
     )
 
