@@ -458,15 +458,18 @@ def test_a_share_is_every_third_verdict(second_of_three):
 
     def verifier(text, example):
         judged.append((text, example))
-        return verify.Verdict(False, True, text, np.float64(0.1), {"short": False})
+        return verify.Verdict(
+            False, True, text, np.float64(0.1), {"short": False}, canonical=text.upper()
+        )
 
     verdicts = judge(verifier, ["x", "y"], [["a", "b"], ["c", "d"]])
     assert judged == [("b", "x")]
-    assert given == [{"done": [(False, True, "b", 0.1, {"short": False}, {})], "fault": None}]
+    assert given == [{"done": [(False, True, "b", 0.1, {"short": False}, {}, "B")], "fault": None}]
     first = verify.Verdict(True, reward=0.7, facts={"short": True}, parts={"x": 0.7})
     second = verify.Verdict(False, reward=0.1, facts={"short": False})
     assert verdicts == [[first, second], [verify.UNREADABLE, verify.Verdict(True)]]
     assert [[verdict.read for verdict in own] for own in verdicts] == [["a", "b"], ["", "d"]]
+    assert verdicts[0][1].canonical == "B"
 
 
 def test_a_signal_to_another_stops_this_one_where_they_agree(second_of_three):
