@@ -48,7 +48,7 @@ class Drawn:
         `stories` are the numbers of the questions' stories, from 0.
         """
         rows = [samples[i : i + count] for i in range(0, len(samples), count)]
-        answers = [[each.canonical or each.read or each.text for each in row] for row in rows]
+        answers = [[choosing.answer(each, each.text) for each in row] for row in rows]
         right = [sum(sample.correct for sample in row) for row in rows]
         numbers = np.array(stories)
 

@@ -113,8 +113,6 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike[str]) ->
             on.
     """
     _check_config(config)
-    if not os.fspath(workdir):
-        raise UserError("workdir: expected the folder of a run, found ''. Give one, or its name.")
     workdir = workdirs.absolute(workdir, "workdir")
     if threading.current_thread() is not threading.main_thread():
         raise UserError(

@@ -78,10 +78,11 @@ def init_cache(
 
     groups, width = config.num_heads // config.heads_together, config.d_kv * config.heads_together
     kept = (rows, groups, length, width)
-    cross = (sources, groups, source_length, width)
+    values = (sources, groups, source_length, width)
+    transposed = lanes > 1
+    keys = (sources, groups, width, source_length) if transposed else values
     mask = jnp.zeros((sources, source_length), bool)
-    cache = Cache(empty(*kept), empty(*kept), (), empty(*cross), mask, keys_transposed=lanes > 1)
-    return cache.replace(cross_keys=tuple(map(cache.turn, empty(*cross))))
+    return Cache(empty(*kept), empty(*kept), empty(*keys), empty(*values), mask, transposed)
 
 
 def lengthen_sources(

@@ -22,6 +22,8 @@ from hir_jax.decoding.prompt import Guide, Output
 from hir_jax.decoding.sampler import Sampler
 from hir_jax.devices import keys
 from hir_jax.hindsight.relabel import Goal
+from hir_jax.hindsight.sample import Sample
+from hir_jax.hindsight.verify import Verdict
 from hir_jax.model.batching import Buckets
 from hir_jax.model.codec import Codec, Tokens
 from hir_jax.model.config import Params
@@ -112,18 +114,22 @@ def of_samples(
 ) -> dict[str, list[bool]]:
     """Whether each way of choosing among a question's first R samples is right, for R of `counts`.
 
-    Samples agree whose answers come to the same for the verifier; where it read nothing, whose
-    texts are the same.
+    Samples agree that have the same `answer`.
     """
     right: dict[str, list[bool]] = collections.defaultdict(list)
     for own, margin in zip(judged, margins, strict=True):
-        answers = [v.canonical or v.read or text for _, text, v in own]
+        answers = [answer(one.verdict, one.text) for one in own]
         correct = [one.verdict.correct for one in own]
         for count in counts:
             right[f"majority of {count}"].append(correct[majority(answers[:count])])
             right[f"reranked of {count}"].append(correct[int(np.argmax(margin[:count]))])
             right[f"any of {count}"].append(any(correct[:count]))
     return right
+
+
+def answer(judged: Verdict | Sample, text: str) -> str:
+    """What an output votes for: what its answer comes to for the verifier, or else its text."""
+    return judged.canonical or judged.read or text
 
 
 def majority(texts: Sequence[str]) -> int:

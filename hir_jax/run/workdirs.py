@@ -76,8 +76,10 @@ def absolute(workdir: str | os.PathLike[str], name: str) -> str:
     """The whole path of a folder that runs are to live in: a verifier may go to another folder.
 
     Raises:
-        UserError: it, by its flag's name, can be none of a file system here.
+        UserError: it, by its flag's name, is empty, or can be none of a file system here.
     """
+    if not os.fspath(workdir):
+        raise UserError(f"{name}: expected the folder of a run, found ''. Give one, or its name.")
     workdir = os.path.expanduser(os.fspath(workdir))
     check_local({name: workdir})
     return os.path.abspath(workdir)
