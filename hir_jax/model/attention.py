@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, Self
 import jax
 import jax.numpy as jnp
 
+from hir_jax.model import remat
 from hir_jax.model.config import T5Config
 from hir_jax.model.positions import bias_block, mask_bias
 
@@ -184,7 +185,7 @@ def _at_once(
     weights = jax.nn.softmax(_scores(query, key, bias, unseen))
     if dropout_key is not None:
         weights *= _kept(dropout_key, cut.config.dropout_rate, weights)
-    return jnp.einsum("bhqs,bhsk->bhqk", weights.astype(query.dtype), value)
+    return remat.product(jnp.einsum("bhqs,bhsk->bhqk", weights.astype(query.dtype), value))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -230,7 +231,7 @@ def _forward(
         return None, _scan(part, None, (query, sources, place))[1]
 
     _, (result, log_total) = _scan(block, None, (queries, places))
-    result = cut.whole(cut.joined(result))
+    result, log_total = remat.product(cut.whole(cut.joined(result))), remat.product(log_total)
     return result, (query, key, value, table, unseen, dropout_key, result, log_total)
 
 

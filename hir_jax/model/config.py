@@ -22,9 +22,9 @@ class T5Config:
         other_eos_ids: end an output, too.
         forced_bos_token_id: begins every output, whatever the model would say first.
         dtype: of activations and matrix products; norms, softmax and logits are float32 always.
-        remat: keep of a block's activations only its input, and compute the rest again for the
-            gradient; a third more work for a fraction of the memory. (The training step gathers
-            weights that are split over devices again, too.)
+        remat: what is kept of a block's activations, where the rest is computed again for the
+            gradient: `remat.INPUTS` or `remat.PRODUCTS`; empty: all. (With either the training step
+            gathers weights that are split over devices again, too.)
         shards: devices that split the batch of what is encoded, or of whole targets.
         cache_dtype: of the keys and values that decoding keeps, and of their products; where it is
             empty, `dtype`.
@@ -54,7 +54,7 @@ class T5Config:
     other_eos_ids: tuple[int, ...] = ()
     forced_bos_token_id: int | None = None
     dtype: str = "float32"
-    remat: bool = False
+    remat: str = ""
     shards: int = 1
     cache_dtype: str = ""
     heads_together: int = 1

@@ -12,6 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from hir_jax.model import remat
 from hir_jax.model.attention import attention
 from hir_jax.model.cache import Lanes
 from hir_jax.model.config import T5Config
@@ -99,9 +100,10 @@ class FeedForward(nn.Module):
         activation = ACTIVATIONS[c.activation]
         wi = (c.d_model, c.d_ff, c.d_model**-0.5, c.dtype)
         if c.gated:
-            hidden = activation(Dense(*wi, name="wi_0")(x)) * Dense(*wi, name="wi_1")(x)
+            gate, linear = (remat.product(Dense(*wi, name=name)(x)) for name in ("wi_0", "wi_1"))
+            hidden = activation(gate) * linear
         else:
-            hidden = activation(Dense(*wi, name="wi")(x))
+            hidden = activation(remat.product(Dense(*wi, name="wi")(x)))
         hidden = Dropout(c.dropout_rate)(hidden)
         return Dense(c.d_ff, c.d_model, c.d_ff**-0.5, c.dtype, name="wo")(hidden)
 
@@ -191,7 +193,7 @@ class Attention(nn.Module):
         for i, layer in enumerate(layers):
             if adapters := layer.adapters():
                 made[i] += into_heads(product(x_BxTxD, adapters[0]), adapters[1:], heads)[0]
-        return made
+        return [remat.product(each) for each in made]
 
     def _attend(self, query_BxHxTxK: jax.Array, *args: Any) -> jax.Array:
         dropped = self.has_rng("dropout") and self.config.dropout_rate > 0

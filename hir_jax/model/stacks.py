@@ -11,16 +11,14 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.ad_checkpoint import checkpoint_name
 
+from hir_jax.model import remat
 from hir_jax.model.cache import Cache, Lanes
 from hir_jax.model.config import T5Config
 from hir_jax.model.layers import Attention, Dropout, FeedForward, RMSNorm, bias_table
 from hir_jax.model.positions import MASKED, mask_bias, relative_bucket
 
 T = TypeVar("T")
-
-BLOCK = "block"  # the name of what a block gives, for policies of `jax.checkpoint`
 
 
 class EncoderBlock(nn.Module):
@@ -36,9 +34,8 @@ class EncoderBlock(nn.Module):
         c = self.config
         table = bias_table(self) if table is None else table
         y = RMSNorm(c, name="self_attention_norm")(x_BxSxD)
-        x = x_BxSxD + Dropout(c.dropout_rate)(
-            Attention(c, name="self_attention")(y, table, mask_BxS)
-        )
+        y = Attention(c, name="self_attention")(y, table, mask_BxS)
+        x = remat.product(x_BxSxD + Dropout(c.dropout_rate)(y))
         y = FeedForward(c, name="feed_forward")(RMSNorm(c, name="feed_forward_norm")(x))
         return x + Dropout(c.dropout_rate)(y)
 
@@ -70,9 +67,10 @@ class DecoderBlock(nn.Module):
     ) -> jax.Array:
         """A whole target, NxTxD; `cross` from `cross_attention.project`."""
         y = self.self_attention(self.self_attention_norm(x_NxTxD), table, causal=True)
-        x = x_NxTxD + self.dropout(y)
+        x = remat.product(x_NxTxD + self.dropout(y))
         y = self.cross_attention_norm(x)
-        x = x + self.dropout(self.cross_attention.attend(y, *cross, source_mask_BxS))
+        y = self.cross_attention.attend(y, *cross, source_mask_BxS)
+        x = remat.product(x + self.dropout(y))
         return self._feed_forward(x)
 
     def step(
@@ -102,6 +100,11 @@ class DecoderBlock(nn.Module):
         return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
 
 
+def _forgetful(block: type[nn.Module], config: T5Config) -> type[nn.Module]:
+    """The block, which computes again for the gradient what `config.remat` does not keep."""
+    return nn.remat(block, policy=remat.policy(config.remat)) if config.remat else block
+
+
 class Encoder(nn.Module):
     """Blocks that share one relative-position bias, or have one each, then a norm."""
 
@@ -113,9 +116,9 @@ class Encoder(nn.Module):
         c = self.config
         table = None if c.layer_biases else bias_table(self)
         x = Dropout(c.dropout_rate)(x_BxSxD)
-        block = nn.remat(EncoderBlock) if c.remat else EncoderBlock
+        block = _forgetful(EncoderBlock, c)
         for i in range(c.num_layers):
-            x = checkpoint_name(block(c, name=f"block_{i}")(x, table, mask_BxS), BLOCK)
+            x = remat.block(block(c, name=f"block_{i}")(x, table, mask_BxS))
         return Dropout(c.dropout_rate)(RMSNorm(c, name="final_norm")(x))
 
 
@@ -129,7 +132,7 @@ class Decoder(nn.Module):
         c = self.config
         if not c.layer_biases:
             self.relative_bias = bias_table(self)
-        block = nn.remat(DecoderBlock) if c.remat else DecoderBlock
+        block = _forgetful(DecoderBlock, c)
         self.block = [block(c) for _ in range(c.num_decoder_layers)]
         self.final_norm = RMSNorm(c)
         self.dropout = Dropout(c.dropout_rate)
@@ -154,7 +157,7 @@ class Decoder(nn.Module):
         x = self.dropout(x_NxTxD)
         crosses = self.project_cross(encoded_BxSxD)
         for block, table, cross in zip(self.block, tables, crosses, strict=True):
-            x = checkpoint_name(block(x, table, cross, source_mask_BxS), BLOCK)
+            x = remat.block(block(x, table, cross, source_mask_BxS))
         return self.dropout(self.final_norm(x))
 
     def step(

@@ -18,6 +18,7 @@ from hir_jax.decoding.trie import Trie
 from hir_jax.devices import sharding
 from hir_jax.devices.hardware import Kind
 from hir_jax.errors import UserError
+from hir_jax.model import remat
 from hir_jax.model.config import T5Config
 from hir_jax.planning import aot, iteration, layers
 from hir_jax.planning.iteration import Work
@@ -32,7 +33,7 @@ class Candidate:
 
     Attributes:
         sizes: of the mesh's axes.
-        remat: whether activations are computed again.
+        remat: what is kept where activations are computed again; empty: they are not.
         made: the programs, estimated; one that does not fit may be the last.
         fits: whether all do.
         seconds: of an iteration; None where something does not fit, or what a device can do is not
@@ -41,7 +42,7 @@ class Candidate:
     """
 
     sizes: dict[str, int]
-    remat: bool = False
+    remat: str = ""
     made: dict[str, aot.Compiled] = dataclasses.field(default_factory=dict)
     fits: bool = False
     seconds: float | None = None
@@ -52,7 +53,7 @@ class Candidate:
         """The fields of the config that ask for it."""
         fields: dict[str, Any] = {f"mesh.{axis}": size for axis, size in self.sizes.items()}
         if step := self.made.get("training"):
-            fields |= {"train.remat": self.remat, "train.accumulation": step.parts}
+            fields |= _remat(self.remat) | {"train.accumulation": step.parts}
         if pool := self.made.get("sampling"):
             fields["sample.rows"] = pool.shape.rows
         return fields
@@ -144,9 +145,10 @@ def _ways(
     if "training" not in programs or not all(each.fits(kind.memory) for each in others.values()):
         yield _candidate(sizes, others, kind, work)
         return
-    for remat in (True,) if config.train.remat else (False, True):
-        step = _training(configs.changed(config, {"train.remat": remat}), shape, mesh, kind)
-        yield _candidate(sizes, {"training": step} | others, kind, work, remat)
+    train = config.train
+    for keeps in (train.remat_keeps,) if train.remat else ("", remat.PRODUCTS, remat.INPUTS):
+        step = _training(configs.changed(config, _remat(keeps)), shape, mesh, kind)
+        yield _candidate(sizes, {"training": step} | others, kind, work, keeps)
         if step.fits(kind.memory) and (step.parts <= 1 or config.train.accumulation):
             return
 
@@ -156,18 +158,23 @@ def _candidate(
     made: dict[str, aot.Compiled],
     kind: Kind,
     work: Work,
-    remat: bool = False,
+    keeps: str = "",
 ) -> Candidate:
     fits = all(each.fits(kind.memory) for each in made.values())
     if not fits or not kind.flops:
-        return Candidate(sizes, remat, made, fits)
+        return Candidate(sizes, keeps, made, fits)
     seconds = 0.0
     if step := made.get("training"):
         seconds += iteration.training_seconds(work, step, kind)
     if pool := made.get("sampling"):
         shards = sizes["data"] * sizes["fsdp"]
         seconds += iteration.sampling_seconds(work, shards, pool, kind)
-    return Candidate(sizes, remat, made, fits, seconds)
+    return Candidate(sizes, keeps, made, fits, seconds)
+
+
+def _remat(keeps: str) -> dict[str, Any]:
+    """The fields of the config that ask for it."""
+    return {"train.remat": True, "train.remat_keeps": keeps} if keeps else {"train.remat": False}
 
 
 def _training(

@@ -202,7 +202,7 @@ def _line(each: Candidate, dollars: float | None) -> list[str]:
     return [
         " x ".join(map(str, each.sizes.values())),
         str(step.parts) if step else "",
-        ("yes" if each.remat else "no") if step else "",
+        (each.remat or "no") if step else "",
         str(pool.shape.rows) if pool else "",
         total(step) if step else "",
         total(pool) if pool else "",

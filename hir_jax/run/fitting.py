@@ -19,7 +19,7 @@ from hir_jax.decoding import programs
 from hir_jax.devices import hardware, keys, processes, sharding
 from hir_jax.devices.hardware import GB
 from hir_jax.errors import UserError
-from hir_jax.model import batching, t5
+from hir_jax.model import batching, remat, t5
 from hir_jax.model.config import Params, T5Config
 from hir_jax.run import models, trainers
 from hir_jax.run.models import Model
@@ -120,7 +120,8 @@ def chooses_by_memory(mesh: Mesh) -> bool:
 def _circumstances(config: ml_collections.ConfigDict, mesh: Mesh) -> str:
     """What a run is free to change, and what its parts depend on."""
     train = config.train
-    return f"{sharding.mesh_name(mesh)}, remat={train.remat}, logits_mib={train.logits_mib}"
+    kept = train.remat and train.remat_keeps
+    return f"{sharding.mesh_name(mesh)}, remat={kept}, logits_mib={train.logits_mib}"
 
 
 def in_parts(
@@ -207,6 +208,8 @@ def does_not_fit(
         mends.append("--config.loss.contrastive=pairwise, which may be computed in parts")
     if not train.remat:
         mends.append("--config.train.remat=true")
+    elif train.remat_keeps != remat.INPUTS:
+        mends.append(f"--config.train.remat_keeps={remat.INPUTS}")
     if train.optimizer != "adafactor" and not config.lora.rank:
         mends.append("--config.train.optimizer=adafactor")
     if not config.lora.rank:

@@ -52,7 +52,7 @@ def of_run(
     weights = {} if params is None else of_weights(params)
     module, colon, _ = config.algorithm.partition(":")
     method = sys.modules.get(module) if colon else None  # one of the user's own
-    shape = dataclasses.replace(model.config, remat=False)  # which a run is free to change
+    shape = dataclasses.replace(model.config, remat="")  # which a run is free to change
     return (
         weights
         | {

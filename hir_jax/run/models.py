@@ -161,7 +161,8 @@ def codec_of(tokenizer: Any, model: T5Config) -> Codec:
 def for_training(config: ml_collections.ConfigDict, model: T5Config) -> T5Config:
     """The model's shape with what `config.train` says of it."""
     train = config.train
-    return dataclasses.replace(model, dropout_rate=train.dropout_rate, remat=train.remat)
+    remat = train.remat_keeps if train.remat else ""
+    return dataclasses.replace(model, dropout_rate=train.dropout_rate, remat=remat)
 
 
 def make_sampler(

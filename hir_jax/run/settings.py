@@ -12,7 +12,7 @@ from hir_jax.errors import UserError
 from hir_jax.hindsight import relabel, replay, verify
 from hir_jax.methods import hir, ratios, reinforce, table
 from hir_jax.methods.method import GROUPS, Method
-from hir_jax.model import lora
+from hir_jax.model import lora, remat
 from hir_jax.run import trackers, workdirs
 from hir_jax.training import objective
 
@@ -35,6 +35,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "reinforce.baseline": reinforce.BASELINES,
     "beam.early_stopping": EARLY_STOPPING,
     "train.optimizer": ("adamw", "adafactor"),
+    "train.remat_keeps": (remat.INPUTS, remat.PRODUCTS),
     "evaluate.split": ("train", "dev", "test"),
 }
 REASONS = dict.fromkeys(
@@ -152,6 +153,8 @@ def check_given(config: ml_collections.ConfigDict, given: Collection[str]) -> No
     if not config.lora.rank:
         for name in ("lora.alpha", "lora.targets", "lora.base_dtype", "lora.path"):
             reasons[name] = "it is for lora.rank"
+    if not config.train.remat:
+        reasons["train.remat_keeps"] = "it is for train.remat"
     reasons |= dict.fromkeys(("sample.rerank", "sample.beams"), "it is for --mode=sample")
     if config.evaluate.beams == 1:
         reasons["beam."] = "it is for evaluate.beams and --mode=sample"

@@ -16,9 +16,8 @@ from jax.sharding import PartitionSpec as P
 
 from hir_jax.devices import compiling, sharding
 from hir_jax.errors import UserError
-from hir_jax.model import lora, t5
+from hir_jax.model import lora, remat, t5
 from hir_jax.model.config import Params, T5Config
-from hir_jax.model.stacks import BLOCK
 from hir_jax.training import losses
 from hir_jax.training.batch import Batch
 from hir_jax.training.objective import Objective, a_token, counts_of, total_loss
@@ -65,7 +64,7 @@ def make_step(
 
     mesh = shardings.step.mesh
     config = dataclasses.replace(config, shards=sharding.batch_multiple(mesh))
-    regather = config.remat and mesh.shape["fsdp"] > 1
+    regather = bool(config.remat) and mesh.shape["fsdp"] > 1
 
     def step(
         state: TrainState, batch: Batch, key: jax.Array, start: Params | None
@@ -92,9 +91,8 @@ def make_step(
                 counts=counts_of(batch, objective.average),
             )
 
-        if regather:  # what is gathered is forgotten, and all else but the inputs of blocks
-            keep = jax.checkpoint_policies.save_only_these_names(BLOCK)
-            loss = jax.checkpoint(loss, policy=keep)
+        if regather:  # what is gathered is forgotten, and all else but what `config.remat` keeps
+            loss = jax.checkpoint(loss, policy=remat.policy(config.remat))
         grad = jax.value_and_grad(loss, has_aux=True)
 
         def part(i: jax.Array, rows: Batch) -> tuple[Params, dict[str, jax.Array]]:

@@ -15,7 +15,7 @@ import pytest
 from hir_jax.decoding import sampler
 from hir_jax.decoding.prompt import Prompt
 from hir_jax.devices import sharding
-from hir_jax.model import batching, hf, t5
+from hir_jax.model import batching, hf, remat, t5
 from hir_jax.model.cache import Cache, Lanes, init_cache, lengthen_sources, padded
 from hir_jax.model.config import Params, T5Config
 from hir_jax.model.positions import relative_bucket
@@ -340,15 +340,15 @@ def test_what_stands_in_the_padding_changes_nothing():
 def test_each_layers_own_biases_are_learned_by_whichever_way_activations_are_kept():
     inputs = random_tokens(7, 2, 5)
 
-    def gradient(remat: bool) -> Params:
-        config = dataclasses.replace(CONFIG, layer_biases=True, remat=remat)
+    def gradient(keeps: str) -> Params:
+        config = dataclasses.replace(CONFIG, layer_biases=True, remat=keeps)
 
         def loss(params: Params) -> jax.Array:
             return t5.forward(params, config, SOURCE, SOURCE_MASK, inputs)[..., 5].sum()
 
         return jax.jit(jax.grad(loss))(random_params(config))
 
-    kept, again = gradient(False), gradient(True)
+    kept, again = gradient(""), gradient(remat.INPUTS)
     for stack in ("encoder", "decoder"):
         for layer in ("block_0", "block_1"):
             assert np.abs(kept[stack][layer]["relative_bias"]).max() > 1e-3

@@ -131,14 +131,22 @@ def test_time_without_the_compilers_and_of_collectives():
 
 def test_parts_and_computing_again_follow_from_the_memory(compile_as):
     def needs(program, sizes, config):
-        own = 40 / (config.train.accumulation or 1) / (4 if config.train.remat else 1)
-        return (own if program == "training" else 1), 2.0 if config.train.remat else 1.0
+        train = config.train
+        less, slower = {"products": (2, 1.5), "inputs": (4, 2.0)}[train.remat_keeps]
+        less, slower = (less, slower) if train.remat else (1, 1.0)
+        own = 40 / (train.accumulation or 1) / less
+        return (own if program == "training" else 1), slower
 
     compile_as(needs)
-    _, lines = planned(**{"train.batch_size": 32})
-    assert [line[1:3] for line in lines if line[0] == "8 x 1 x 1"] == [["4", "no"], ["1", "yes"]]
-    _, lines = planned(**{"train.batch_size": 32, "train.accumulation": 1, "train.remat": True})
-    assert [line[1:3] for line in lines if line[0] == "8 x 1 x 1"] == [["1", "yes"]]
+
+    def ways(**changes):
+        _, lines = planned(**{"train.batch_size": 32} | changes)
+        return [line[1:3] for line in lines if line[0] == "8 x 1 x 1"]
+
+    assert ways() == [["4", "no"], ["2", "products"], ["1", "inputs"]]
+    asked = {"train.accumulation": 1, "train.remat": True}
+    assert ways(**asked) == [["1", "inputs"]]
+    assert ways(**asked | {"train.remat_keeps": "products"}) == [["1", "products"]]
 
 
 def test_rows_are_halved_until_they_fit(compile_as, monkeypatch):

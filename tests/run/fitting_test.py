@@ -147,7 +147,7 @@ def test_what_parts_depend_on_is_chosen_anew(device_of, monkeypatch):
     fitting.make_training(again, models.abstract_model(again), BUCKETS, known)
     assert sorted(name.partition(", remat=")[2] for name in known) == [
         "False, logits_mib=64",
-        "True, logits_mib=64",
+        "inputs, logits_mib=64",
     ]
 
 

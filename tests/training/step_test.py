@@ -10,7 +10,7 @@ import pytest
 from hir_jax.devices import sharding
 from hir_jax.errors import UserError
 from hir_jax.methods.hir import Hir
-from hir_jax.model import t5
+from hir_jax.model import remat, t5
 from hir_jax.planning import hlo
 from hir_jax.run import checkpoint
 from hir_jax.training import losses, objective
@@ -281,9 +281,11 @@ def test_small_parts_where_nobody_says(monkeypatch, params, reference, whole):
     assert seen == [4, 1]  # its candidates are the whole batch
 
 
-@pytest.mark.parametrize("accumulation", [1, 2])
-def test_what_is_computed_again_gives_the_same_gradient(params, reference, whole, accumulation):
-    config = dataclasses.replace(CONFIG, remat=True)
+@pytest.mark.parametrize("keeps, accumulation", [("inputs", 1), ("products", 2)])
+def test_what_is_computed_again_gives_the_same_gradient(
+    params, reference, whole, keeps, accumulation
+):
+    config = dataclasses.replace(CONFIG, remat=keeps)
     mesh = sharding.make_mesh({"data": 1, "fsdp": 4, "tensor": 2})
     options = {"accumulation": accumulation}
     for forgetful in (
@@ -542,13 +544,25 @@ def test_devices_exchange_weights_and_gradients_not_activations(params):
 def test_with_remat_weights_are_gathered_again_for_the_gradient(params):
     mesh = sharding.make_mesh({"data": 1, "fsdp": 8, "tensor": 1})
     gathers = []
-    for remat in (False, True):
-        config = dataclasses.replace(CONFIG, remat=remat)
+    for keeps in ("", remat.INPUTS, remat.PRODUCTS):
+        config = dataclasses.replace(CONFIG, remat=keeps)
         made = Trainer(PLAIN, descent(), mesh, config)
         text = made.step.lower(made.start(params), made.place(random_batch(8)), KEY, None).as_text()
         gathers.append(text.count("sdy.sharding_constraint"))
     split = [x for x in jax.tree.leaves(params) if x.ndim > 1]
-    assert gathers[1] - gathers[0] >= len(split)
+    assert min(gathers[1:]) - gathers[0] >= len(split)
+
+
+def test_where_products_are_kept_only_scores_and_their_biases_are_computed_again(params):
+    products = []
+    for keeps in ("", remat.PRODUCTS, remat.INPUTS):
+        made = Trainer(PLAIN, descent(), config=dataclasses.replace(CONFIG, remat=keeps))
+        text = made.step.lower(made.start(params), BATCH, KEY, None).as_text()
+        products.append(text.count("dot_general"))
+    scores = CONFIG.num_layers + 2 * CONFIG.num_decoder_layers
+    biases = CONFIG.num_layers + CONFIG.num_decoder_layers
+    assert products[1] - products[0] == scores + biases
+    assert products[2] - products[1] >= 4 * biases  # kernels
 
 
 def test_a_part_of_an_accumulated_batch_is_compiled_once(params):

@@ -1,0 +1,32 @@
+"""What is kept of a block's activations for its gradient, where the rest is computed again.
+
+`INPUTS` keeps what a block is given alone: a third more products, for the least memory. `PRODUCTS`
+keeps what products and attention give as well, so that only what is cheap between them is computed
+again: norms, activations, dropout, and the scores of attention, which are never kept.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax.ad_checkpoint import checkpoint_name
+
+INPUTS = "inputs"
+PRODUCTS = "products"
+
+_NAMES = {INPUTS: ("block",), PRODUCTS: ("block", "product")}
+
+
+def block(x: jax.Array) -> jax.Array:
+    """x, said to be what a block gives, and the next is given."""
+    return checkpoint_name(x, "block")
+
+
+def product(x: jax.Array) -> jax.Array:
+    """x, said to come out of a product, or of attention."""
+    return checkpoint_name(x, "product")
+
+
+def policy(keeps: str) -> Callable[..., Any]:
+    """Of `jax.checkpoint`, for `INPUTS` or `PRODUCTS`."""
+    return jax.checkpoint_policies.save_only_these_names(*_NAMES[keeps])
