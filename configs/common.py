@@ -76,7 +76,7 @@ def get_config() -> ml_collections.ConfigDict:
 
     config.sample = sample = ml_collections.ConfigDict()
     sample.samples = 4  # R: outputs a question and iteration
-    sample.temperature = 1.0  # τ
+    sample.temperature = 1.0  # τ; 0 = the likeliest tokens
     # Likeliest tokens kept; 0 = all. ε puts mass on junk that this cuts off. None = 50, or 0 for a
     # method with ratios of the whole policy
     sample.top_k = config_dict.placeholder(int)

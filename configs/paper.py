@@ -137,7 +137,7 @@ def get_config(grid: str = "") -> ml_collections.ConfigDict:
 
 def experiment(grid: str) -> ml_collections.ConfigDict:
     made = ml_collections.ConfigDict()
-    made.seeds = (1,)
+    made.seeds = (1,)  # each cell is run with each of these
     made.part = (1, 1)  # of how many parts this process runs which: (2, 3), the second of three
     made.cells = "*"  # to run: VARIANT/TASK/SEED with * for anything, several with commas
     made.keep_checkpoints = False  # of cells that are done

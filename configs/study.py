@@ -26,7 +26,7 @@ TUNED = {
     "topr": {"train__learning_rate": 1e-4},
     "w_reinforce": {"train__learning_rate": 3e-5},
 }
-# Learning rates that each method was tried with, on other questions and another seed.
+# Learning rates that each method was tried with, on questions of another seed.
 RATES = {
     **dict.fromkeys(("sft", "farl", "hir"), (2e-4, 5e-4, 1e-3)),
     **dict.fromkeys(TUNED.keys() - {"sft", "farl", "hir"}, (3e-5, 1e-4, 3e-4)),
@@ -117,11 +117,12 @@ TASKS = {
     "counting": {"data__task": "object_counting", "data__difficulty": 4},
     "sorting": {"data__task": "word_sorting", "data__difficulty": 5},
 }
-OTHERS = {name: task | {"data__seed": 2} for name, task in TASKS.items()}  # other questions
+OTHERS = {name: task | {"data__seed": 2} for name, task in TASKS.items()}  # drawn anew
 
 
 def tuning() -> dict:
-    """Every method at three learning rates, on questions that `methods` and `data` do not ask."""
+    """The methods of `TUNED` at three learning rates, on questions of another seed: of sorting none
+    that `methods` and `data` ask, of expressions, of which there are few, many of them."""
     variants = {
         f"{name} {rate:.0e}": {"algorithm": name, "train__learning_rate": rate}
         for name in TUNED
@@ -139,7 +140,7 @@ def ideas() -> dict:
 
 
 def methods() -> dict:
-    """Every method on every task, four samples a question."""
+    """HIR and eight others on every task, four samples a question."""
     variants = {name: {"algorithm": name} | TUNED[name] for name in TUNED} | MENDED
     for name in ("hir mended", "farl", "topr"):
         variants[name] = variants[name] | {"evaluate__samples": (4, 16)}
