@@ -43,7 +43,8 @@ class Sample:
         text: the decoded tokens; those without a text of their own by their names.
         correct: the verdict.
         parsed: the output could be read as an answer at all.
-        logprob: log-probability of the tokens under the sampling policy, summed, in nats.
+        logprob: log-probability of the tokens under the policy that drew them, untempered and
+            untruncated, summed, in nats.
         iteration: the iteration of the online phase that drew it.
         read: what the verifier took for the answer, '' where nothing.
         reward: of the output, from 0 to 1; where it is not said, 1.0 or 0.0 by `correct`.
@@ -52,8 +53,8 @@ class Sample:
         rewards: where several verifiers judged, each one's own; one that is not here gave 0.
         opposite: log-probability of the tokens under the wrong-answer instruction, summed, in nats;
             None where nothing asks for it.
-        logprobs: log-probability of each token under the policy that drew it, in nats; () where
-            nothing asks for it, as in the next two.
+        logprobs: log μ of each token (`config.ratio.behaviour`), in nats; () where nothing asks for
+            it, as in the next two.
         values: expected reward before each token, by the value head.
         reference: log-probability of each token under the reference policy, in nats.
         canonical: the answer as all samples have it that say the same; '' where that is `read`.

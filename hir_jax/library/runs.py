@@ -97,7 +97,7 @@ def examples(records: Sequence[Mapping[str, Any]]) -> list[Example]:
 
 
 def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike[str]) -> Outcome:
-    """Runs HIR, or resumes it from where it was stopped; `--mode=train`.
+    """Runs the method of a config, or resumes it where it was stopped; `--mode=train`.
 
     Args:
         config: of `config`.

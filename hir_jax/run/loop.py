@@ -57,7 +57,7 @@ SAMPLING, DROPOUT, ORDER = 0, 1, 2
 
 
 def run(config: ml_collections.ConfigDict, workdir: str, after: After = ignore) -> Outcome:
-    """Runs or resumes HIR in `workdir`; gives the test evaluations before and after.
+    """Runs or resumes a config's method in `workdir`; the test evaluations before and after.
 
     `workdir` is an absolute path, as `workdirs.absolute` makes it.
     `after` is called with the number of each iteration whose records are written.
@@ -173,8 +173,8 @@ class Job:
             trained_on = replay.pairs_summary(epochs[0])
             self._write("pairs", trained_on)
             logging.info(
-                "iteration %d: %d pairs to train on, %.1f%% of them under the correct-answer "
-                "instruction",
+                "iteration %d: %d pairs to train on, %.1f%% of their weight under the "
+                "correct-answer instruction",
                 progress.iteration,
                 trained_on["pairs"],
                 100 * trained_on["correct"],
