@@ -18,6 +18,7 @@ from configs import pretrain, tiny
 from hir_jax.data import generators
 from hir_jax.hindsight import replay
 from hir_jax.run import drawing, evaluate, metrics, models, questions
+from hir_jax.run.asking import Asking
 
 MODEL = flags.DEFINE_string("model", "assets/tiny", "Folder of the model.")
 OUTPUT = flags.DEFINE_string("output", None, "JSON file to write.")
@@ -42,19 +43,17 @@ def measure(task: str, difficulty: int) -> dict:
     config.sample.max_new_tokens = 24
     model = models.load_model(config)
     asked = questions.load_questions(config, model.codec)
-    examples = asked.splits.test
     sampler = models.make_sampler(config, model, asked.buckets.source)
+    asking = Asking(config, sampler, model.params, asked, asked.splits.test)
     title = f"{task} {difficulty}"
-    found = evaluate.by_config(config, sampler, model.params, examples, asked, model.codec, title)
-    samples = drawing.draw_from(
-        config, sampler, model, examples, asked, samples=SAMPLES, iteration=0, title=title
-    )
+    found = evaluate.evaluate(asking, title)
+    samples = drawing.draw_from(asking, samples=SAMPLES, iteration=0, title=title)
     right = np.array([sample.correct for sample in samples]).reshape(-1, SAMPLES).sum(axis=1)
     counts = np.histogram(right / SAMPLES, bins=[-1, *EDGES[1:-1], 2])[0]
     return {
         "task": task,
         "difficulty": difficulty,
-        "n": len(examples),
+        "n": len(asking.examples),
         **found.to_json(),
         "pass@1": float(right.mean() / SAMPLES),
         **{

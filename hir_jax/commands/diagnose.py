@@ -17,6 +17,7 @@ from hir_jax.data.example import Example
 from hir_jax.errors import UserError
 from hir_jax.methods.method import GROUPS
 from hir_jax.run import drawing, evaluate, evaluation, fitting, judging, models, settings
+from hir_jax.run.asking import Asking
 from hir_jax.run.evaluation import Evaluation
 from hir_jax.run.questions import Questions, load_questions
 
@@ -40,11 +41,11 @@ def diagnose(config: ml_collections.ConfigDict, workdir: str | None, output: str
     training = fitting.make_training(config, model, questions.buckets, {})
     sampler = models.make_sampler(config, model, asked.buckets.source)
     examples, count = asked.splits.train, config.diagnose.samples
-    given = (config, sampler, model.params, examples, asked, model.codec)
-    greedy = evaluate.by_config(*given, "greedy answers")
+    asking = Asking(config, sampler, model.params, asked, examples)
+    greedy = evaluate.evaluate(asking, "greedy answers")
     draw = functools.partial(
         drawing.draw_from,
-        *(config, sampler, model, examples, asked),
+        asking,
         samples=count,
         iteration=pace.ITERATION,
         title="sampling",

@@ -9,6 +9,7 @@ from hir_jax.commands.lines import check_folder, check_output
 from hir_jax.commands.policy import load_policy
 from hir_jax.devices import processes
 from hir_jax.run import answering, choosing, evaluate, identity, models, workdirs
+from hir_jax.run.asking import Asking
 from hir_jax.run.evaluation import Evaluation
 from hir_jax.run.questions import expect, load_questions
 
@@ -39,14 +40,14 @@ def evaluate_policy(
     model, name = load_policy(config, workdir)
     questions = load_questions(config, model.codec, only="" if of_the_run else split)
     if of_the_run:
-        ours = identity.of_questions(model.codec, questions, config)
+        ours = identity.of_questions(questions, config)
         mend = "Leave out the flags that change it, or judge the run by it with --transfer."
         identity.check(pathlib.Path(workdir), ours, mend)
     examples = expect(questions.splits, split)
     sampler = models.make_sampler(config, model, questions.buckets.source)
-    given = (config, sampler, model.params, examples, questions, model.codec)
-    result = evaluate.by_config(*given, f"evaluating on {split}")
-    result = choosing.with_choices(result, *given)
+    asking = Asking(config, sampler, model.params, questions, examples)
+    result = evaluate.evaluate(asking, f"evaluating on {split}")
+    result = choosing.with_choices(result, asking)
     record = {"model": name, "task": config.data.task, "split": split} | result.to_json()
     record |= {"among": config.evaluate.among, "beams": config.evaluate.beams}
     if file and processes.is_first():

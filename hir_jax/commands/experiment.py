@@ -26,6 +26,7 @@ from hir_jax.errors import UserError
 from hir_jax.hindsight import verify
 from hir_jax.model import hub
 from hir_jax.run import answering, drawing, loop, models, settings, workdirs
+from hir_jax.run.asking import Asking
 from hir_jax.run.questions import load_questions
 
 # Fields of `config.data` that may name a file.
@@ -304,15 +305,7 @@ def _pass_rates(config: ml_collections.ConfigDict) -> list[float]:
     questions = load_questions(config, model.codec)
     sampler = models.make_sampler(config, model, questions.buckets.source)
     count = config.sample.samples
-    samples = drawing.draw_from(
-        config,
-        sampler,
-        model,
-        questions.splits.test,
-        questions,
-        samples=count,
-        iteration=0,
-        title="the starting model",
-    )
+    asking = Asking(config, sampler, model.params, questions, questions.splits.test)
+    samples = drawing.draw_from(asking, samples=count, iteration=0, title="the starting model")
     right = [sample.correct for sample in samples]
     return [sum(right[i : i + count]) / count for i in range(0, len(right), count)]

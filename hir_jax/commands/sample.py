@@ -119,7 +119,7 @@ def encode_sides(
     """The tokens of all prompts under what training samples under, and where they are asked for
     (`by_two`) under p_wrong; `texts` gives the prompts under an instruction."""
     instructions = instructions_of(config)
-    goals = [instructions.wanted, instructions.wanted.against(0)]
+    goals = [instructions.wanted, instructions.opposite]
     return [
         [(*ids, codec.eos_id) for ids in codec.encode(texts(instructions.text(goal)))]
         for goal in goals[: 1 + by_two(config)]

@@ -65,6 +65,11 @@ class Instructions:
         return Goal(True, tuple((name, True) for name in self.facts))
 
     @property
+    def opposite(self) -> Goal:
+        """What asks for a wrong answer, and else for the same."""
+        return self.wanted.against(0)
+
+    @property
     def asked(self) -> list[Goal]:
         """What a policy is evaluated under: the wanted goal, then each part of it asked against."""
         return [self.wanted, *(self.wanted.against(i) for i in range(1 + len(self.facts)))]

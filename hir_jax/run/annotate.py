@@ -13,7 +13,7 @@ from hir_jax.hindsight.relabel import Goal
 from hir_jax.hindsight.sample import Sample
 from hir_jax.methods.method import VALUES, Method
 from hir_jax.model.config import Params, T5Config
-from hir_jax.run import choosing, trainers
+from hir_jax.run import trainers
 from hir_jax.run.questions import Questions
 from hir_jax.training.scoring import Scores, score_tokens
 
@@ -64,7 +64,7 @@ def annotate(
         start: the starting model's, where that pass is made.
         batch_size: samples at a time.
     """
-    wanted, away = questions.instructions.wanted, choosing.opposite(questions)
+    wanted, away = questions.instructions.wanted, questions.instructions.opposite
 
     def scores(params: Params | None, goal: Goal) -> list[Scores]:
         source = questions.prompts.source

@@ -14,65 +14,44 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-import ml_collections
 import numpy as np
 
-from hir_jax.data.example import Example
-from hir_jax.decoding.prompt import Guide, Output
+from hir_jax.decoding.prompt import Output
 from hir_jax.decoding.sampler import Sampler
 from hir_jax.devices import keys
-from hir_jax.hindsight.relabel import Goal
 from hir_jax.hindsight.sample import Sample
 from hir_jax.hindsight.verify import Verdict
 from hir_jax.model.batching import Buckets
-from hir_jax.model.codec import Codec, Tokens
+from hir_jax.model.codec import Tokens
 from hir_jax.model.config import Params
 from hir_jax.run import statistics, terminal
+from hir_jax.run.asking import Asking
 from hir_jax.run.choices import GREEDY, Choices
 from hir_jax.run.evaluation import Evaluation
-from hir_jax.run.judging import Judged, judged_as_drawn
-from hir_jax.run.questions import Questions
+from hir_jax.run.judging import Judged
 from hir_jax.training import scoring
 
 
 def with_choices(
-    evaluation: Evaluation,
-    config: ml_collections.ConfigDict,
-    sampler: Sampler,
-    params: Params,
-    examples: Sequence[Example],
-    questions: Questions,
-    codec: Codec,
-    check: Callable[[], object] = lambda: None,
+    evaluation: Evaluation, asking: Asking, check: Callable[[], object] = lambda: None
 ) -> Evaluation:
     """The evaluation of these examples with the ways of choosing that `config.evaluate` asks for.
 
     `check` is called now and then; an exception that it raises stops the work.
     """
-    ways = len(config.evaluate.guidance) + max(config.evaluate.samples, default=0)
+    asked = asking.config.evaluate
+    ways = len(asked.guidance) + max(asked.samples, default=0)
     if not ways:
         return evaluation
-    with terminal.progress(ways * len(examples), "other ways of answering", "output") as bar:
-        found = choices(
-            config,
-            sampler,
-            params,
-            examples,
-            questions,
-            codec,
-            evaluation.asked_correct.right,
-            progress=lambda n: (bar.update(n), check()),
-        )
+    total = ways * len(asking.examples)
+    with terminal.progress(total, "other ways of answering", "output") as bar:
+        greedy = evaluation.asked_correct.right
+        found = choices(asking, greedy, lambda n: (bar.update(n), check()))
     return dataclasses.replace(evaluation, choices=found)
 
 
 def choices(
-    config: ml_collections.ConfigDict,
-    sampler: Sampler,
-    params: Params,
-    examples: Sequence[Example],
-    questions: Questions,
-    codec: Codec,
+    asking: Asking,
     greedy: Sequence[bool],
     progress: Callable[[int], object] = lambda n: None,
 ) -> Choices:
@@ -81,29 +60,29 @@ def choices(
     Samples are drawn once, as many as the largest R; smaller R have the first of them. `greedy`
     says where the likeliest tokens are right.
     """
-    prompts = questions.prompts.prompts(examples, questions.instructions.wanted)
+    config = asking.config
+    prompts = asking.prompts(asking.questions.instructions.wanted)
     key = jax.random.fold_in(keys.make(config.seed), 0)
-    prepared = sampler.prepare(params)
-    among = questions.among(config.evaluate.among, examples)
+    prepared = asking.sampler.prepare(asking.params)
+    among = asking.among("evaluate")
 
     def answers(temperature: float, **options: Any) -> list[list[Judged]]:
         given = (prepared, prompts, key, temperature)
-        draw = functools.partial(sampler, *given, among=among, **options)
-        return judged_as_drawn(draw, questions.verifier, examples, codec, progress)
+        draw = functools.partial(asking.sampler, *given, among=among, **options)
+        return asking.judged(draw, progress)
 
     right: dict[str, Sequence[bool]] = {GREEDY: greedy}
     if counts := config.evaluate.samples:
         found = answers(config.sample.temperature, samples=max(counts))
         outputs = [[one.output for one in own] for own in found]
-        margin = margins_of(config, sampler, params, examples, questions, outputs)
+        margin = margins_of(asking, outputs)
         right |= of_samples(found, margin, counts)
     for guidance in config.evaluate.guidance:
-        guide = guide_of(questions, examples, guidance, config.sample.guidance_cutoff)
-        found = answers(0.0, guide=guide)
+        found = answers(0.0, guide=asking.guide(guidance))
         right[f"guided by {guidance:g}"] = [one.verdict.correct for (one,) in found]
     return Choices(
         {name: tuple(each) for name, each in right.items()},
-        statistics.number_stories(e.premise for e in examples),
+        statistics.number_stories(e.premise for e in asking.examples),
     )
 
 
@@ -138,34 +117,13 @@ def majority(texts: Sequence[str]) -> int:
     return texts.index(max(counts, key=counts.__getitem__))
 
 
-def opposite(questions: Questions) -> Goal:
-    """What asks for a wrong answer, and else for the same."""
-    return questions.instructions.wanted.against(0)
-
-
-def guide_of(
-    questions: Questions, examples: Sequence[Example], guidance: float, cutoff: float
-) -> Guide | None:
-    """The sampler's guide away from p_wrong; None without guidance."""
-    if not guidance:
-        return None
-    away = questions.prompts.prompts(examples, opposite(questions))
-    return Guide([prompt.tokens for prompt in away], guidance, cutoff)
-
-
-def margins_of(
-    config: ml_collections.ConfigDict,
-    sampler: Sampler,
-    params: Params,
-    examples: Sequence[Example],
-    questions: Questions,
-    outputs: Sequence[Sequence[Output]],
-) -> list[list[float]]:
+def margins_of(asking: Asking, outputs: Sequence[Sequence[Output]]) -> list[list[float]]:
     """`margins` of each output of each example."""
-    table, goals = questions.prompts, (questions.instructions.wanted, opposite(questions))
-    sources = [[table.source(e.id, goal, ()) for goal in goals] for e in examples]
-    size = config.train.batch_size
-    return margins(params, sampler, sources, outputs, size, questions.buckets)
+    table, instructions = asking.questions.prompts, asking.questions.instructions
+    goals = (instructions.wanted, instructions.opposite)
+    sources = [[table.source(e.id, goal, ()) for goal in goals] for e in asking.examples]
+    size = asking.config.train.batch_size
+    return margins(asking.params, asking.sampler, sources, outputs, size, asking.questions.buckets)
 
 
 def margins(

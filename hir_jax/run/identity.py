@@ -18,7 +18,6 @@ import ml_collections
 from hir_jax.devices import processes
 from hir_jax.errors import UserError
 from hir_jax.hindsight import verify
-from hir_jax.model.codec import Codec
 from hir_jax.model.config import Params
 from hir_jax.run import checksums, workdirs
 from hir_jax.run.models import Model
@@ -60,7 +59,7 @@ def of_run(
             "method": _digest(inspect.getsource(method) if method else config.algorithm),
         }
         | _of_allowed(questions)
-        | of_questions(model.codec, questions, config)
+        | of_questions(questions, config)
     )
 
 
@@ -75,13 +74,11 @@ def of_weights(params: Params) -> dict[str, str]:
     return {"weights": _digest(checksums.of(checksums.flatten(params)))}
 
 
-def of_questions(
-    codec: Codec, questions: Questions, config: ml_collections.ConfigDict
-) -> dict[str, str]:
+def of_questions(questions: Questions, config: ml_collections.ConfigDict) -> dict[str, str]:
     """Of what is asked, and how it is judged."""
     prompts = map(questions.prompts.under, questions.instructions.asked)
     return {
-        "tokenizer": _digest(sorted(codec.tokenizer.get_vocab().items())),
+        "tokenizer": _digest(sorted(questions.prompts.codec.tokenizer.get_vocab().items())),
         **{side: _digest(examples) for side, examples in questions.splits._asdict().items()},
         "prompts": _digest([sorted(each.items()) for each in prompts]),
         "verifier": _digest(_judging(config)),

@@ -46,6 +46,7 @@ from hir_jax.run import (
     workdirs,
 )
 from hir_jax.run.alarms import Alarms
+from hir_jax.run.asking import Asking
 from hir_jax.run.evaluation import Evaluation
 from hir_jax.run.outcome import Outcome
 from hir_jax.run.progress import After, ignore
@@ -269,20 +270,13 @@ class Job:
         return adapters.decoding(self.config, self.sampler, self.reference, trained)
 
     def _draw_samples(self) -> list[Sample]:
-        config, iteration = self.config, self.progress.iteration
-        examples = self.questions.splits.train
+        count, iteration = self.config.sample.samples, self.progress.iteration
         key = jax.random.fold_in(jax.random.fold_in(self.key, SAMPLING), iteration)
-        count = config.sample.samples
         started = time.monotonic()
-        total = len(examples) * count
+        total = len(self.questions.splits.train) * count
         with terminal.progress(total, f"iteration {iteration}: sampling", "sample") as bar:
             samples = drawing.draw(
-                config,
-                self.sampler,
-                self._policy(),
-                examples,
-                self.questions,
-                self.codec,
+                self._asking("train", self._policy()),
                 key,
                 samples=count,
                 iteration=iteration,
@@ -314,8 +308,8 @@ class Job:
 
     def _view(self, epoch: int = 0) -> View:
         done = self.progress
-        given = (self.config, self.questions, self.codec)
-        return pairs.view(*given, done.buffer, done.iteration, epoch, done.method)
+        given = (self.config, self.questions, done.buffer)
+        return pairs.view(*given, done.iteration, epoch, done.method)
 
     def _epochs(self) -> list[list[Pair]]:
         method = self.training.method
@@ -357,15 +351,15 @@ class Job:
         final = self.progress.iteration > self.config.iterations
         when = "at the end" if final else f"iteration {self.progress.iteration}"
         title = f"{when}: evaluating on {split}"
-        return evaluate.by_config(*self._asked(split, params), title, self.interrupts.check)
+        return evaluate.evaluate(self._asking(split, params), title, self.interrupts.check)
 
     def _with_choices(self, after: Evaluation, params: Params) -> Evaluation:
         """The closing evaluation, with the ways of answering that the config asks for."""
-        return choosing.with_choices(after, *self._asked("test", params), self.interrupts.check)
+        return choosing.with_choices(after, self._asking("test", params), self.interrupts.check)
 
-    def _asked(self, split: str, params: Params) -> tuple[Any, ...]:
+    def _asking(self, split: str, params: Params) -> Asking:
         examples = getattr(self.questions.splits, split)
-        return self.config, self.sampler, params, examples, self.questions, self.codec
+        return Asking(self.config, self.sampler, params, self.questions, examples)
 
     # Records --------------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ import numpy as np
 from hir_jax.hindsight.relabel import Pair
 from hir_jax.hindsight.sample import Sample
 from hir_jax.methods.method import Method, View
-from hir_jax.model.codec import Codec, Tokens
+from hir_jax.model.codec import Tokens
 from hir_jax.run.questions import Questions
 from hir_jax.training.batch import Batch, Layout, TrainingExample, make_batch, plan_batches
 
@@ -16,13 +16,13 @@ from hir_jax.training.batch import Batch, Layout, TrainingExample, make_batch, p
 def view(
     config: ml_collections.ConfigDict,
     questions: Questions,
-    codec: Codec,
     buffer: Sequence[Sample],
     iteration: int,
     epoch: int,
     state: Mapping[str, float],
 ) -> View:
     """What the method makes the rows of an epoch of."""
+    codec = questions.prompts.codec
     return View(
         samples=buffer,
         examples=questions.splits.train,

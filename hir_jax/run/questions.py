@@ -8,7 +8,6 @@ import ml_collections
 from absl import logging
 
 from hir_jax import data
-from hir_jax.decoding.prompt import Among
 from hir_jax.devices import processes
 from hir_jax.errors import UserError
 from hir_jax.hindsight import verify
@@ -27,9 +26,7 @@ class Questions:
 
     Attributes:
         splits: train, dev and test, without prompts that are too long.
-        by_id: every example.
-        instructions: p_correct, p_wrong and the phrases for facts.
-        prompts: their tokens under every instruction.
+        prompts: their tokens under every instruction, with the tokenizer.
         buckets: lengths to pad to.
         verifier: what judges outputs.
         allowed: what outputs there may be, by the values of `config.sample.among` and
@@ -37,22 +34,26 @@ class Questions:
     """
 
     splits: data.Splits
-    by_id: dict[str, data.Example]
-    instructions: Instructions
     prompts: PromptTable
     buckets: batching.Buckets
     verifier: verify.Verifier
-    allowed: Mapping[str, Allowed | None] = dataclasses.field(default_factory=dict)
+    allowed: Mapping[str, Allowed | None]
+
+    @property
+    def by_id(self) -> dict[str, data.Example]:
+        """Every example, those that were left out as well."""
+        return {example.id: example for example in self.prompts.examples}
+
+    @property
+    def instructions(self) -> Instructions:
+        """p_correct, p_wrong and the phrases for facts."""
+        return self.prompts.instructions
 
     @property
     def evaluated(self) -> int:
         """Prompts of the largest evaluation in a run."""
         splits = self.splits
         return max(len(splits.dev), len(splits.test)) * len(self.instructions.asked)
-
-    def among(self, how: str, examples: Sequence[data.Example]) -> Among | None:
-        """What the outputs to these may be, by one of these values; None for any."""
-        return self.allowed[how].among([len(e.options) for e in examples]) if how else None
 
 
 def load_questions(config: ml_collections.ConfigDict, codec: Codec, only: str = "") -> Questions:
@@ -86,14 +87,13 @@ def load_questions(config: ml_collections.ConfigDict, codec: Codec, only: str = 
         config.buckets.source,
         config.buckets.target,
     )
-    by_id = {example.id: example for example in every}
     _check_same(splits, table)
     sections = {config[section].among: section for section in ("evaluate", "sample")}
     allowed = {
         how: answering.load(config, section, codec, answering.counted(every))
         for how, section in sections.items()
     }
-    return Questions(splits, by_id, instructions, table, buckets, verifier, allowed)
+    return Questions(splits, table, buckets, verifier, allowed)
 
 
 def _without(dropped: set[str], splits: data.Splits) -> data.Splits:

@@ -274,8 +274,8 @@ def test_pass_rates_are_of_what_runs_begin_with(tmp_path, monkeypatch):
     peft.write(tmp_path, own, made, tiny.shape(), "")
     policies = []
 
-    def draw_from(config, sampler, model, *_, **unused):
-        policies.append(model.params)
+    def draw_from(asking, **unused):
+        policies.append(asking.params)
         return []
 
     monkeypatch.setattr(experiment.drawing, "draw_from", draw_from)

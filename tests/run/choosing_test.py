@@ -1,7 +1,6 @@
 """Ways of answering: votes, margins, guidance, beside the likeliest tokens."""
 
 import json
-import types
 
 import jax
 import numpy as np
@@ -11,6 +10,7 @@ from hir_jax.commands.drawn import Drawn
 from hir_jax.commands.eval import evaluate_policy
 from hir_jax.commands.sample import sample_file
 from hir_jax.data.example import Example
+from hir_jax.data.splits import Splits
 from hir_jax.decoding.prompt import Output, Prompt
 from hir_jax.decoding.sampler import Sampler
 from hir_jax.errors import UserError
@@ -20,9 +20,11 @@ from hir_jax.hindsight.sample import Sample
 from hir_jax.hindsight.verify import Verdict
 from hir_jax.model.batching import Buckets
 from hir_jax.run import choosing, judging, loop, models, statistics
+from hir_jax.run.asking import Asking
 from hir_jax.run.choices import Choices
 from hir_jax.run.evaluation import Evaluation
 from hir_jax.run.prompts import PromptTable
+from hir_jax.run.questions import Questions
 from hir_jax.training import scoring
 from tests import tiny
 
@@ -121,16 +123,8 @@ def test_ways_by_hand(monkeypatch):
         return Verdict(text.lower() == "b", read=text.lower())
 
     examples = [Example(name, name, (), ("b",), name, "") for name in "pq"]
-    instructions = Instructions("C", "W")
-    table = PromptTable(Codec(), examples, instructions)
-    questions = types.SimpleNamespace(
-        prompts=table,
-        instructions=instructions,
-        verifier=verifier,
-        by_id={},
-        buckets=None,
-        among=lambda how, examples: None,
-    )
+    table = PromptTable(Codec(), examples, Instructions("C", "W"))
+    questions = Questions(Splits((), (), ()), table, Buckets((), ()), verifier, {"": None})
     margins = [[0.1, 0.3, 0.2, 0.9], [-0.5, -0.7, -0.1, -0.9]]
     monkeypatch.setattr(choosing, "margins", lambda *_: margins)
     config = tiny.config(
@@ -142,8 +136,8 @@ def test_ways_by_hand(monkeypatch):
         }
     )
     seen = []
-    args = (config, Drawer(), None, examples, questions, Codec(), (True, False), seen.append)
-    assert choosing.choices(*args).right == {
+    asking = Asking(config, Drawer(), None, questions, examples)
+    assert choosing.choices(asking, (True, False), seen.append).right == {
         "greedy": (True, False),
         "majority of 3": (True, False),  # a B b; b a A
         "reranked of 3": (True, False),  # B, A

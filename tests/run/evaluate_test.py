@@ -5,18 +5,21 @@ import re
 import numpy as np
 import pytest
 
-from hir_jax.data import Example
+from hir_jax.data import Example, Splits
 from hir_jax.decoding.prompt import Output
 from hir_jax.errors import UserError
 from hir_jax.hindsight import verify
 from hir_jax.hindsight.relabel import Goal, Instructions
+from hir_jax.model.batching import Buckets
 from hir_jax.model.codec import Codec
 from hir_jax.run import statistics
+from hir_jax.run.asking import Asking
 from hir_jax.run.constant import Constant
 from hir_jax.run.evaluate import evaluate
 from hir_jax.run.evaluation import Evaluation, Score, compare, estimate, table
 from hir_jax.run.following import Following
 from hir_jax.run.prompts import PromptTable
+from hir_jax.run.questions import Questions
 from tests import tiny
 
 
@@ -58,25 +61,19 @@ class ScriptedSampler:
         return outputs
 
 
-def test_evaluation_of_scripted_answers():
+def test_evaluation_of_scripted_answers(capsys):
     codec = Codec(tiny.tokenizer(), 1)
     prompts = PromptTable(codec, EXAMPLES, Instructions("correct", "wrong"))
-    done = []
-    found = evaluate(
-        ScriptedSampler(codec, prompts),
-        "params",
-        EXAMPLES,
-        prompts,
-        codec,
-        verify.resolve("auto"),
-        progress=done.append,
-    )
+    splits, judge = Splits((), (), tuple(EXAMPLES)), verify.resolve("auto")
+    questions = Questions(splits, prompts, Buckets((), ()), judge, {"": None})
+    scripted = ScriptedSampler(codec, prompts)
+    found = evaluate(Asking(tiny.config(), scripted, "params", questions, EXAMPLES), "asking")
     assert found.asked_correct == Score((True, True, True, False), unparseable=1)
     assert found.asked_wrong == Score((False, True, False, False), unparseable=1)
     assert found.constant == Constant("True", 0.75, tried=2, candidates=2)
     assert found.stories == (0, 1, 2, 1)
     assert found.gap == 0.5
-    assert sum(done) == 8
+    assert "asking: 100% 8/8" in capsys.readouterr().err
     assert found.scalars() == {
         "accuracy": 0.75,
         "accuracy_asked_wrong": 0.25,

@@ -114,7 +114,7 @@ def test_no_row_contradicts_its_verdict_and_none_is_of_dev_or_test(algorithm, da
         buffer = replay.add(buffer, samples, **method.replay)
     seed = data.draw(st.integers(0, 9))
     made.seed = seed
-    rows = method.pairs(pairs.view(made, asked, CODEC, buffer, 2, 0, state))
+    rows = method.pairs(pairs.view(made, asked, buffer, 2, 0, state))
     layout = Layout(OPPOSITE in method.needs, method.of_rows, method.of_tokens)
     count = 0
     for batch in pairs.batches(made, asked, [rows], layout, (seed, 2, 2)):

@@ -11,6 +11,7 @@ from hir_jax.decoding.prompt import Output
 from hir_jax.hindsight import verify
 from hir_jax.model.codec import Codec
 from hir_jax.run import answering, drawing, evaluate, judging, models, questions
+from hir_jax.run.asking import Asking
 from tests import tiny
 from tests.decoding import sampler_test
 
@@ -107,27 +108,19 @@ def test_samples_are_judged_while_others_are_drawn(made, monkeypatch):
     outputs = engine(params, prompts, KEY, config.sample.temperature, 2)
     after = judging.judged(asked.verifier, train, outputs, codec)
     sampler_test.dispatches(monkeypatch, sampler, "programs", events)
-    during = drawing.draw(
-        config,
-        engine,
-        params,
-        train,
-        telling(asked, events),
-        codec,
-        KEY,
-        samples=2,
-        iteration=1,
-        progress=lambda n: None,
-    )
+    asking = Asking(config, engine, params, telling(asked, events), train)
+    during = drawing.draw(asking, KEY, samples=2, iteration=1, progress=lambda n: None)
     assert_judged_meanwhile(events, 1)
     assert during == judging.as_samples(train, after, iteration=1)
     assert {sample.correct for sample in during} == {True, False}
 
 
-@pytest.mark.parametrize("beams", [None, beam.Beams(2)], ids=["greedy", "beams"])
-def test_answers_are_judged_while_others_are_found(made, monkeypatch, beams):
+@pytest.mark.parametrize("width", [1, 2], ids=["greedy", "beams"])
+def test_answers_are_judged_while_others_are_found(made, monkeypatch, width):
     _, codec, engine, params, asked = made
     events, train, judge = [], asked.splits.train, asked.verifier
+    config = tiny.config(**{"evaluate.beams": width})
+    beams = answering.beams(config, "evaluate")
 
     def right(goal):
         prompts = asked.prompts.prompts(train, goal)
@@ -139,7 +132,7 @@ def test_answers_are_judged_while_others_are_found(made, monkeypatch, beams):
     program = (beam, "program") if beams else (sampler, "programs")
     sampler_test.dispatches(monkeypatch, *program, events)
     monkeypatch.setattr(evaluate, "best_constant", lambda *_: None)  # which calls verifiers, too
-    verifier = telling(asked, events).verifier
-    found = evaluate.evaluate(engine, params, train, asked.prompts, codec, verifier, beams=beams)
+    asking = Asking(config, engine, params, telling(asked, events), train)
+    found = evaluate.evaluate(asking, "asking")
     assert_judged_meanwhile(events, len(expected))
     assert [found.asked_correct.right, found.asked_wrong.right] == expected

@@ -13,13 +13,12 @@ CODEC = Codec(tiny.tokenizer(), 1)
 
 def test_parts_of_outputs_with_a_forced_beginning_begin_with_it():
     config = tiny.config(**{"sub_output.prob": 1.0})
-    questions = load_questions(config, CODEC)
-    of = questions.splits.train[0].id
-    buffer = [Sample(of, i, (5, 6, 7, 8, 1), "", True, True, 0.0, 1) for i in range(20)]
     method = settings.method_of(config)
     for forced in (None, 5):
-        codec = dataclasses.replace(CODEC, forced_bos_id=forced)
-        view = pairs.view(config, questions, codec, buffer, 1, 0, {})
+        questions = load_questions(config, dataclasses.replace(CODEC, forced_bos_id=forced))
+        of = questions.splits.train[0].id
+        buffer = [Sample(of, i, (5, 6, 7, 8, 1), "", True, True, 0.0, 1) for i in range(20)]
+        view = pairs.view(config, questions, buffer, 1, 0, {})
         made = method.pairs(view)
         assert {pair.target[0] for pair in made} == ({5} if forced else {5, 6, 7, 8})
         assert all((5 in pair.prefix) == (not forced and pair.prefix != ()) for pair in made)
