@@ -191,7 +191,7 @@ def _default_config(argv: Sequence[str]) -> str:
     """What stands for --config where it is not given: the run's own, where there is a run."""
     said = "\n".join(argv)  # before absl reads it: "--mode=eval", or "--mode" and then "eval"
     mode, workdir = (
-        re.search(rf"^--?{name}[=\n](.+)$", said, re.M) for name in ("mode", "workdir")
+        re.search(rf"^--?{name}[=\n](.+)$", said, re.MULTILINE) for name in ("mode", "workdir")
     )
     if mode and workdir and mode[1] in OF_A_RUN and "://" not in workdir[1]:  # refused later
         return f"{shipped.OF_A_WORKDIR}:{os.path.abspath(os.path.expanduser(workdir[1]))}"

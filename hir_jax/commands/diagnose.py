@@ -90,10 +90,10 @@ def ask(questions: Questions, config: ml_collections.ConfigDict) -> Questions:
     """
     train = questions.splits.train
     if not train:
-        sizes = {name: len(split) for name, split in questions.splits._asdict().items()}
         raise UserError(
-            f"--mode=diagnose: expected training questions, found none; sizes are {sizes}. Look at "
-            "config.data: its path, max_source_tokens with too_long, unwritable."
+            "--mode=diagnose: expected training questions, found none; sizes are "
+            f"{questions.splits.sizes}. Look at config.data: its path, max_source_tokens with "
+            "too_long, unwritable."
         )
     size = min(config.diagnose.questions, len(train))
     chosen = np.random.default_rng(config.seed).choice(len(train), size, replace=False)

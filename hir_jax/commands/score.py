@@ -80,7 +80,7 @@ def score_pairs(
     sampler: Sampler,
     pairs: Sequence[tuple[Tokens, Tokens]],
     buckets: batching.Buckets,
-    progress: Callable[[int], object] = lambda n: None,
+    progress: Callable[[int], object],
 ) -> list[float]:
     """The log-probability of each (source, target) in the precision of decoding, in nats.
 

@@ -76,7 +76,7 @@ def read_options(line: str) -> tuple[tuple[str, ...], list[str]]:
 
 
 def read_question(
-    line: str, name: str, also: Sequence[str], names: Names = AS_USUAL
+    line: str, name: str, also: Sequence[str], names: Names
 ) -> tuple[Example, list[str]]:
     """The question of one line, with this name for its id, and the line's faults.
 

@@ -122,14 +122,10 @@ def _fixed_sides(examples: Sequence[Example], config: ml_collections.ConfigDict)
 
 
 def _check_fractions(config: ml_collections.ConfigDict) -> None:
-    fixed = {f"data.{side}_fraction": generators.SHARES[side] / 100 for side in ("dev", "test")}
-    if (
-        abs(config.dev_fraction - fixed["data.dev_fraction"])
-        + abs(config.test_fraction - fixed["data.test_fraction"])
-        > 1e-9
-    ):
+    fixed = {f"{side}_fraction": generators.SHARES[side] / 100 for side in ("dev", "test")}
+    if any(abs(config[name] - share) > 1e-9 for name, share in fixed.items()):
         raise UserError(
-            f"Expected {' and '.join(f'{name}={share}' for name, share in fixed.items())} for "
+            f"Expected {' and '.join(f'data.{name}={share}' for name, share in fixed.items())} for "
             f"generated questions, found {config.dev_fraction} and {config.test_fraction}. Their "
             "sides are fixed, so that no model is tested on what another was trained on. For fewer "
             "questions set --config.data.max_dev and --config.data.max_test."

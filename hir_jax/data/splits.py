@@ -18,6 +18,11 @@ class Splits(NamedTuple):
     dev: tuple[Example, ...]
     test: tuple[Example, ...]
 
+    @property
+    def sizes(self) -> dict[str, int]:
+        """How many examples each part has."""
+        return {name: len(part) for name, part in self._asdict().items()}
+
 
 def keyed_hash(seed: int, *names: str) -> bytes:
     """Bytes to sort by: a draw that depends on the seed and the names alone, on any machine."""

@@ -11,7 +11,7 @@ import select
 import signal
 import threading
 import time
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import BinaryIO, Self
 
 import jax
@@ -61,12 +61,7 @@ class Interrupts:
         threading.Thread(target=_end_waits, args=(pipe,), daemon=True).start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *unused: object) -> None:
         while self._handlers:
             number, handler = self._handlers.popitem()
             signal.signal(number, handler)

@@ -11,10 +11,9 @@ from hir_jax.run.progress import Progress
 
 def check_splits(splits: Splits) -> None:
     """Raises UserError where there is nothing to train on, or nothing to test on."""
-    sizes = {name: len(split) for name, split in splits._asdict().items()}
-    if not sizes["train"] or not sizes["test"]:
+    if not splits.train or not splits.test:
         raise UserError(
-            f"Expected questions to train on and to test on; the splits' sizes are {sizes}. "
+            f"Expected questions to train on and to test on; the splits' sizes are {splits.sizes}. "
             "Look at config.data: its paths, test_fraction, max_source_tokens with too_long."
         )
 

@@ -9,7 +9,6 @@ import itertools
 import pathlib
 import time
 from collections.abc import Callable, Iterator
-from types import TracebackType
 from typing import Any, Self
 
 import jax
@@ -245,12 +244,7 @@ class Job:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, place: object) -> None:
         """Waits for checkpoints that are being written; closes the files.
 
         A checkpoint is whole once all processes have written: not where a fault stops one of them.

@@ -141,8 +141,6 @@ def check_lengths(lengths: dict[str, int], limit: int, too_long: str) -> set[str
     Raises:
         UserError: there are such prompts and `too_long` is 'error', or no others.
     """
-    if too_long not in ("error", "drop"):
-        raise UserError(f"config.data.too_long: expected 'error' or 'drop', found {too_long!r}.")
     over = {name for name, length in lengths.items() if length > limit}
     if not over:
         return over

@@ -104,10 +104,9 @@ def expect(splits: data.Splits, name: str) -> tuple[data.Example, ...]:
     """The questions of a split. Raises UserError where there are none."""
     examples = getattr(splits, name)
     if not examples:
-        sizes = {key: len(value) for key, value in splits._asdict().items()}
         raise UserError(
             f"config.evaluate.split: expected a split with questions, found {name!r}; sizes are "
-            f"{sizes}."
+            f"{splits.sizes}."
         )
     return examples
 

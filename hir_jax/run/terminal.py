@@ -13,7 +13,6 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from types import TracebackType
 from typing import IO, Any, Self
 
 import ml_collections
@@ -170,12 +169,7 @@ class Bar:
             _screen.tell("show", self)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *unused: object) -> None:
         if _screen is not None:
             _screen.tell("show", None)
         if self._own is not None:

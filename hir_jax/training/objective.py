@@ -180,7 +180,7 @@ def cross_logprobs(
         inputs = t5.shift_right(config, targets)
         decoded = t5.decode(params, config, encoded_BxSxD, source_mask_BxS, inputs, dropout_key)
         logprob_BxT = losses.token_statistics(decoded, t5.head(params, config), targets).logprob
-        return jnp.sum(jnp.where(mask_T, logprob_BxT, 0.0), axis=-1)
+        return losses.sum_logprob(logprob_BxT, mask_T)
 
     return jax.lax.map(lambda row: scores(*row), (batch.targets_BxT, batch.target_mask_BxT))
 

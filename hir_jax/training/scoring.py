@@ -38,7 +38,7 @@ def score_batch(
     target_BxT: jax.Array,
     *,
     config: T5Config,
-    logits_at_once: int = LOGITS,
+    logits_at_once: int,
 ) -> tuple[jax.Array, jax.Array | None]:
     """The log-probability of each target token, and the value before it; float32 BxT.
 
