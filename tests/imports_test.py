@@ -3,8 +3,6 @@
 import ast
 import pathlib
 
-import pytest
-
 ROOT = pathlib.Path(__file__).parents[1]
 
 # Lower first. What stands on a floor imports from the floors below and from within itself, never
@@ -37,6 +35,11 @@ def imported(source):
             assert not node.level, "relative imports are not used here"
             names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
     return names
+
+
+def packages(path):
+    """The packages that a file imports from."""
+    return {module.split(".")[0] for module in imported(path.read_text())}
 
 
 def room_of(path):
@@ -75,9 +78,9 @@ def test_the_package_itself_imports_nothing_as_it_is_imported():
     assert [ast.unparse(node) for node in found] == ["from typing import TYPE_CHECKING, Any"]
 
 
-@pytest.mark.parametrize("path", MODULES, ids=name)
-def test_imports_go_downward_only(path):
-    assert not_below(path.read_text(), room_of(path)) == []
+def test_imports_go_downward_only():
+    found = {name(path): not_below(path.read_text(), room_of(path)) for path in MODULES}
+    assert not {path: rooms for path, rooms in found.items() if rooms}
 
 
 def test_an_import_of_a_neighbour_or_from_above_is_seen_in_each_form():
@@ -90,14 +93,14 @@ def test_an_import_of_a_neighbour_or_from_above_is_seen_in_each_form():
     assert not_below("from hir_jax.model.hf import save", "model") == []
 
 
-@pytest.mark.parametrize("path", FILES, ids=name)
-def test_no_file_is_longer_than_one_reads_at_once(path):
-    assert len(path.read_text().splitlines()) <= 420
+def test_no_file_is_longer_than_one_reads_at_once():
+    lengths = {name(path): len(path.read_text().splitlines()) for path in FILES}
+    assert not {path: length for path, length in lengths.items() if length > 420}
 
 
-@pytest.mark.parametrize("path", [ROOT / "main.py", *FILES], ids=name)
-def test_nothing_loads_tensorflow_torch_or_pickle(path):
-    assert not {module.split(".")[0] for module in imported(path.read_text())} & HEAVY
+def test_nothing_loads_tensorflow_torch_or_pickle():
+    found = {name(path): packages(path) & HEAVY for path in (ROOT / "main.py", *FILES)}
+    assert not {path: heavy for path, heavy in found.items() if heavy}
 
 
 def test_only_the_model_imports_linen():
@@ -105,7 +108,6 @@ def test_only_the_model_imports_linen():
     assert users == {"model"}
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.py")), ids=name)
-def test_configs_import_ml_collections_and_configs_only(path):
-    used = {module.split(".")[0] for module in imported(path.read_text())}
+def test_configs_import_ml_collections_and_configs_only():
+    used = set().union(*map(packages, (ROOT / "configs").glob("*.py")))
     assert used <= {"ml_collections", "configs", "json"}

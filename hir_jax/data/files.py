@@ -35,12 +35,16 @@ def read_text(path: Path) -> str:
     try:
         raw = path.read_bytes()
     except OSError as error:
-        raise UserError(f"Cannot read the data file {path}: {error.strerror}.") from error
+        raise UserError(
+            f"Cannot read the data file {path}: {error.strerror}. Give another path, or mend that."
+        ) from error
     if path.suffix.lower() == ".gz":
         try:
             raw = gzip.decompress(raw)
         except (OSError, EOFError, zlib.error) as error:
-            raise UserError(f"{path} is not a whole gzip file: {error}.") from error
+            raise UserError(
+                f"{path} is not a whole gzip file: {error}. Copy or make it again."
+            ) from error
     for magic, (what, mend) in _OTHER_FORMATS.items():
         if raw.startswith(magic):
             raise UserError(f"{path}: expected text in UTF-8, found {what}. {mend}.")
@@ -66,7 +70,7 @@ def read_examples(path: Path) -> dict[str, Any]:
         content = json.loads(read_text(path))
         json.dumps(content, ensure_ascii=False).encode()  # refuses halves of surrogate pairs
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not JSON: {error}.") from error
+        raise UserError(f"{path} is not JSON: {error}. Copy the file anew, or mend it.") from error
     examples = content.get("examples") if isinstance(content, dict) else None
     if not isinstance(examples, list) or not examples:
         raise UserError(f'{path}: expected a JSON object with a non-empty list "examples".')

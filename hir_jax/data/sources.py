@@ -251,7 +251,10 @@ def _check_ids(splits: Splits) -> None:
     ids = [example.id for side in splits for example in side]
     if len(set(ids)) < len(ids):
         repeated = next(i for i in ids if ids.count(i) > 1)
-        raise UserError(f"Example id {repeated!r} is used twice; every id must be unique.")
+        raise UserError(
+            f"Expected questions with ids of their own, found {repeated!r} twice. Give one of them "
+            'another "id", or leave the ids out.'
+        )
 
 
 def _check_sides(splits: Splits, protocol: str) -> None:

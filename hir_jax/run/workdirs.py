@@ -138,11 +138,8 @@ def _check_same(folder: pathlib.Path, ours: dict[str, Any]) -> None:
         if is_begun(folder):
             raise UserError(f"{folder} has checkpoints but no config.json; give another --workdir.")
         return
-    try:
-        theirs = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as e:
-        raise UserError(f"{file}: expected the run's config in JSON, found a fault: {e}.") from e
-    if not isinstance(theirs, dict) or not ours.keys() & theirs.keys():
+    theirs = read_json(file)
+    if not ours.keys() & theirs.keys():
         raise UserError(
             f"{file}: expected the config of a run, found something else; give another --workdir."
         )
@@ -281,14 +278,14 @@ def read_json(file: pathlib.Path) -> Record:
 def _object(text: bytes, where: str) -> Record:
     try:
         record = json.loads(text)
+        if not isinstance(record, dict):
+            raise ValueError(f"it is a {type(record).__name__}, no object")
+        return record
     except (ValueError, RecursionError) as e:
         raise UserError(
-            f"{where}: expected JSON as a run writes it, found a fault: {e}. Put the file back as "
-            "it was, or take it out of the workdir."
+            f"{where}: expected a JSON object as a run writes it, found a fault: {e}. Put the file "
+            "back as it was, or take it out of the workdir."
         ) from e
-    if not isinstance(record, dict):
-        raise UserError(f"{where}: expected a JSON object, found {type(record).__name__}.")
-    return record
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

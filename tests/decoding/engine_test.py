@@ -12,6 +12,7 @@ import pytest
 from hir_jax.decoding import draws, engine, records
 from hir_jax.model import t5
 from hir_jax.model.config import T5Config
+from tests import tiny
 from tests.decoding import simple_decode
 
 EOS, PAD = 1, 0
@@ -299,15 +300,7 @@ def test_rows_stay_busy_while_there_is_work(fake_model):
 
 # The compiled loop ---------------------------------------------------------------------------
 
-SMALL = T5Config(
-    vocab_size=40,
-    d_model=16,
-    d_kv=4,
-    d_ff=32,
-    num_layers=1,
-    num_decoder_layers=2,
-    num_heads=2,
-)
+SMALL = dataclasses.replace(tiny.EVEN, num_decoder_layers=2)
 
 
 @pytest.mark.parametrize(

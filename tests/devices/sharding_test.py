@@ -12,21 +12,12 @@ from jax.sharding import PartitionSpec as P
 from hir_jax.devices import sharding
 from hir_jax.errors import UserError
 from hir_jax.model import t5
-from hir_jax.model.config import T5Config
 from hir_jax.training.optimizer import make_optimizer
 from hir_jax.training.state import new_state
+from tests import tiny
 
 # 2 divides every dimension of every kernel; 8 does not divide 12, the width of all heads.
-CONFIG = T5Config(
-    vocab_size=40,
-    d_model=16,
-    d_kv=6,
-    d_ff=32,
-    num_layers=1,
-    num_decoder_layers=1,
-    num_heads=2,
-    relative_attention_num_buckets=8,
-)
+CONFIG = dataclasses.replace(tiny.EVEN, d_kv=6)
 
 
 def mesh(data, fsdp, tensor):
@@ -86,7 +77,7 @@ def test_the_spec_of_every_parameter():
 
 
 def test_version_1_0_feed_forward_and_tied_head():
-    config = T5Config(**{**vars(CONFIG), "gated": False, "tie_lm_head": True})
+    config = dataclasses.replace(CONFIG, gated=False, tie_lm_head=True)
     found = specs(mesh(2, 2, 2), shapes(config))
     assert "lm_head" not in found
     assert found["encoder/block_0/feed_forward/wi/kernel"] == P("fsdp", "tensor")
@@ -94,7 +85,7 @@ def test_version_1_0_feed_forward_and_tied_head():
 
 def test_each_parameter_is_named_by_exactly_one_rule():
     for kind in ({}, {"gated": False}, {"layer_biases": True}):
-        config = T5Config(**{**vars(CONFIG), **kind})
+        config = dataclasses.replace(CONFIG, **kind)
         for name in by_name(shapes(config)):
             matching = [pattern for pattern, _ in sharding.RULES if re.search(pattern, name)]
             assert len(matching) == 1, name

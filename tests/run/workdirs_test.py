@@ -111,7 +111,7 @@ def test_a_model_folder_is_no_workdir(tmp_path, config):
 @pytest.mark.parametrize("text", ["{", "[]"])
 def test_a_damaged_config_is_named(tmp_path, config, text):
     (tmp_path / "config.json").write_text(text)
-    with pytest.raises(UserError, match=r"config\.json: expected the"):
+    with pytest.raises(UserError, match=r"config\.json: expected a JSON object .* Put the"):
         claim(str(tmp_path), config)
 
 
