@@ -25,7 +25,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
-from hir_jax.decoding import draws
+from hir_jax.decoding import draws, programs
 from hir_jax.decoding.prompt import Among, Output, Prompt
 from hir_jax.decoding.sampler import Sampler
 from hir_jax.decoding.trie import Trie
@@ -159,8 +159,6 @@ def _outputs(found: Found, row: int) -> list[Output]:
 @functools.cache
 def program(mesh: Mesh, config: T5Config, width: int, length: int) -> Callable[..., Found]:
     """`find` on a mesh, jitted; each shard of its data and fsdp axes searches on its own."""
-    split = P(("data", "fsdp"))
-    in_step = ("data", "fsdp") if mesh.shape["tensor"] > 1 else ()
 
     def search_batch(params: Params, batch: Any, *args: Any) -> Found:
         # Only in tracing, that is once a compilation.
@@ -168,16 +166,9 @@ def program(mesh: Mesh, config: T5Config, width: int, length: int) -> Callable[.
         what = f"beam search, {width} beams for {rows} sources of {source_length}"
         compiling.begin(what, "search_batch", config)
         on_shard = functools.partial(
-            find, config=config, width=width, length=length, in_step=in_step
+            find, config=config, width=width, length=length, in_step=programs.in_step(mesh)
         )
-        mapped = jax.shard_map(
-            on_shard,
-            mesh=mesh,
-            in_specs=(P(), split, P(), P(), P()),
-            out_specs=split,
-            axis_names={"data", "fsdp"},
-            check_vma=False,  # everything that is made here varies from shard to shard
-        )
+        mapped = programs.on_shards(mesh, on_shard, P(), programs.SPLIT, P(), P(), P())
         return mapped(params, batch, *args)
 
     return jax.jit(

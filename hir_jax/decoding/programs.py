@@ -17,6 +17,8 @@ from hir_jax.model import t5
 from hir_jax.model.cache import lengthen_sources, padded
 from hir_jax.model.config import Params, T5Config
 
+SHARDS = ("data", "fsdp")  # axes of a mesh, along which each shard decodes on its own
+SPLIT = P(SHARDS)
 LANES = 128  # numbers of a row that a TPU works on at once
 
 
@@ -33,8 +35,6 @@ class Programs(NamedTuple):
 @functools.cache
 def programs(mesh: Mesh, config: T5Config, shape: records.Shape) -> Programs:
     """The functions for a mesh, a model and an engine; whatever they give lies in one place."""
-    split = P(("data", "fsdp"))
-    in_step = ("data", "fsdp") if mesh.shape["tensor"] > 1 else ()
 
     def decode_pool(
         params: Params, state: records.State, *args: Any
@@ -42,21 +42,14 @@ def programs(mesh: Mesh, config: T5Config, shape: records.Shape) -> Programs:
         def on_shard(params: Params, state: Any, pool: Any, *rest: jax.Array) -> Any:
             state, pool = jax.tree.map(lambda x: x[0], (state, pool))
             made = engine.decode_pool(
-                params, state, pool, *rest, config=config, shape=shape, in_step=in_step
+                params, state, pool, *rest, config=config, shape=shape, in_step=in_step(mesh)
             )
             return jax.tree.map(lambda x: x[None], made)
 
         # Only in tracing, that is once a compilation.
         what = f"sampling, {shape} for sources of {args[0].length}"
         compiling.begin(what, "decode_pool", config)
-        mapped = jax.shard_map(
-            on_shard,
-            mesh=mesh,
-            in_specs=(P(), split, split, *[P()] * (len(args) - 1)),
-            out_specs=split,
-            axis_names={"data", "fsdp"},
-            check_vma=False,  # everything that is made here varies from shard to shard
-        )
+        mapped = on_shards(mesh, on_shard, P(), SPLIT, SPLIT, *[P()] * (len(args) - 1))
         return mapped(params, state, *args)
 
     new_state = functools.partial(new_states, mesh, config, shape)
@@ -71,6 +64,23 @@ def programs(mesh: Mesh, config: T5Config, shape: records.Shape) -> Programs:
             compiler_options=hardware.decoding_options(mesh),
         ),
     )
+
+
+def on_shards(mesh: Mesh, work: Callable[..., Any], *in_specs: P) -> Callable[..., Any]:
+    """`work` on each shard of a mesh, whose results are put one behind the other."""
+    return jax.shard_map(
+        work,
+        mesh=mesh,
+        in_specs=in_specs,
+        out_specs=SPLIT,
+        axis_names=set(SHARDS),
+        check_vma=False,  # everything that is made here varies from shard to shard
+    )
+
+
+def in_step(mesh: Mesh) -> tuple[str, ...]:
+    """The axes whose shards must take the same turns, see `engine.decode_pool`."""
+    return SHARDS if mesh.shape["tensor"] > 1 else ()
 
 
 def laid_out(config: T5Config, mesh: Mesh) -> T5Config:
@@ -130,7 +140,7 @@ def abstract_states(
     """
 
     def place(path: tuple[Any, ...], leaf: Any) -> jax.ShapeDtypeStruct:
-        axes = [("data", "fsdp")]
+        axes = [SHARDS]
         if re.search(r"cache/(cross_)?(keys|values)", sharding.path_name(path)):
             axes += [None, sharding.dividing(mesh, "tensor", leaf.shape[2])]
         where = NamedSharding(mesh, P(*axes))
