@@ -114,7 +114,7 @@ def _write(
         published=config.experiment.get("published"),
         note=config.experiment.get("note", ""),
     )
-    (root / "table.md").write_text(text + "\n", encoding="utf-8")
+    workdirs.write_text(root / "table.md", text + "\n")
     curves.figure(results, root / "accuracy.png")
     return text
 

@@ -15,6 +15,7 @@ from hir_jax.devices import processes
 from hir_jax.errors import UserError
 from hir_jax.report import gather, page, plots
 from hir_jax.report.runs import Run, read_runs
+from hir_jax.run.workdirs import write_text
 
 NAME = "report.html"
 
@@ -69,15 +70,13 @@ def _default(runs: Sequence[Run]) -> pathlib.Path:
 def write(runs: Sequence[Run], file: pathlib.Path, most_samples: int) -> None:
     """Writes the page, whole or not at all."""
     title = f"hir_jax: {', '.join(run.name for run in runs)}"
-    content = page.render(gather.gather(runs, most_samples), title).encode()
-    part = file.with_name(f"{file.name}.part")
+    content = page.render(gather.gather(runs, most_samples), title)
     try:
         if file.exists() and page.MARK.encode() not in file.read_bytes()[:200]:
             raise UserError(
                 f"--output: {str(file)!r} is there already, and no report; give another name."
             )
-        part.write_bytes(content)
-        part.replace(file)
+        write_text(file, content)
     except OSError as e:
         raise UserError(f"--output: cannot write {str(file)!r}: {e.strerror}.") from e
 

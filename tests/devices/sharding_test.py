@@ -26,7 +26,7 @@ def mesh(data, fsdp, tensor):
 
 def shapes(config=CONFIG):
     """The parameters' shapes, without computing any."""
-    return jax.eval_shape(lambda key: t5.init_params(config, key), jax.random.key(0))
+    return t5.abstract_params(config)
 
 
 def by_name(tree):
@@ -218,7 +218,7 @@ def test_replicated_is_whole_on_every_device():
 
 def test_placing_by_the_table_divides_memory():
     on = mesh(1, 2, 4)
-    params = t5.init_params(CONFIG, jax.random.key(0))
+    params = jax.tree.map(lambda leaf: np.arange(leaf.size).reshape(leaf.shape), shapes())
     placed = jax.device_put(params, sharding.tree_shardings(on, params))
     assert {s.data.shape for s in placed["shared"].addressable_shards} == {(10, 8)}
     for name, leaf in by_name(placed).items():

@@ -81,6 +81,7 @@ def test_a_bandit_is_learned(method, straight):
     if method == "sft":  # draws nothing: it is to give the answers that it was given
         loss = [line["supervised"] for line in lines(workdir, "train")]
         assert loss[0] > 2 and np.exp(-loss[-1]) >= 0.9
+        assert not (workdir / "samples").exists()
         return
     drawn = [line["correct"] for line in lines(workdir, "sample")]
     assert drawn[0] < 0.6 and drawn[-1] >= 0.9

@@ -351,7 +351,7 @@ def test_counted_repeats_are_trained_on_once_and_weigh_as_often_as_drawn(tmp_pat
 
 @pytest.mark.parametrize("mode", ["full", "window"])
 def test_a_set_share_of_right_pairs(tmp_path, mode):
-    short_run(tmp_path, **{"hir.share_right": 0.7, "sub_output.mode": mode})
+    assert short_run(tmp_path, **{"hir.share_right": 0.7, "sub_output.mode": mode})
     (line,) = lines(tmp_path, "pairs")
     assert line["correct"] == pytest.approx(0.7)
 
@@ -393,33 +393,11 @@ def never_right(output, example):
     return False
 
 
-def test_sft_learns_the_answers(tmp_path):
-    first, *_, last = short_run(tmp_path, **{"algorithm": "sft", "train.epochs": 8})
-    assert last["supervised"] < first["supervised"] - 0.3
-    assert not (tmp_path / "samples").exists()
-
-
-@pytest.mark.parametrize("mode", ["full", "window"])
-def test_sub_output_modes(tmp_path, mode):
-    assert short_run(tmp_path, **{"sub_output.mode": mode})
-
-
 def test_accumulation_with_a_kl_term(tmp_path):
-    params, start = [], models.load_model(tiny.config())
-    wanted = trainers.make_training(tiny.config(), start).abstract_state()
-    for accumulation in (1, 2):
-        changes = {"train.accumulation": accumulation, "train.batch_size": 16}
-        workdir = tmp_path / str(accumulation)
-        first, *_, last = short_run(workdir, **changes, **{"loss.kl_weight": 0.1})
-        # The policy begins as the reference.
-        assert first["kl"] == pytest.approx(0.0, abs=1e-6)
-        assert last["kl"] > 1e-4
-        folder = workdirs.checkpoint_folder(str(workdir))
-        params.append(checkpoint.Checkpoints(folder).restore_latest(wanted)[1].params)
-    moved = jax.tree.map(lambda a, b: float(np.abs(a - b).max()), params[0], start.params)
-    assert max(jax.tree.leaves(moved)) > 1e-2
-    # Accumulation changes nothing but rounding, which AdamW blows up where a gradient is nearly 0.
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), *params)
+    changes = {"train.accumulation": 2, "train.batch_size": 16, "loss.kl_weight": 0.1}
+    first, *_, last = short_run(tmp_path, **changes)
+    assert first["kl"] == pytest.approx(0.0, abs=1e-6)  # the policy begins as the reference
+    assert last["kl"] > 1e-4
 
 
 def test_the_last_iteration_is_always_evaluated(tmp_path):
