@@ -164,7 +164,7 @@ def test_a_line_that_is_being_written_is_left_out(tmp_path):
     file.write_bytes('{"a": "\u2028"}\n{"b"'.encode())
     assert read_lines(file) == [{"a": "\u2028"}]
     file.write_text('{"a": 1}\n{"b"\n')
-    with pytest.raises(UserError, match=r"lines, line 2: expected JSON as a run writes it"):
+    with pytest.raises(UserError, match=r"lines, line 2: expected a JSON object as a run"):
         read_lines(file)
 
 
