@@ -117,7 +117,7 @@ def run(mode: str) -> str | None:
     from hir_jax.run import evaluation, settings, workdirs
 
     config = CONFIG.value
-    check_fields(config)
+    check_config(config)
     for name in paths:  # a shell leaves the "~" of --workdir=~/run
         FLAGS[name].value = FLAGS[name].value and os.path.expanduser(FLAGS[name].value)
     workdirs.check_local(
@@ -125,7 +125,6 @@ def run(mode: str) -> str | None:
         | {"--config.model.path": config.model.path, "--config.lora.path": config.lora.path}
         | {f"--config.data.{name}": config.data[name] for name in sources.PATHS}
     )
-    check_named(config)
     if mode == "verify":  # asks no device
         verify_file(config, FLAGS.input, FLAGS.output)
         return None
@@ -164,18 +163,14 @@ def run(mode: str) -> str | None:
     return None
 
 
-def check_fields(config: Any) -> None:
-    """Raises UserError where the config file gives another thing than a config."""
+def check_config(config: Any) -> None:
+    """Raises UserError where the config file gives another thing than a config, or where code would
+    run that a workdir's config names and no flag does."""
     from hir_jax.run import configs
 
-    configs.check_fields(config, config_flags.get_config_filename(FLAGS["config"]))
-
-
-def check_named(config: Any) -> None:
-    """Raises UserError where code would run that a workdir's config names and no flag does."""
-    from hir_jax.run import configs
-
-    file, _, argument = config_flags.get_config_filename(FLAGS["config"]).partition(":")
+    name = config_flags.get_config_filename(FLAGS["config"])
+    configs.check_fields(config, name)
+    file, _, argument = name.partition(":")
     configs.check_named(config, file, argument, given("config."), "--config.{}={}")
 
 

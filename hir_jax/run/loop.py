@@ -226,7 +226,9 @@ class Job:
             self.state = self.policy = None  # in whose memory the best parameters have room
             params, fields = self.checkpoints.restore_best(wanted)
             params = self._decoding(params)
-            best = fields["best"]
+            best, after = fields["best"], self._evaluate("test", params)
+            asking = self._asking("test", params)
+            after = choosing.with_choices(after, asking, self.interrupts.check)
             known = Outcome(
                 before=Evaluation.from_json(self.progress.before),
                 iterations=self.config.iterations,
@@ -234,7 +236,7 @@ class Job:
                 best_step=best["step"],
                 best_iteration=best["iteration"],
                 chosen_on=self._judging_split,
-                after=self._with_choices(self._evaluate("test", params), params),
+                after=after,
                 alarms=self.progress.alarms,
             ).to_json()
             if processes.is_first():
@@ -346,10 +348,6 @@ class Job:
         when = "at the end" if final else f"iteration {self.progress.iteration}"
         title = f"{when}: evaluating on {split}"
         return evaluate.evaluate(self._asking(split, params), title, self.interrupts.check)
-
-    def _with_choices(self, after: Evaluation, params: Params) -> Evaluation:
-        """The closing evaluation, with the ways of answering that the config asks for."""
-        return choosing.with_choices(after, self._asking("test", params), self.interrupts.check)
 
     def _asking(self, split: str, params: Params) -> Asking:
         examples = getattr(self.questions.splits, split)

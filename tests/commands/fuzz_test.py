@@ -47,7 +47,7 @@ def parsed(arguments):
         config = cli.CONFIG.value
         paths = {f"--config.data.{name}": config.data[name] for name in sources.PATHS}
         workdirs.check_local(paths | {"--config.model.path": config.model.path})
-        cli.check_named(config)
+        cli.check_config(config)
         check_given(config.data, cli.given("config.data."))
         settings.check_given(config, cli.given("config."))
     except SystemExit as e:
