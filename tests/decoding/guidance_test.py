@@ -45,16 +45,20 @@ def drawn_by_a_loop(params, guide, temperature, samples):
         batching.pad([tokens for tokens in side for _ in range(samples)], 16)
         for side in ([prompt.tokens for prompt in PROMPTS], guide.opposite)
     ]
-    forward = jax.jit(lambda *args: t5.forward(params, CONFIG, *args))
+
+    @jax.jit
+    def step(tokens, t):
+        inputs = t5.shift_right(CONFIG, tokens)
+        logits, opposite = (t5.forward(params, CONFIG, *side, inputs)[:, t] for side in sides)
+        scores = draws.guided(logits, opposite, guide.guidance, guide.cutoff)
+        uniform = draws.uniforms(key_N, jnp.full(len(keys), t))
+        token, logprob = draws.scored_draw(scores, uniform, temperature, ENGINE.top_k)
+        return token, draws.token_logprob(logits, token), logprob
+
     tokens = np.zeros((len(keys), ENGINE.max_new_tokens), np.int32)
     whole, drawn = np.zeros(tokens.shape), np.zeros(tokens.shape)
     for t in range(ENGINE.max_new_tokens):
-        inputs = t5.shift_right(CONFIG, jnp.asarray(tokens))
-        logits, opposite = (forward(*side, inputs)[:, t] for side in sides)
-        scores = draws.guided(logits, opposite, guide.guidance, guide.cutoff)
-        uniform = draws.uniforms(key_N, jnp.full(len(keys), t))
-        token, drawn[:, t] = draws.scored_draw(scores, uniform, temperature, ENGINE.top_k)
-        tokens[:, t], whole[:, t] = token, draws.token_logprob(logits, token)
+        tokens[:, t], whole[:, t], drawn[:, t] = step(tokens, t)
     outputs = []
     for own, p, q in zip(tokens.tolist(), whole, drawn, strict=True):
         length = own.index(EOS) + 1 if EOS in own else len(own)
