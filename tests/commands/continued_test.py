@@ -95,7 +95,7 @@ def test_made_of_something_else(unfinished):
     ]
     note = unfinished.with_name("out.unfinished")
     note.write_text("{")
-    with pytest.raises(UserError, match=r"out.unfinished: expected JSON"):
+    with pytest.raises(UserError, match=r"out.unfinished: expected a JSON object"):
         work(unfinished)
     assert unfinished.read_bytes() == before
 
