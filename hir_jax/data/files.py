@@ -80,11 +80,11 @@ def read_examples(path: Path) -> dict[str, Any]:
     return content
 
 
-def raise_faults(path: Path, faults: Sequence[str]) -> None:
+def raise_faults(what: Path | str, faults: Sequence[str], mend: str = "Mend the file") -> None:
     """Raises UserError showing the first faults of a file and their number, if there are any."""
     if not faults:
         return
     more = len(faults) - SHOWN_FAULTS
     shown = [*faults[:SHOWN_FAULTS], *([f"... and {more} more"] if more > 0 else [])]
     noun = "fault" if len(faults) == 1 else "faults"
-    raise UserError(f"{path}: {len(faults)} {noun}. Mend the file:\n  " + "\n  ".join(shown))
+    raise UserError(f"{what}: {len(faults)} {noun}. {mend}:\n  " + "\n  ".join(shown))

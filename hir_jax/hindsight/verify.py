@@ -124,14 +124,16 @@ def resolve(
     return reward.Judge(verifiers, tuple(weights) or (1,) * len(verifiers), threshold)
 
 
-def of_function(function: Callable[[str, Example], Any], threshold: float = 0.5) -> Verifier:
+def of_function(
+    function: Callable[[str, Example], Any], threshold: float = 0.5, weights: Sequence[float] = ()
+) -> Verifier:
     """The verifier that a function of the user's is, as `resolve` makes one of its import path.
 
     Raises:
-        UserError: a faulty threshold.
+        UserError: a faulty threshold or faulty weights.
     """
-    name = getattr(function, "__qualname__", repr(function))
-    if found := faults(name, threshold, ()):
+    name = getattr(function, "__qualname__", type(function).__name__)
+    if found := faults(name, threshold, weights):
         raise UserError(f"Faulty reward: {'; '.join(found)}.")
     called = functools.partial(_call_users, name, function, 0.0)
     return reward.Judge({name: called}, (1,), threshold)

@@ -4,7 +4,7 @@ import dataclasses
 import numbers
 import os
 import pathlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import ml_collections
@@ -17,6 +17,7 @@ from hir_jax.commands.lines import check_finite
 from hir_jax.data.example import Example, format_prompt
 from hir_jax.decoding.prompt import uid
 from hir_jax.errors import UserError
+from hir_jax.library import inputs
 from hir_jax.model import batching
 from hir_jax.model.codec import Tokens
 from hir_jax.run import answering, configs, models, prompts, settings, workdirs, writing
@@ -70,8 +71,7 @@ def load(source: str | os.PathLike[str], changes: Mapping[str, Any] | None = Non
     Raises:
         UserError: there is no such model or it is at fault, or changes are.
     """
-    source = os.path.expanduser(os.fspath(source))
-    changes, workdir = changes or {}, None
+    source, changes, workdir = inputs.path(source, "source"), inputs.changes(changes), None
     workdirs.check_local({"source": source})
     if workdirs.is_begun(pathlib.Path(source)):
         workdir = source
@@ -124,7 +124,7 @@ def sample(
         UserError: a value is at fault, a prompt is too long, or the model overflows.
     """
     check_policy(policy)
-    asked = listed(asked)
+    asked, progress = inputs.listed(asked), inputs.function(progress, "progress")
     if not isinstance(asked, list) or not all(isinstance(each, str | Example) for each in asked):
         raise UserError(
             f"Expected a list of questions, of `hir_jax.examples` or `questions`, or of prompts, "
@@ -198,7 +198,7 @@ def score(
         UserError: there are no such tokens, a prompt is too long, or the model overflows.
     """
     check_policy(policy)
-    pairs = listed(pairs)
+    pairs, progress = inputs.listed(pairs), inputs.function(progress, "progress")
     given = pairs if isinstance(pairs, list) else [pairs]
     if odd := [each for each in given if not isinstance(each, list | tuple) or len(each) != 2]:
         raise UserError(f"Expected pairs of a prompt and an output, found {odd[0]!r:.200}.")
@@ -226,11 +226,6 @@ def score(
     return found
 
 
-def listed(given: Any) -> Any:
-    """A list of what can be gone through, if but once, as with zip; anything else as it is."""
-    return list(given) if isinstance(given, Iterable) and not isinstance(given, str) else given
-
-
 def _tokens(
     model: Model,
     what: str,
@@ -242,7 +237,7 @@ def _tokens(
     encoded = iter(encode([each for each in given if isinstance(each, str)]))
     tokens = []
     for i, each in enumerate(given):
-        own = (*next(encoded), model.codec.eos_id) if isinstance(each, str) else listed(each)
+        own = (*next(encoded), model.codec.eos_id) if isinstance(each, str) else inputs.listed(each)
         whole = isinstance(own, list | tuple) and len(own) > 0
         if not whole or not all(isinstance(t, numbers.Integral) and 0 <= t < size for t in own):
             raise UserError(

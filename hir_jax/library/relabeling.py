@@ -10,7 +10,8 @@ from hir_jax.errors import UserError
 from hir_jax.hindsight import relabel as hindsight
 from hir_jax.hindsight import verify as verifiers
 from hir_jax.hindsight.verify import Verdict
-from hir_jax.library.policy import Output, Policy, check_policy, listed
+from hir_jax.library import inputs
+from hir_jax.library.policy import Output, Policy, check_policy
 from hir_jax.methods.hir import Hir
 from hir_jax.model.codec import Tokens
 from hir_jax.run import configs, judging, prompts, settings
@@ -65,14 +66,17 @@ def verify(
     Raises:
         UserError: there is no such verifier, it does not suit a question, or it fails.
     """
-    examples, outputs = listed(examples), listed(outputs)
+    examples, outputs, weights = map(inputs.listed, (examples, outputs, weights))
     _check_one_each(examples, outputs, "outputs", (Output, str))
+    if not isinstance(weights, list):
+        raise UserError(f"Expected weights, a list of numbers, found {weights!r:.200}.")
+    weights = tuple(map(configs.plain, weights))
     if callable(verifier):
-        judge = verifiers.of_function(verifier, threshold)
+        judge = verifiers.of_function(verifier, threshold, weights)
     elif not isinstance(verifier, str):
         raise UserError(f"Expected the name of a verifier, or a function, found {verifier!r:.200}.")
     else:
-        judge = verifiers.resolve(verifier, threshold, tuple(map(configs.plain, weights)))
+        judge = verifiers.resolve(verifier, threshold, weights)
     texts = [[_said(output) for output in own] for own in outputs]
     return judging.judge(judge, examples, texts)
 
@@ -106,7 +110,7 @@ def relabel(
     check_policy(policy)
     config = configs.changed(policy.config, {} if seed is None else {"seed": seed})
     settings.check(config)
-    examples, outputs, verdicts = map(listed, (examples, outputs, verdicts))
+    examples, outputs, verdicts = map(inputs.listed, (examples, outputs, verdicts))
     _check_one_each(examples, outputs, "outputs", (Output,))
     _check_one_each(examples, verdicts, "verdicts", (Verdict,))
     if any(len(own) != len(of) for own, of in zip(outputs, verdicts, strict=True)):

@@ -13,8 +13,10 @@ from hir_jax import data
 from hir_jax.data import rows
 from hir_jax.data.canonical import canonical, with_ids
 from hir_jax.data.example import Example
+from hir_jax.data.files import raise_faults
 from hir_jax.data.records import Fields, Reader
 from hir_jax.errors import UserError
+from hir_jax.library import inputs
 from hir_jax.report import report
 from hir_jax.run import configs, loop, settings, workdirs
 from hir_jax.run.outcome import Outcome
@@ -41,8 +43,8 @@ def config(
     Raises:
         UserError: there is no such file or field, or a value is at fault or would not be read.
     """
-    changes = changes or {}
-    made = configs.make(os.fspath(name), changes)
+    changes = inputs.changes(changes)
+    made = configs.make(inputs.path(name, "name"), changes)
     of_data = [field.removeprefix("data.") for field in changes if field.startswith("data.")]
     data.check_given(made.data, of_data)
     settings.check_given(made, changes)
@@ -55,14 +57,7 @@ def questions(config: ml_collections.ConfigDict) -> data.Splits:
     Raises:
         UserError: the data is missing or at fault.
     """
-    _check_config(config)
-    return data.load(config.data)
-
-
-def _check_config(config: Any) -> None:
-    """Raises UserError where it is another thing than a config, such as the name of its file."""
-    if not isinstance(config, ml_collections.ConfigDict):
-        raise UserError(f"Expected a config, of `hir_jax.config`, found {config!r:.200}.")
+    return data.load(inputs.config(config).data)
 
 
 def examples(records: Sequence[Mapping[str, Any]]) -> list[Example]:
@@ -72,13 +67,16 @@ def examples(records: Sequence[Mapping[str, Any]]) -> list[Example]:
     multiple choice.
 
     Raises:
-        UserError: records are at fault; all are listed.
+        UserError: records are at fault; the first ten are listed.
     """
+    records = inputs.listed(records)
+    if not isinstance(records, list):
+        raise UserError(f"Expected a list of questions, a dict each, found {records!r:.200}.")
     read, faults, taken = [], [], set()
     for i, record in enumerate(records):
         reader = Reader()
         try:
-            content, fault = rows.parse(json.dumps(record))
+            content, fault = rows.parse(json.dumps(record, default=inputs.as_json))
         except (TypeError, ValueError) as e:
             content, fault = {}, f"expected what JSON can hold: {e}"
         fields = Fields() if fault else reader.read(content)
@@ -91,8 +89,7 @@ def examples(records: Sequence[Mapping[str, Any]]) -> list[Example]:
         read.append(
             Example(fields.id, fields.question, fields.options, fields.answers, TASK, premise)
         )
-    if faults:
-        raise UserError("Faulty questions:\n  " + "\n  ".join(faults))
+    raise_faults("Questions", faults, "Mend them")
     return with_ids(read)
 
 
@@ -112,8 +109,8 @@ def train(config: ml_collections.ConfigDict, workdir: str | os.PathLike[str]) ->
         hir_jax.devices.interrupts.Interrupted: a signal (Ctrl-C) asked to stop; the same call goes
             on.
     """
-    _check_config(config)
-    workdir = workdirs.absolute(workdir, "workdir")
+    config = inputs.config(config)
+    workdir = workdirs.absolute(inputs.path(workdir, "workdir"), "workdir")
     if threading.current_thread() is not threading.main_thread():
         raise UserError(
             "Expected `train` in the main thread, which alone gets signals, found another. Call it "
@@ -141,7 +138,10 @@ def write_report(
     Raises:
         UserError: a folder is no run's, or the page cannot be written.
     """
-    if isinstance(runs, str | os.PathLike):
-        raise UserError(f"Expected a list of workdirs, found {runs!r} alone. Give [workdir].")
+    runs = inputs.listed(runs)
+    if not isinstance(runs, list):
+        raise UserError(f"runs: expected a list, such as [workdir]; found {runs!r:.200}.")
+    folders = [inputs.path(run, "runs") for run in runs]
+    output = None if output is None else inputs.path(output, "output")
     most = configs.make(configs.DEFAULTS, {}).report.samples
-    return report.make(list(map(os.fspath, runs)), output and os.fspath(output), most)
+    return report.make(folders, output, most)

@@ -29,26 +29,28 @@ def make(name: str, changes: Mapping[str, Any]) -> ml_collections.ConfigDict:
         changes: values by names such as "data.size".
 
     Raises:
-        UserError: there is no such file, it refuses the argument, or changes are at fault.
+        UserError: there is no such file, it fails or refuses the argument, or changes are at fault.
     """
     file, colon, argument = name.partition(":")
     path = shipped.find(file)
-    if not os.path.isfile(path):
+    if not path.endswith(".py") or not os.path.isfile(path):
         found = sorted(f"configs/{each.name}" for each in (shipped.HOME / "configs").glob("*.py"))
         raise UserError(
-            f"Expected a config file, found none at {file!r}. Those that come with hir_jax: "
+            f"Expected a config file, a .py, found none at {file!r}. Those that come with hir_jax: "
             f"{', '.join(found)}."
         )
     shipped.let_configs_be_imported()
     spec = importlib.util.spec_from_file_location("config", path)
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    if not hasattr(module, "get_config"):
-        raise UserError(f"{name}: expected a file with a function get_config, found none in it.")
     try:
+        spec.loader.exec_module(module)
+        if not hasattr(module, "get_config"):
+            raise ValueError("expected a file with a function get_config, found none in it.")
         config = module.get_config(*[argument] if colon else [])
     except ValueError as e:  # which is how config files refuse an argument
         raise UserError(f"{name}: {e}") from e
+    except (Exception, SystemExit) as e:  # it is code, which may raise anything
+        raise UserError(f"{name}: the file fails with {type(e).__name__}: {e}") from e
     check_fields(config, name)
     check_named(config, path, argument, changes, "{!r}: {!r}")
     config = changed(config.lock(), changes)

@@ -98,7 +98,7 @@ def test_faulty_questions_are_all_told():
         ],
         says=[
             'record 0: missing "answer"',
-            "record 1: expected what JSON can hold: Object of type set",
+            "record 1: expected what JSON can hold: found {1} of type set",
             "record 2: unknown field 'anwser'",
             "record 4: the \"id\" 'a' is taken",
         ],
@@ -160,8 +160,8 @@ def test_what_cannot_be_run(tmp_path):
 
 
 def test_what_cannot_be_reported(tmp_path):
-    refused(hir_jax.write_report, str(tmp_path), says="alone. Give [workdir]")
-    refused(hir_jax.write_report, tmp_path, says="alone. Give [workdir]")
+    refused(hir_jax.write_report, str(tmp_path), says="expected a list, such as [workdir]; found")
+    refused(hir_jax.write_report, tmp_path, says="expected a list, such as [workdir]; found")
     refused(hir_jax.write_report, [], says="expected runs, found none")
     refused(hir_jax.write_report, [tmp_path], says="expected a run's folder")
     model = shutil.copytree(tiny.folder(), tmp_path / "model")
