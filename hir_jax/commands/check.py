@@ -6,7 +6,7 @@ from typing import Any
 
 import ml_collections
 
-from hir_jax.commands.findings import Data, Finding, find
+from hir_jax.commands.findings import Data, Finding, find, shown
 from hir_jax.commands.lines import check_output, open_output, to_line
 from hir_jax.data import sources
 from hir_jax.data.example import Example
@@ -124,9 +124,9 @@ def _page(about: dict[str, Any], found: Sequence[Finding]) -> str:
 def _answers(title: str, about: dict[str, Any]) -> list[str]:
     """Two lines: how often each answer is the right one, and the best constant one."""
     shares, constant = about["answers"], about["constant"]
-    common = [f"{text!r} {share:.1%}" for text, share in list(shares.items())[:_COMMONEST]]
+    common = [f"{shown(text)} {share:.1%}" for text, share in list(shares.items())[:_COMMONEST]]
     more = len(shares) - len(common)
     return [
         f"answers, {title}: {', '.join(common)}" + (f" and {more:,} more" if more > 0 else ""),
-        f"best constant answer: {constant['text']!r}, right for {constant['accuracy']:.1%}",
+        f"best constant answer: {shown(constant['text'])}, right for {constant['accuracy']:.1%}",
     ]

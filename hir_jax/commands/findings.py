@@ -18,13 +18,14 @@ from hir_jax.data.splits import Splits
 from hir_jax.data.stories import likenesses, with_premises
 from hir_jax.hindsight.verify import Verifier
 from hir_jax.model.codec import Codec
-from hir_jax.run import prompts, writing
+from hir_jax.run import metrics, prompts, writing
 from hir_jax.run.prompts import PromptTable
 
 ALIKE = 0.8  # from here on, of 1, two questions are nearly the same
 _NO_CHANCE = 4.0  # standard deviations that are no chance any more
 _SHOWN = 3  # questions of a group, and groups, on the page
 _CHARACTERS = 20  # on the page
+_TEXT = 60  # characters of an answer
 
 Groups = Sequence[tuple[Example, ...]]
 
@@ -94,6 +95,11 @@ def _place(example: Example) -> list[str | int]:
     return [int(part) if part.isdecimal() else part for part in parts]
 
 
+def shown(text: str) -> str:
+    """A text in quotes, on one line, cut where it is long."""
+    return repr(metrics.shorten(text, _TEXT))
+
+
 def _shown(items: Sequence[str], between: str) -> str:
     more = [f"... and {len(items) - _SHOWN:,} more"] if len(items) > _SHOWN else []
     return between.join([*items[:_SHOWN], *more])
@@ -134,22 +140,23 @@ def _lengths(data: Data) -> Iterator[Finding]:
 def _writing(data: Data) -> Iterator[Finding]:
     lost = writing.lost_answers(data.codec, data.all, data.verifier)
     first = [each for each in lost if each[1] == each[0].targets[0]]
-    says = "answers that the tokenizer cannot write: {!r} comes back as {!r}"
+    says = "answers that the tokenizer cannot write: {} comes back as {}"
     if first:
-        says_first = says.format(*first[0][1:])
+        says_first = says.format(*map(shown, first[0][1:]))
         examples = [example for example, _, _ in first]
         unwritable = data.config.data.unwritable
         yield Finding("unwritable_answer", *_refused_or_left_out(says_first, unwritable, examples))
     if further := [each for each in lost if each[1] != each[0].targets[0]]:
         examples = [example for example, _, _ in further]
-        says = "further accepted " + says.format(*further[0][1:])
+        says = "further accepted " + says.format(*map(shown, further[0][1:]))
         yield Finding("unwritable_spelling", says, _each(examples))
     tokens = data.table.under(data.table.instructions.wanted)
     lacking = [e for e in data.all if data.codec.lacks(tokens[e.id])]
     used = sorted({c for e in lacking for text in (e.question, *e.options) for c in text})
     encoded = zip(used, data.codec.encode(used), strict=True)
     absent = [c for c, ids in encoded if data.codec.lacks(ids)]
-    says = f"prompts with characters that the model sees as <unk>: {' '.join(absent[:_CHARACTERS])}"
+    named = " ".join(c if c.isprintable() else repr(c)[1:-1] for c in absent[:_CHARACTERS])
+    says = f"prompts with characters that the model sees as <unk>: {named}"
     yield Finding("unknown_characters", says, _each(lacking))
 
 

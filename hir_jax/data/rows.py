@@ -26,12 +26,20 @@ def read_rows(path: Path) -> Iterator[Row]:
     None where a cell is empty.
 
     Raises:
-        UserError: the file cannot be read, or the header of a CSV file is at fault.
+        UserError: the file cannot be read, the header of a CSV file is at fault, or a file of
+            another name is a table.
     """
     if name_of(path).lower().endswith(".csv"):
         yield from _csv_rows(path, read_text(path))
         return
-    for number, line in json_lines(path):
+    lines = list(json_lines(path))
+    if lines and re.match(r"\w[^{]*[,;\t|]", lines[0][1]):
+        raise UserError(
+            f"{path}: expected a JSON object a line, found a table that begins with "
+            f"{lines[0][1]!r:.80}. Put commas between its cells, and give it a name that ends with "
+            ".csv."
+        )
+    for number, line in lines:
         yield number, *parse(line)
 
 

@@ -292,8 +292,7 @@ def _lines_of_facts(rows: dict[str, Evaluation]) -> Iterator[tuple[str, ...]]:
 def constant(found: Constant) -> str:
     """'21.6% "four"', a long text cut."""
     text = " ".join(found.text.split())
-    shown = text if len(text) <= 16 else f"{text[:15]}…"
-    return f'{found.accuracy:.1%} "{shown}"'
+    return f'{found.accuracy:.1%} "{metrics.shorten(text, 16)}"'
 
 
 def _cells(estimates: dict[str, Estimate]) -> tuple[str, str, str]:

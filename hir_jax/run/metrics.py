@@ -118,6 +118,11 @@ def writer(
     return MetricsWriter(workdir, position, config) if processes.is_first() else NoWriter()
 
 
+def shorten(text: str, most: int) -> str:
+    """A text of at most so many characters; "…" stands for what is left out at its end."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
 def format_table(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     """An aligned plain text table: the first column to the left, the others to the right.
 
@@ -138,8 +143,7 @@ def format_markdown(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> st
 def format_label(name: str) -> str:
     """A name as pictures show it: cut where it is long, and without matplotlib's own signs, the $
     of formulas and a _ in front of what a legend leaves out."""
-    text = trackers.plain(name)
-    text = text if len(text) <= LABEL else f"{text[: LABEL - 1]}…"
+    text = shorten(trackers.plain(name), LABEL)
     return (" " * text.startswith("_") + text).replace("$", r"\$")
 
 

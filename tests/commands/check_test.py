@@ -159,17 +159,20 @@ def test_lengths(tmp_path):
     page, _, found = look(tmp_path, *records, **dropped)
     assert not found["long_prompt"]["refused"]
     assert "max_source_tokens=20; they are left out" in page
+    page, record, _ = look(tmp_path, *[each | {"answer": "True or " * 99} for each in MANY])
+    assert max(map(len, page.splitlines())) < 200
+    assert list(record["answers"]) == ["True or " * 99]
 
 
 def test_what_the_tokenizer_cannot_write_or_read(tmp_path):
-    records = [*MANY, ask(words(80), "maybe"), {"question": "日 ^", "answers": ["True", "yes"]}]
+    records = [*MANY, ask(words(80), "maybe"), {"question": "日 ^ \0", "answers": ["True", "yes"]}]
     page, _, found = look(tmp_path, *records)
     assert found["unwritable_answer"]["where"] == lines([21])
     assert found["unwritable_answer"]["refused"]
     assert "answers that the tokenizer cannot write: 'maybe' comes back as '<unk>'" in page
     assert found["unwritable_spelling"]["where"] == lines([22])
     assert found["unknown_characters"]["where"] == lines([22])
-    assert "that the model sees as <unk>: ^ 日" in page
+    assert "that the model sees as <unk>: \\x00 ^ 日" in page
     assert not look(tmp_path, *records, **{"data.unwritable": "drop"})[2]["unwritable_answer"][
         "refused"
     ]

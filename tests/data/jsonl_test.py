@@ -382,6 +382,14 @@ def test_a_file_that_is_one_json_value_is_told_so(tmp_path, whole, found, indent
         read(tmp_path, json.dumps(whole, indent=indent))
 
 
+@pytest.mark.parametrize("between", ",;\t|")
+def test_a_table_of_another_name_is_told_so(tmp_path, between):
+    path = tmp_path / "mine.tsv"
+    path.write_text(f"question{between}answer\nq{between}a\n")
+    with pytest.raises(UserError, match=r"a line, found a table that begins .*'question.*\.csv"):
+        jsonl.read(path, "")
+
+
 @pytest.mark.parametrize("names", [{"answer": "key"}, {"index": "n"}])
 def test_an_option_that_is_missing_moves_no_letter(tmp_path, names):
     names = Names(options="a,b,c,d", **names)
