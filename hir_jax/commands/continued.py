@@ -53,11 +53,13 @@ def lines(
 ) -> Iterator[Lines]:
     """The lines of a file, new or left unfinished by the same command.
 
+    One of which no line is finished is begun anew, by whatever command.
+
     Args:
         path: of the file.
         made_of: all that decides what its lines say, by names for people; see `made_of`.
         records: what the lines are made of, in order.
-        given_back: the fields that each line has besides.
+        given_back: the fields that lines may have besides, and each has one of.
 
     Raises:
         UserError: a file is there that is whole, or made of something else; another process writes
@@ -70,7 +72,7 @@ def lines(
         def begin() -> int:
             nonlocal out
             out = files.enter_context(_take(path, made_of))
-            _check_same(path, made_of)
+            _check_same(path, out, made_of)
             return _finished(path, out, records, given_back)
 
         done = processes.on_first(begin)
@@ -89,12 +91,13 @@ def check_continued(path: str) -> None:
 
 
 def made_of(
-    mode: str, config: ml_collections.ConfigDict, model: Model, *digested: tuple[str, Any]
+    mode: str, config: ml_collections.ConfigDict, model: Model | None, *digested: tuple[str, Any]
 ) -> Record:
-    """What lines of a policy are made of: its settings and weights, and other things by names."""
+    """What lines are made of: settings, the weights of a model, and other things by names."""
     fields = workdirs.flatten(json.loads(config.to_json_best_effort()))
     free = workdirs.FREE + workdirs.ROUNDING
-    digested = (("weights", checksums.of(checksums.flatten(model.params))), *digested)
+    if model:
+        digested = (("weights", checksums.of(checksums.flatten(model.params))), *digested)
     return {
         "mode": mode,
         "config": {name: value for name, value in fields.items() if not name.startswith(free)},
@@ -130,11 +133,15 @@ def _take(path: str, made_of: Record) -> BinaryIO:
     return out
 
 
-def _check_same(path: str, made_of: Record) -> None:
+def _check_same(path: str, out: BinaryIO, made_of: Record) -> None:
     """Raises UserError where the note of a file says that it is made of something else."""
     note = _note(path)
     if not note.exists():  # another process has finished it by now
         raise there_already(path)
+    out.seek(0)
+    if not out.readline().endswith(b"\n"):
+        workdirs.write_json(note, made_of)
+        return
     # As JSON gives it back: tuples are lists.
     found = workdirs.differences(workdirs.read_json(note), json.loads(json.dumps(made_of)))
     if found:
@@ -169,7 +176,10 @@ def _is_of(line: bytes, record: Record, given_back: Sequence[str]) -> bool:
         found = json.loads(line)
     except (ValueError, RecursionError):
         return False
-    kept = {name: value for name, value in record.items() if name not in given_back}
-    return (
-        isinstance(found, dict) and kept | {name: found.get(name) for name in given_back} == found
+    if not isinstance(found, dict) or found.keys().isdisjoint(given_back):
+        return False
+    own, kept = (
+        {name: value for name, value in fields.items() if name not in given_back}
+        for fields in (found, record)
     )
+    return own == kept

@@ -5,14 +5,15 @@ from typing import Any
 
 import ml_collections
 
-from hir_jax.commands.lines import check_output, open_output, read_jsonl, to_line
+from hir_jax.commands import continued
+from hir_jax.commands.lines import read_jsonl
 from hir_jax.data import jsonl
 from hir_jax.data.example import Example
 from hir_jax.data.files import raise_faults
 from hir_jax.data.records import Names
 from hir_jax.errors import UserError
 from hir_jax.hindsight.verify import Verdict
-from hir_jax.run import judging, settings
+from hir_jax.run import identity, judging, settings, terminal
 
 _GIVEN_BACK = ("correct", "parsed", "read", "reward", "facts", "rewards")
 
@@ -23,19 +24,26 @@ def verify_file(config: ml_collections.ConfigDict, source: str, output: str) -> 
     A line has a question as in `data.jsonl`, with "answer" or "answers" and "options" if it has
     any, or what `config.data.fields` calls them; and an "output". It comes back with "correct",
     "parsed", "read" (what was taken for the answer) and "reward"; with "facts", where the verifier
-    names some, and with "rewards", each one's own, where several judge. No model is loaded.
+    names some, and with "rewards", each one's own, where several judge. No model is loaded. Cut
+    short, the same call goes on with the lines that are missing.
     """
     settings.check(config)
     verifier = judging.verifier_of(config)
-    check_output(output)
+    continued.check_continued(output)
     names = _names(config.data.fields)
-    records, lines = read_jsonl(source, all_of=("output",))
-    examples = _examples(source, lines, names)
-    with open_output(output) as out:
-        for (_, record), example in zip(records, examples, strict=True):
-            given = {name: value for name, value in record.items() if name not in _GIVEN_BACK}
-            result = given | _fields(verifier(record["output"], example))
-            out.write(to_line(result))
+    records, texts = read_jsonl(source, all_of=("output",))
+    examples, given = _examples(source, texts, names), [record for _, record in records]
+    digested = [("input", records), ("verifier", identity.judging(config))]
+    made_of = continued.made_of("verify", config, None, *digested)
+    with (
+        continued.lines(output, made_of, given, _GIVEN_BACK) as lines,
+        terminal.progress(len(given), "judging", "output") as bar,
+    ):
+        for piece in lines.pieces(1):
+            (i,) = piece
+            kept = {name: value for name, value in given[i].items() if name not in _GIVEN_BACK}
+            lines.write(piece, [kept | _fields(verifier(given[i]["output"], examples[i]))])
+            bar.update(piece.stop - bar.done)
 
 
 def _fields(verdict: Verdict) -> dict[str, Any]:

@@ -81,11 +81,11 @@ def of_questions(questions: Questions, config: ml_collections.ConfigDict) -> dic
         "tokenizer": _digest(sorted(questions.prompts.codec.tokenizer.get_vocab().items())),
         **{side: _digest(examples) for side, examples in questions.splits._asdict().items()},
         "prompts": _digest([sorted(each.items()) for each in prompts]),
-        "verifier": _digest(_judging(config)),
+        "verifier": _digest(judging(config)),
     }
 
 
-def _judging(config: ml_collections.ConfigDict) -> Any:
+def judging(config: ml_collections.ConfigDict) -> Any:
     """All that decides a verdict."""
     names = verify.names(config.verifier)
     graded = config.data.source == "reasoning_gym"

@@ -86,6 +86,42 @@ def graded(output, example):
     return Verdict(reward=1.0 if output else 0.5, facts={"short": len(output) < 9})
 
 
+def test_what_was_cut_short_goes_on(tmp_path, monkeypatch):
+    records = [{"question": "?", "answer": "a", "output": output} for output in "aba"]
+    outage, asked = "b", []
+
+    def service(output, example):
+        if output == outage:
+            raise ConnectionError
+        asked.append(output)
+        return output in example.answers
+
+    monkeypatch.setitem(globals(), "service", service)
+    name = f"{__name__}:service"
+    with pytest.raises(UserError, match="raised ConnectionError"):
+        judged(tmp_path, *records, verifier=name)
+    assert len((tmp_path / "verdicts.jsonl").read_text().splitlines()) == 1
+    with pytest.raises(UserError, match=f"config.verifier: '{name}' then, 'exact' now"):
+        judged(tmp_path, *records, verifier="exact")
+    outage = ""
+    found = judged(tmp_path, *records, verifier=name)
+    assert ([line["correct"] for line in found], asked) == ([True, False, True], list("aba"))
+    with pytest.raises(UserError, match="is there already"):
+        judged(tmp_path, *records, verifier=name)
+    assert not (tmp_path / "verdicts.jsonl.unfinished").exists()
+
+
+def test_where_nothing_was_judged_another_verifier_may_begin(tmp_path):
+    record = {"question": "?", "answer": "a", "output": "a"}
+    with pytest.raises(UserError, match="returned None"):
+        judged(tmp_path, record, verifier=f"{__name__}:silent")
+    assert judged(tmp_path, record, verifier="exact")[0]["correct"]
+
+
+def silent(output, example):
+    pass
+
+
 @pytest.mark.parametrize(
     ("fields", "record"),
     [
