@@ -153,7 +153,8 @@ def _train(
     """A step, the rows of an epoch, and the lengths at which the step was taken."""
     method = training.method
     buffer, state = replay.add((), samples, **method.replay), method.after_sampling(samples, {})
-    rows = method.pairs(pairs.view(config, questions, buffer, ITERATION, 0, state))
+    view = pairs.view(config, questions, buffer, ITERATION, 0, state)
+    rows = pairs.made(method, view)
     order = (config.seed,)
     batches = [*pairs.batches(config, questions, [rows], training.layout, order)]
     if not batches:

@@ -310,7 +310,7 @@ class Job:
     def _epochs(self) -> list[list[Pair]]:
         method = self.training.method
         epochs = range(pairs.epochs(self.config, method))
-        return [method.pairs(self._view(epoch)) for epoch in epochs]
+        return [pairs.made(method, self._view(epoch)) for epoch in epochs]
 
     def _batches(self, epochs: list[list[Pair]]) -> Iterator[Batch]:
         key = (self.config.seed, ORDER, self.progress.iteration)

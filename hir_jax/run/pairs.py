@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import ml_collections
 import numpy as np
 
+from hir_jax.errors import UserError
 from hir_jax.hindsight.relabel import Pair
 from hir_jax.hindsight.sample import Sample
 from hir_jax.methods.method import Method, View
@@ -38,6 +39,24 @@ def view(
     )
 
 
+def made(method: Method, view: View) -> list[Pair]:
+    """The rows of an epoch. Raises UserError where a method of the user's gives something else."""
+    rows = method.pairs(view)
+    if not isinstance(rows, list) or not all(isinstance(row, Pair) for row in rows):
+        raise UserError(
+            f"config.algorithm: expected `pairs` of {type(method).__name__} to give a list of "
+            f"rows, as hir_jax.methods.method.whole makes them; found {rows!r:.200}."
+        )
+    scalars = {*method.of_rows, *method.of_tokens}
+    if lacking := [row for row in rows if not scalars <= row.scalars.keys()]:
+        raise UserError(
+            f"config.algorithm: expected each row of {type(method).__name__} to have "
+            f"{', '.join(sorted(scalars))}, as its `of_rows` and `of_tokens` say; found one with "
+            f"{', '.join(sorted(lacking[0].scalars))}."
+        )
+    return rows
+
+
 def epochs(config: ml_collections.ConfigDict, method: Method) -> int:
     """Passes over an iteration's rows; some methods learn from each once."""
     return 1 if method.one_pass else config.train.epochs
@@ -58,7 +77,7 @@ def advantages(method: Method, view: View) -> dict[tuple[str, Tokens], float]:
         return {}
     return {
         (pair.example_id, pair.target): float(np.mean(pair.scalars["advantage"]))
-        for pair in method.pairs(view)
+        for pair in made(method, view)
     }
 
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from hir_jax.errors import UserError
 from hir_jax.model.batching import Buckets, bucket_of, chunks, pad
 from hir_jax.model.codec import Tokens
 
@@ -113,7 +114,10 @@ def make_batch(
         for row, example in zip(values, examples, strict=False):
             length, own = len(example.target), example.scalars[name]
             if len(own) != length:
-                raise ValueError(f"{name}: expected {length} numbers, a token each; found {own}")
+                raise UserError(
+                    f"config.algorithm: expected for {name} {length} numbers, one a token of the "
+                    f"target; found {own!r:.200}."
+                )
             row[:length] = own
         return values
 

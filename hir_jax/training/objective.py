@@ -10,11 +10,12 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from hir_jax.errors import UserError
 from hir_jax.model import t5, value_head
 from hir_jax.model.config import Params, T5Config
 from hir_jax.training import losses
 from hir_jax.training.batch import Batch
-from hir_jax.training.losses import EXAMPLES, TOKENS, Terms, TokenStatistics
+from hir_jax.training.losses import EXAMPLES, TOKENS, Term, Terms, TokenStatistics
 
 AVERAGES = ("tokens", "examples", "constant")
 
@@ -131,7 +132,14 @@ def loss_terms(
         ),
     )
     entropy = losses.negative_entropy(under[0], weight_BxT, objective.entropy_weight)
-    terms = {"negative_entropy": entropy} | objective.terms(given)
+    own = objective.terms(given)
+    if not (isinstance(own, dict) and own and all(isinstance(t, Term) for t in own.values())):
+        raise UserError(
+            "config.algorithm: expected `terms` of a method to give a dict of terms, as "
+            "hir_jax.training.losses.of_tokens and of_examples make them; found "
+            f"{own!r:.200}."
+        )
+    terms = {"negative_entropy": entropy} | own
     if objective.kl_weight:
         prompt, prompt_mask, policy = (
             _under_sampling_prompt(x, batch.correct_B)

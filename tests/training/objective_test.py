@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from hir_jax.devices import sharding
+from hir_jax.errors import UserError
 from hir_jax.training.batch import TWO_PROMPTS, TrainingExample, make_batch
 from hir_jax.training.objective import counts_of, token_weights
 from tests.training import step_test
@@ -150,3 +151,10 @@ def test_weighed_parts_add_up_on_every_mesh(params, reference, settings, mesh):
     assert distance(state.opt_state, whole.opt_state) < 2e-6
     for name, value in metrics.items():
         np.testing.assert_allclose(again[name], value, rtol=2e-5, err_msg=name)
+
+
+def test_terms_of_a_users_method_that_are_none(params, reference):
+    for terms in (lambda s: {}, lambda s: {"policy": s.weight_B.sum()}, lambda s: s.weight_B.sum()):
+        trainer = trainer_of(dataclasses.replace(ALL_TERMS, terms=terms))
+        with pytest.raises(UserError, match="`terms` of a method to give a dict of terms, as"):
+            trainer.run(params, [batch_of(examples())], reference=reference)
