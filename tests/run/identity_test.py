@@ -129,7 +129,7 @@ def test_a_lost_identity_is_told(copy):
 def test_where_a_source_grades_the_threshold_is_part_of_what_a_run_reads():
     by_threshold = {
         source: {
-            repr(identity._judging(tiny.config(**{"data.source": source, "reward.threshold": t})))
+            repr(identity.judging(tiny.config(**{"data.source": source, "reward.threshold": t})))
             for t in (0.5, 0.9)
         }
         for source in ("generated", "reasoning_gym")

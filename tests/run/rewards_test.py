@@ -97,7 +97,7 @@ def test_another_threshold_or_weight_is_another_judge(workdir):
 
 def test_what_decides_a_verdict():
     def judging(**changes):
-        return identity._judging(tiny.config(**changes))
+        return identity.judging(tiny.config(**changes))
 
     assert judging(verifier="exact") == judging(verifier="exact", **{"reward.threshold": 0.9})
     assert judging(verifier="exact") == "exact" != judging(verifier="exact,number")
