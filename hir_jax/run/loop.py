@@ -71,7 +71,7 @@ def run(config: ml_collections.ConfigDict, workdir: str, after: After = ignore) 
         lock.held(workdir) as check_held,
         attempts.counted(workdir) as saved,
         Interrupts() as interrupts,
-        Job(config, workdir, interrupts, check_held, saved.get("parts", {})) as job,
+        Job(config, workdir, interrupts, check_held, saved) as job,
     ):
         if not job.progress.iteration:
             job.begin()
@@ -93,14 +93,15 @@ class Job:
         workdir: str,
         interrupts: Interrupts,
         allow_save: Callable[[], None],
-        parts: dict[str, int],
+        saved: dict[str, Any],
     ) -> None:
-        """Takes up the newest whole checkpoint.
+        """Takes up the newest whole checkpoint, whose progress is `saved`.
 
         Nothing is compiled, but the step where the parts of a batch are chosen by it.
         """
         config = models.pinned(config, workdir)
-        workdirs.claim(workdir, config)
+        machine = start.machine(config)
+        workdirs.claim(workdir, config, machine, saved.get("machine"))
         self.config = config
         self.workdir = pathlib.Path(workdir)
         self.interrupts = interrupts
@@ -112,11 +113,12 @@ class Job:
         checks.check_splits(questions.splits)
         folder = workdirs.checkpoint_folder(workdir)
         self.checkpoints = checkpoint.Checkpoints(folder, config.checkpoint.keep, allow_save)
+        parts = saved.get("parts", {})
         self.training = fitting.make_training(config, model, questions.buckets, parts)
         self.state, self.progress, self.reference = start.take_up(
             config, workdir, model, questions, self.training, self.checkpoints
         )
-        self.progress.parts = parts
+        self.progress.parts, self.progress.machine = parts, machine
         self.sampler = models.make_sampler(
             config, model, questions.buckets.source, self.progress.memory, questions.evaluated
         )

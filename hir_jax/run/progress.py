@@ -35,6 +35,7 @@ class Progress:
         saves: how often progress was saved.
         memory: what the sampler chooses its rows by, which adds to it; see `Sampler`.
         parts: of a batch, chosen where `train.accumulation` is 0; see `fitting.make_training`.
+        machine: what the run was on; see `start.machine`.
     """
 
     iteration: int = 0
@@ -52,6 +53,7 @@ class Progress:
     saves: int = 0
     memory: dict[str, int] = dataclasses.field(default_factory=dict)
     parts: dict[str, int] = dataclasses.field(default_factory=dict)
+    machine: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """For the checkpoint."""

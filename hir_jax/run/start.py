@@ -1,11 +1,13 @@
 """What a run begins with: the state and the progress of its newest checkpoint, or the model's."""
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import jax
 import ml_collections
 from absl import logging
 
+from hir_jax.devices import processes, sharding
 from hir_jax.model.config import Params
 from hir_jax.run import checks, identity, models, trainers, workdirs
 from hir_jax.run.checkpoint import Checkpoints
@@ -28,6 +30,12 @@ class Start(NamedTuple):
     state: TrainState
     progress: Progress
     reference: Params | None
+
+
+def machine(config: ml_collections.ConfigDict) -> dict[str, Any]:
+    """What a run is on: where that is the same, sums are rounded alike."""
+    mesh = sharding.mesh_name(sharding.make_mesh(config.mesh))
+    return {"mesh": mesh, "processes": processes.count(), "jax": jax.__version__}
 
 
 def take_up(

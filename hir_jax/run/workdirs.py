@@ -35,9 +35,10 @@ FREE = (
     "data.test_path",
     "data.bigbench_dir",
     "data.tfds_dir",
+    "mesh.",  # what it comes to is told as "machine.mesh"
 )
 # Nor do these, but sums are rounded otherwise.
-ROUNDING = ("mesh.", "sample.rows", "train.accumulation", "train.logits_mib", "train.remat")
+ROUNDING = ("machine.", "sample.rows", "train.accumulation", "train.logits_mib", "train.remat")
 
 NONFINITE = "nonfinite_batch.jsonl"  # see `write_batch`
 
@@ -85,8 +86,16 @@ def absolute(workdir: str | os.PathLike[str], name: str) -> str:
     return os.path.abspath(workdir)
 
 
-def claim(workdir: str, config: ml_collections.ConfigDict) -> None:
+def claim(
+    workdir: str,
+    config: ml_collections.ConfigDict,
+    machine: Mapping[str, Any] | None = None,
+    saved_on: Mapping[str, Any] | None = None,
+) -> None:
     """Makes the workdir this config's, or checks that it is; see `record`.
+
+    Sums are rounded by `machine` too: what the run is on, as `saved_on` is what its checkpoint is
+    of, if that is known. Where they are rounded otherwise from here on, that is logged.
 
     Raises:
         UserError: it holds a run of another config; the fields that differ are listed. Or other
@@ -98,7 +107,9 @@ def claim(workdir: str, config: ml_collections.ConfigDict) -> None:
 
     def write() -> None:
         try:
-            _check_same(folder, ours)
+            _check_same(
+                folder, ours | {"machine": machine}, {"machine": saved_on or machine}
+            )
             folder.mkdir(parents=True, exist_ok=True)
             if not is_begun(folder):
                 write_json(folder / "config.json", ours)
@@ -131,8 +142,8 @@ def section_of(folder: pathlib.Path, name: str) -> dict[str, Any]:
     return section if isinstance(section, dict) else {}
 
 
-def _check_same(folder: pathlib.Path, ours: dict[str, Any]) -> None:
-    """Raises UserError where the folder is another run's."""
+def _check_same(folder: pathlib.Path, ours: dict[str, Any], saved: dict[str, Any]) -> None:
+    """Raises UserError where the folder is another run's; `saved` is beside its config."""
     file = folder / "config.json"
     if not file.exists():
         if is_begun(folder):
@@ -148,7 +159,7 @@ def _check_same(folder: pathlib.Path, ours: dict[str, Any]) -> None:
         return
     changed = {
         name: f"{name}: {old!r} in the workdir, {new!r} now"
-        for name, (old, new) in differences(theirs, ours).items()
+        for name, (old, new) in differences(theirs | saved, ours).items()
     }
     differing = [text for name, text in changed.items() if not name.startswith(FREE + ROUNDING)]
     if differing:

@@ -65,6 +65,21 @@ def test_fields_that_change_the_rounding_are_free_and_told(tmp_path, config, cap
     )
 
 
+def test_another_machine_than_the_checkpoint_is_of_is_told(tmp_path, config, caplog):
+    begin_run(tmp_path, config)
+    saved = {"mesh": "cpu, data=8", "processes": 1}
+    claim(str(tmp_path), config, saved, saved)
+    claim(str(tmp_path), config, saved, None)  # of a checkpoint that does not say
+    assert not caplog.records
+    config.mesh.data, config.train.remat = 4, True
+    claim(str(tmp_path), config, saved | {"mesh": "cpu, data=4"}, saved)
+    (told,) = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+    assert told == (
+        "from here on sums are rounded otherwise: machine.mesh: 'cpu, data=8' in the workdir, "
+        "'cpu, data=4' now; train.remat: False in the workdir, True now"
+    )
+
+
 def test_all_differing_fields_are_listed_and_nothing_is_changed(tmp_path, config):
     begin_run(tmp_path, config)
     before = contents(tmp_path)
