@@ -14,6 +14,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from hir_jax import shipped
+from hir_jax.errors import UserError
 
 MODES = (
     *("train", "check", "diagnose", "eval", "sample", "score", "verify"),
@@ -101,8 +102,12 @@ def given(section: str) -> list[str]:
     return [name.removeprefix(section) for name in given]
 
 
-def parse_flags(argv: Sequence[str]) -> list[str]:
-    """absl's own parser; a faulty flag or config is a sentence and exit code 2, as in `main`."""
+def parse_flags(argv: Sequence[str]) -> UserError | None:
+    """absl's own parser; a faulty flag or config is a sentence and exit code 2, as in `main`.
+
+    Where other processes would wait for this one, the sentence is given instead, for `main` to tell
+    them; what the flags say of them has been read then, and nothing else.
+    """
     names = [_name_of(argument) for argument in argv]
     argv, reset = _without_none(argv)
     default = [] if "config" in names else [f"--config={_default_config(argv)}"]
@@ -110,15 +115,31 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
         rest = FLAGS([argv[0], *_shipped_configs([*default, *argv[1:]])])
         CONFIG.value.keys()  # a file that cannot be read says so at the first access only
         _reset(reset)
-        return rest
+        if not rest[1:]:
+            return None
+        message = f"Expected flags only, found {rest[1:]}. Flags begin with two dashes."
     except OSError as e:
         message = f"--config: {e}"
     except flags.Error as e:
         message = _of_file(str(e)) or str(e)
     except (Exception, SystemExit) as e:  # a config file is code, which may raise anything
         message = _fault(e, names)
+    try:
+        FLAGS([argv[0], *_place(argv)])
+        if FLAGS.distributed or FLAGS.coordinator:
+            return UserError(message)
+    except flags.Error:
+        pass  # no one can be told
     print(f"error: {message}", file=sys.stderr)
     sys.exit(2)
+
+
+def _place(argv: Sequence[str]) -> list[str]:
+    """The arguments that say where other processes are, and whether this mode has any."""
+    names = "mode|coordinator|processes|process_id"
+    said = rf"^--?(?:(?:no)?distributed(?:=.*)?|(?:{names})[=\n].*)$"
+    found = re.findall(said, "\n".join(argv[1:]), re.M)
+    return [part for each in found for part in each.split("\n")]
 
 
 def _of_file(text: str) -> str:

@@ -13,7 +13,6 @@ import os
 import pathlib
 import signal
 import sys
-from collections.abc import Sequence
 from typing import Any
 
 # Before they are imported: their start-up lines, of a missing PyTorch and the like, are noise.
@@ -26,20 +25,24 @@ from ml_collections import config_flags
 
 from hir_jax import arguments, shipped
 from hir_jax.arguments import ALONE, CONFIG, DEFAULT_WORKDIR, FLAGS, NEEDED, given, parse_flags
+from hir_jax.errors import UserError
 
 std_logging.getLogger("jax").setLevel(std_logging.WARNING)  # it tells of backends it cannot find
 
 
-def main(argv: Sequence[str]) -> None:
-    """Does what the flags say; exits 0, 2 (the user can mend it) or 128 + a signal's number."""
+def main(fault: UserError | None) -> None:
+    """Does what the flags say, if they are not at fault.
+
+    Exits 0, 2 (the user can mend it) or 128 + a signal's number.
+    """
     from hir_jax.devices import leaving, processes
     from hir_jax.devices.interrupts import Interrupted
-    from hir_jax.errors import UserError
     from hir_jax.run import disk
 
     try:
-        if len(argv) > 1:
-            raise UserError(f"Expected flags only, found {argv[1:]}. Flags begin with two dashes.")
+        join(fault)
+        if fault:
+            raise fault
         text = run(FLAGS.mode)
     except UserError as e:
         leaving.leave(f"error: {e}", 2)
@@ -77,8 +80,6 @@ def tell(text: str) -> None:
 
 def run(mode: str) -> str | None:
     """Calls the mode's function; what to print, if there is anything."""
-    from hir_jax.errors import UserError
-
     paths = ("workdir", "input", "output")
     for name in paths:
         if FLAGS[name].value == "":  # of a variable that is not set, and no one means the default
@@ -87,7 +88,6 @@ def run(mode: str) -> str | None:
     if missing:
         raise UserError(f"--mode={mode} needs {' and '.join(missing)}.")
 
-    join()
     import jax
 
     from hir_jax.devices import compiling
@@ -174,10 +174,10 @@ def check_config(config: Any) -> None:
     configs.check_named(config, file, argument, given("config."), "--config.{}={}")
 
 
-def join() -> None:
-    """Joins the other processes, if the flags speak of any."""
+def join(fault: UserError | None) -> None:
+    """Joins the other processes, if the flags speak of any; with a fault of the flags, to tell them
+    of it."""
     from hir_jax.devices import leaving, processes
-    from hir_jax.errors import UserError
 
     place = {name: FLAGS[name].value for name in ("coordinator", "processes", "process_id")}
     if not FLAGS.distributed and set(place.values()) == {None}:
@@ -194,6 +194,8 @@ def join() -> None:
             f"--mode={FLAGS.mode} runs in one process; found flags of many. Give it without them, "
             "on any machine that sees the files (JAX_PLATFORMS=cpu leaves its devices alone)."
         )
+    if fault:
+        logging.error("%s", fault)
     leaving.explain_abort(
         "error: JAX cannot join this process to the others, as it says above. Does each have a "
         "--process_id of its own, and is no older run of theirs left?",

@@ -107,9 +107,7 @@ def claim(
 
     def write() -> None:
         try:
-            _check_same(
-                folder, ours | {"machine": machine}, {"machine": saved_on or machine}
-            )
+            _check_same(folder, ours | {"machine": machine}, {"machine": saved_on or machine})
             folder.mkdir(parents=True, exist_ok=True)
             if not is_begun(folder):
                 write_json(folder / "config.json", ours)

@@ -304,7 +304,6 @@ leaving.GRACE, leaving.FAREWELL = 1, 3
 processes.HEARTBEAT_SECONDS = 10 if HOW == "SIGKILL" else 600
 
 def run(mode):
-    cli.join()
     mesh = jax.make_mesh((8,), ("data",))
     split = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
     array = processes.place({"a": np.arange(16)}, split)
@@ -380,6 +379,9 @@ def test_a_crash_of_one_is_not_taken_for_a_lost_process(tmp_path):
             "error: --processes: expected 2, as process 0 says and there are; found 3.",
         ),
         ("--mode=eval", "found other things than process 0's:\n  --mode: on [1]"),
+        ("--config.sise=3", "process 1 has stopped, and so has this one: error: --config.sise:"),
+        ("trian", "and so has this one: error: Expected flags only, found ['trian']"),
+        ("--workdir=", "and so has this one: error: --workdir: expected a path, found nothing"),
     ],
 )
 def test_flags_that_must_be_the_same_are_told(tmp_path, flag, says):

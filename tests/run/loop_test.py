@@ -192,8 +192,10 @@ def test_a_finished_run_is_not_computed_again(straight, tmp_path, monkeypatch, c
     again = run(tiny.config(**{"mesh.data": 2, "mesh.fsdp": 4}), workdir)
     assert again == Outcome.from_json(json.loads(records(straight)[EVAL]))
     assert records(workdir) == records(straight)
-    meshes = "'cpu, data=8 x fsdp=1 x tensor=1' in the workdir, 'cpu, data=2 x fsdp=4 x tensor=1' now"
-    assert f"from here on sums are rounded otherwise: machine.mesh: {meshes}" in caplog.messages
+    assert (
+        "from here on sums are rounded otherwise: machine.mesh: 'cpu, data=8 x fsdp=1 x tensor=1' "
+        "in the workdir, 'cpu, data=2 x fsdp=4 x tensor=1' now"
+    ) in caplog.messages
 
 
 def test_a_run_without_its_best_parameters_goes_no_further(straight, tmp_path):
