@@ -1,6 +1,5 @@
 """The tables that compare a grid's variants on each of its tasks."""
 
-import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -52,16 +51,14 @@ class Comparison:
         self.variants = list(dict.fromkeys(cell.variant for cell in cells))
         self.published = published or {}
         self.tall = len(self.tasks) > len(self.variants)
-        # Each starting model once, by what judged it: mostly it is the same for all.
-        self.judged: dict[str, dict[str, dict[Evaluation, None]]] = {t: {} for t in self.tasks}
-        for variant in self.variants:
-            for task in self.tasks:
-                for result in self.of(variant, task).values():
-                    starts = self.judged[task].setdefault(result.verifier, {})
-                    starts[result.outcome.before] = None
+        # Each starting model once: mostly it is the same for all.
         self.starts = {
-            task: list(dict.fromkeys(itertools.chain(*by_verifier.values())))
-            for task, by_verifier in self.judged.items()
+            task: list(
+                dict.fromkeys(
+                    run.before for variant in self.variants for run in self.runs(variant, task)
+                )
+            )
+            for task in self.tasks
         }
 
     def of(self, variant: str, task: str) -> dict[int, Result]:
@@ -122,10 +119,9 @@ class Comparison:
         return self.starts[task] if row == BASE else [run.after for run in self.runs(row, task)]
 
     def _measured(self, row: str, task: str, name: str, value: Callable[..., float]) -> str:
-        """The mean of a row; of starts that several verifiers judged, one of each."""
-        alike = self.judged[task].values() if row == BASE else [self._evaluations(row, task)]
-        texts = (_measure(list(runs), name, [value(run) for run in runs]) for runs in alike)
-        return " or ".join(dict.fromkeys(texts)) or MISSING
+        """The mean of a row."""
+        runs = self._evaluations(row, task)
+        return _each(row, runs, lambda runs: _measure(runs, name, list(map(value, runs))))
 
     def _mean(self, row: str, task: str) -> str:
         text = self._measured(row, task, "asked_correct", lambda run: run.asked_correct.accuracy)
@@ -193,8 +189,12 @@ class Comparison:
                 inside = [band.low <= rate < band.high for rate in passes.get(task, ())]
                 if not runs or not any(inside):
                     return MISSING
-                means = [np.mean(np.array(run.asked_correct.right)[inside]) for run in runs]
-                return f"{spread([100 * mean for mean in means])} (n = {sum(inside)})"
+
+                def mean(runs: Sequence[Evaluation]) -> str:
+                    rights = (np.array(run.asked_correct.right)[inside] for run in runs)
+                    return spread([100 * np.mean(right) for right in rights])
+
+                return f"{_each(row, runs, mean)} (n = {sum(inside)})"
 
             rows = (BASE, *self.variants)
             parts.append(self.table(f"base right in {band.name}", cell, rows=rows))
@@ -315,6 +315,12 @@ def _caption(starts: Mapping[str, Sequence[Evaluation]]) -> str:
         + ", ".join(f"{task} {text}" for task, text in sizes.items() if text)
         + "."
     )
+
+
+def _each(row: str, runs: Sequence[Evaluation], mean: Callable[[Sequence[Evaluation]], str]) -> str:
+    """The mean of a row's runs; starts that differ, as by another machine, are no seeds of one."""
+    texts = [mean([run]) for run in runs] if row == BASE and runs else [mean(runs)]
+    return " or ".join(dict.fromkeys(texts))
 
 
 def _measure(runs: Sequence[Evaluation], name: str, values: Sequence[float]) -> str:

@@ -1,5 +1,6 @@
 """The figure of a grid: what its variants learn from the samples that they draw."""
 
+import io
 import itertools
 import pathlib
 from collections.abc import Iterator
@@ -8,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from hir_jax.commands.comparison import Comparison, Results
-from hir_jax.run import metrics
+from hir_jax.run import metrics, workdirs
 
 ACROSS = 6  # tasks beside one another; more stand below
 
@@ -62,7 +63,9 @@ def figure(results: Results, file: pathlib.Path) -> None:
         axis.grid(alpha=0.3)
     drawn = {label: line for axis in places.flat for line, label in _legend(axis)}
     fig.legend(drawn.values(), drawn, loc="outside lower center", ncols=6, frameon=False)
-    fig.savefig(file, dpi=150)
+    picture = io.BytesIO()
+    fig.savefig(picture, dpi=150)
+    workdirs.write_bytes(file, picture.getvalue(), shared=True)
     pyplot.close(fig)
 
 

@@ -21,7 +21,7 @@ from absl import logging
 import hir_jax
 from hir_jax.commands import comparison, curves
 from hir_jax.commands.policy import load_policy
-from hir_jax.commands.results import Cell, read_result, read_results, write_results
+from hir_jax.commands.results import Cell, Known, read_result, read_results, write_results
 from hir_jax.errors import UserError
 from hir_jax.hindsight import verify
 from hir_jax.model import hub
@@ -74,6 +74,8 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> str:
         _check_cell(config, each)
     failed: dict[Cell, UserError] = {}
     for i, each in enumerate(mine, 1):
+        if each.ended:  # by another process, meanwhile
+            continue
         logging.info("cell %d of %d: %s", i, len(mine), each.cell)
         try:
             loop.run(each.config, str(each.folder))
@@ -98,9 +100,7 @@ def _write(
 ) -> str:
     """results.json, table.md and accuracy.png of the cells that are done; gives the table."""
     file = root / "results.json"
-    known = read_results(file)  # another process may have written it
-    ended = [each for each in planned if each.ended]
-    known |= {(each.cell, each.content): read_result(each.folder) for each in ended}
+    known = _known(file, planned)
     wanted = [(each.cell, each.content) for each in planned]
     results = {key[0]: known[key] for key in wanted if key in known}
     if not results:
@@ -114,9 +114,17 @@ def _write(
         published=config.experiment.get("published"),
         note=config.experiment.get("note", ""),
     )
-    workdirs.write_text(root / "table.md", text + "\n")
+    workdirs.write_text(root / "table.md", text + "\n", shared=True)
     curves.figure(results, root / "accuracy.png")
+    if known.keys() != _known(file, planned).keys():  # another process wrote at the same time
+        return _write(config, planned, root)
     return text
+
+
+def _known(file: pathlib.Path, planned: Sequence[Planned]) -> Known:
+    """What any process has written, and what has ended in the folders."""
+    ended = {(each.cell, each.content): read_result(each.folder) for each in planned if each.ended}
+    return read_results(file) | ended
 
 
 def _check(config: ml_collections.ConfigDict) -> None:
@@ -295,7 +303,7 @@ def pass_rates(
         file = root / "pass_rates" / f"{each.cell.task}-{content(made)}.json"
         if not file.exists():
             file.parent.mkdir(exist_ok=True)
-            workdirs.write_json(file, _pass_rates(made))
+            workdirs.write_json(file, _pass_rates(made), shared=True)
         found[each.cell.task] = json.loads(file.read_text())
     return found
 

@@ -69,7 +69,7 @@ def write_results(file: pathlib.Path, results: Known) -> None:
         for (cell, content), result in results.items()
     ]
     lines = ",\n".join(json.dumps(record, allow_nan=False) for record in records)
-    workdirs.write_text(file, f'{{"cells": [\n{lines}\n]}}\n')
+    workdirs.write_text(file, f'{{"cells": [\n{lines}\n]}}\n', shared=True)
 
 
 def read_results(file: pathlib.Path) -> Known:

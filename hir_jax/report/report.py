@@ -15,7 +15,7 @@ from hir_jax.devices import processes
 from hir_jax.errors import UserError
 from hir_jax.report import gather, page, plots
 from hir_jax.report.runs import Run, read_runs
-from hir_jax.run.workdirs import write_text
+from hir_jax.run import workdirs
 
 NAME = "report.html"
 
@@ -76,7 +76,7 @@ def write(runs: Sequence[Run], file: pathlib.Path, most_samples: int) -> None:
             raise UserError(
                 f"--output: {str(file)!r} is there already, and no report; give another name."
             )
-        write_text(file, content)
+        workdirs.write_text(file, content, shared=True)  # a run at work may write it, too
     except OSError as e:
         raise UserError(f"--output: cannot write {str(file)!r}: {e.strerror}.") from e
 

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import secrets
 import zlib
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -181,13 +182,13 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tup
     }
 
 
-def write_json(file: pathlib.Path, content: Any) -> None:
-    """Writes JSON so that a reader finds the old content or the new, never a part.
+def write_json(file: pathlib.Path, content: Any, shared: bool = False) -> None:
+    """Writes JSON as `write_bytes` does.
 
     Raises:
         UserError: a number in it is not finite, for which JSON has no words.
     """
-    write_text(file, _json(content, str(file), indent=2) + "\n")
+    write_text(file, _json(content, str(file), indent=2) + "\n", shared)
 
 
 def _json(content: Any, where: str, **how: Any) -> str:
@@ -251,14 +252,27 @@ def write_batch(workdir: pathlib.Path, batch: Batch, codec: Codec) -> None:
     write_text(workdir / NONFINITE, "".join(lines))
 
 
-def write_text(file: pathlib.Path, text: str) -> None:
-    """Writes a file so that a reader finds the old content or the new, never a part."""
-    part = file.with_name(file.name + ".part")
-    with part.open("w", encoding="utf-8") as f:
-        f.write(text)
-        f.flush()
-        os.fsync(f.fileno())
-    part.replace(file)
+def write_text(file: pathlib.Path, text: str, shared: bool = False) -> None:
+    """Writes text, in UTF-8, as `write_bytes` does."""
+    write_bytes(file, text.encode(), shared)
+
+
+def write_bytes(file: pathlib.Path, content: bytes, shared: bool = False) -> None:
+    """Writes a file so that a reader finds the old content or the new, never a part.
+
+    Where it is `shared`, others may write it at the same moment; the last of them has written it.
+    """
+    own = f".{secrets.token_hex(4)}" if shared else ""
+    part = file.with_name(f"{file.name}{own}.part")
+    try:
+        with part.open("wb") as f:
+            f.write(content)
+            f.flush()
+            os.fsync(f.fileno())
+        part.replace(file)
+    except OSError:  # a full disk, for one, which it would keep full
+        part.unlink(missing_ok=True)
+        raise
 
 
 def read_lines(file: pathlib.Path) -> list[Record]:

@@ -176,6 +176,45 @@ def test_what_another_process_writes_meanwhile_stays(tmp_path, monkeypatch):
     assert {cell.variant for cell, _ in results.read_results(file)} == {"hir", "theirs"}
 
 
+def test_what_another_process_undoes_at_the_same_moment_is_written_again(tmp_path, monkeypatch):
+    planned = experiment.plan(grid(), tmp_path)
+    ours, theirs = ((each.cell, each.content) for each in planned)
+    end(planned[0].folder)
+    file = tmp_path / "results.json"
+    monkeypatch.setattr(experiment, "read_result", lambda _: RESULT)
+    written = []
+
+    def figure(shown, _):
+        written.append([cell.variant for cell in shown])
+        if len(written) == 1:
+            results.write_results(file, {theirs: RESULT})
+
+    monkeypatch.setattr(experiment.curves, "figure", figure)
+    table = experiment.run(grid(cells="hir/*"), str(tmp_path))
+    assert written == [["hir"], ["hir", "sft"]]
+    assert results.read_results(file).keys() == {ours, theirs}
+    assert (tmp_path / "table.md").read_text() == table + "\n"
+
+
+def test_a_cell_that_another_process_has_ended_meanwhile_is_not_run(tmp_path, monkeypatch):
+    planned, ran = experiment.plan(grid(), tmp_path), []
+
+    def run(config, unused_folder):
+        ran.append(config.algorithm)
+        for each in planned:
+            end(each.folder)
+
+    monkeypatch.setattr(experiment.loop, "run", run)
+    monkeypatch.setattr(experiment, "read_result", lambda _: RESULT)
+    experiment.run(grid(), str(tmp_path))
+    assert ran == ["hir"]
+
+
+def end(folder):
+    folder.mkdir(parents=True)
+    (folder / "eval.json").touch()
+
+
 def test_cell_config():
     config = experiment.cell_config(grid(), Cell("sft", "boolean", 5))
     assert (config.algorithm, config.data.task, config.seed) == ("sft", "boolean_expressions", 5)

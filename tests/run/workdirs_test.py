@@ -1,4 +1,5 @@
 import json
+import os
 
 import pytest
 
@@ -6,7 +7,7 @@ from hir_jax.data import Example
 from hir_jax.errors import UserError
 from hir_jax.hindsight.relabel import Instructions
 from hir_jax.hindsight.sample import Sample
-from hir_jax.run.workdirs import claim, record, write_json, write_samples
+from hir_jax.run.workdirs import claim, record, write_json, write_samples, write_text
 from tests import tiny
 
 
@@ -177,6 +178,18 @@ def test_samples_are_written_with_question_and_relabeled_instruction(tmp_path):
         "relabeled_instruction": "",
     }
     assert records[1]["advantage"] == -0.5
+
+
+def test_a_shared_file_is_whole_where_two_write_it_at_the_same_moment(tmp_path, monkeypatch):
+    file = tmp_path / "file"
+
+    def fsync(_):
+        monkeypatch.undo()
+        write_text(file, "theirs", shared=True)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    write_text(file, "ours", shared=True)
+    assert contents(tmp_path) == {file: b"ours"}
 
 
 def test_numbers_that_are_not_finite_are_not_written(tmp_path):
