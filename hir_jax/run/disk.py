@@ -13,8 +13,12 @@ _FULL = {errno.ENOSPC: "No space left on device", errno.EDQUOT: "Disk quota exce
 # The same of what takes no more for another reason: a limit on files, a mount that had a fault.
 _CLOSED = {errno.EFBIG: "File too large", errno.EROFS: "Read-only file system"}
 
-# A file in the way that is another user's, or a folder where a file must be, or the reverse.
-_BARRED = (errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.EEXIST)
+# A file in the way that is another user's, a folder where a file must be, or
+# the reverse, or a link to nothing or to itself.
+_BARRED = (
+    *(errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.EEXIST),
+    *(errno.ENOENT, errno.ELOOP),
+)
 
 _TRIES = 50  # a tenth of a second apart
 

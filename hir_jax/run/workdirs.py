@@ -64,6 +64,11 @@ def check_local(paths: Mapping[str, str | None]) -> None:
             raise UserError(
                 f"{name}: expected a path, found {path!r}. There is no such user's home."
             )
+        if path and not _is_utf8(whole := os.path.abspath(path)):
+            raise UserError(
+                f"{name}: expected a path in UTF-8, which libraries take every path for; found "
+                f"{whole!r}. Rename it, or set a locale of UTF-8 if it is in that (LC_ALL=C.UTF-8)."
+            )
         if path and "://" in str(path):
             raise UserError(
                 f"{name}: expected a path of a file system, found {path!r}. Buckets are not "
@@ -72,6 +77,13 @@ def check_local(paths: Mapping[str, str | None]) -> None:
                 "sync); for a workdir give a disk that outlives the machine (a persistent disk, "
                 "NFS, Filestore, EFS), or copy a local one to the bucket between runs."
             )
+
+
+def _is_utf8(path: str) -> bool:
+    try:
+        return os.fsencode(path) == path.encode()
+    except UnicodeEncodeError:  # bytes that are no text
+        return False
 
 
 def absolute(workdir: str | os.PathLike[str], name: str) -> str:

@@ -347,6 +347,13 @@ def test_links_to_nothing(refused, tmp_path, mode, flag):
     assert not (tmp_path / "nowhere").exists()
 
 
+def test_paths_that_are_no_utf8_are_refused(refused, tmp_path, monkeypatch):
+    flag = f"--config.model.path={tmp_path}/" + "x\udcff"  # as the byte FF comes in
+    refused(flag, says=["--config.model.path: expected a path in UTF-8", r"x\udcff'"])
+    monkeypatch.setattr(os, "fsencode", lambda path: path.encode("latin-1"))  # another locale
+    refused("--workdir=café", says="--workdir: expected a path in UTF-8")
+
+
 def test_check_prints_its_page(call, tmp_path):
     code, page, _ = call("--mode=check", f"--output={tmp_path / 'found.json'}")
     assert code == 0

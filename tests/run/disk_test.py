@@ -100,5 +100,9 @@ def test_a_full_disk_is_known_by_number_text_or_cause(tmp_path, number):
     said = f"{tmp_path}/metrics.jsonl: cannot be opened or made: denied. Mend its owner"
     assert str(disk.fault(denied, tmp_path)).startswith(said)
     assert disk.fault(denied, tmp_path / "elsewhere") is None
+    (tmp_path / "timings.jsonl").symlink_to("nowhere/x")
+    with pytest.raises(FileNotFoundError) as e:
+        (tmp_path / "timings.jsonl").open("ab")
+    assert f"{tmp_path}/timings.jsonl: cannot be" in str(disk.fault(e.value, tmp_path))
     assert disk.fault(OSError(errno.EACCES, "denied"), tmp_path) is None
     assert disk.fault(ValueError("no space in the sentence"), tmp_path) is None
