@@ -239,14 +239,15 @@ def _absolute(directory: str) -> epath.Path:
 def _steps(directory: epath.Path) -> list[int]:
     """The steps of the finished checkpoints, newest first.
 
-    Raises UserError where one is a link to nothing: Orbax neither lists nor replaces that.
+    Raises UserError where one is a link to nothing, which Orbax neither lists nor replaces, or the
+    folder is: its run would be begun anew.
     """
 
     def look() -> list[int]:
-        for path in directory.glob("[0-9]*"):
+        for path in (directory, *directory.glob("[0-9]*")):
             if os.path.islink(path) and not path.exists():
                 raise UserError(
-                    f"{path}: expected a checkpoint, found a link to nothing. Mount what it leads "
+                    f"{path}: expected checkpoints, found a link to nothing. Mount what it leads "
                     "to, or remove the link."
                 )
         return sorted(ocp.path.step.checkpoint_steps(directory), reverse=True)

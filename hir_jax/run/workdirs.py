@@ -168,6 +168,12 @@ def _check_same(folder: pathlib.Path, ours: dict[str, Any], saved: dict[str, Any
     # A run that failed before its first checkpoint, by a wrong path for example, is begun anew.
     if not is_begun(folder):
         return
+    kept = pathlib.Path(checkpoint_folder(str(folder)))
+    if any(folder.glob("samples/*")) and not any(kept.iterdir()):
+        raise UserError(
+            f"{kept}: expected the checkpoints of the run whose samples are there, found an empty "
+            "folder. Mount the disk that they are on, or remove the folder to start anew."
+        )
     changed = {
         name: f"{name}: {old!r} in the workdir, {new!r} now"
         for name, (old, new) in differences(theirs | saved, ours).items()

@@ -260,8 +260,12 @@ def test_a_link_to_nothing_is_told_and_not_replaced(two_saved):
     checkpoints, directory = two_saved
     (directory / "6").rename(directory / "moved")
     (directory / "6").symlink_to("moved_away")
-    with pytest.raises(UserError, match=r"/6: expected a checkpoint, found a link to nothing"):
+    with pytest.raises(UserError, match=r"/6: expected checkpoints, found a link to nothing"):
         checkpoints.restore_latest(abstract(make_state()))
+    directory.rename(directory.with_name("moved"))
+    directory.symlink_to("moved_away")
+    with pytest.raises(UserError, match=f"{directory}: expected checkpoints, found a link to"):
+        newest_progress(directory)
 
 
 def test_another_version_of_the_same_format_is_read_and_told(two_saved, caplog):

@@ -131,6 +131,18 @@ def test_a_damaged_config_is_named(tmp_path, config, text):
         claim(str(tmp_path), config)
 
 
+def test_a_run_whose_checkpoints_are_not_mounted_is_not_begun_anew(tmp_path, config):
+    claim(str(tmp_path), config)
+    (tmp_path / "checkpoints").mkdir()
+    claim(str(tmp_path), config)  # it was killed in its first save
+    (tmp_path / "samples").mkdir()
+    (tmp_path / "samples" / "iter_0001.jsonl").touch()
+    with pytest.raises(UserError, match=r"checkpoints: .*, found an empty folder\. Mount"):
+        claim(str(tmp_path), config)
+    (tmp_path / "checkpoints").rmdir()
+    claim(str(tmp_path), config)
+
+
 def test_checkpoints_without_a_config_are_left_alone(tmp_path, config):
     (tmp_path / "checkpoints").mkdir()
     with pytest.raises(UserError, match=r"checkpoints but no config\.json"):
