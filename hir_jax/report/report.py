@@ -49,15 +49,22 @@ def make(folders: Sequence[str], output: str | None, most_samples: int) -> pathl
 
 
 def found(workdirs: str) -> list[str]:
-    """The folders of a flag: names with commas between, each maybe with * and the like in it."""
+    """The folders of a flag: names with commas between, each maybe with * and the like in it.
+
+    What is a folder's own name stands for it, whatever is in it.
+    """
+    parts = [workdirs] if os.path.isdir(os.path.expanduser(workdirs)) else workdirs.split(",")
     folders: list[str] = []
-    for text in filter(None, (part.strip() for part in workdirs.split(","))):
+    for text in filter(None, map(str.strip, parts)):
         pattern = os.path.expanduser(text)
+        if not glob.has_magic(pattern) or os.path.isdir(pattern):
+            folders.append(pattern)
+            continue
         # Of what a pattern finds, the runs; what is given by name must be one.
         matches = [f for f in sorted(glob.glob(pattern)) if os.path.exists(f"{f}/config.json")]
-        if glob.has_magic(pattern) and not matches:
+        if not matches:
             raise UserError(f"--workdir: expected runs, found none that {text!r} stands for.")
-        folders += matches if glob.has_magic(pattern) else [pattern]
+        folders += matches
     return folders
 
 

@@ -133,7 +133,7 @@ def _take(folder: pathlib.Path) -> Lock:
         for each in dead:
             each.unlink(missing_ok=True)
     except OSError as e:
-        raise UserError(f"--workdir: cannot write to {folder}: {e.strerror}.") from e
+        raise UserError(f"--workdir: cannot write to {e.filename or folder}: {e.strerror}.") from e
     return Lock(file, token)
 
 

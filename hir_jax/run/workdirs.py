@@ -125,7 +125,9 @@ def claim(
             if not is_begun(folder):
                 write_json(folder / "config.json", ours)
         except OSError as e:
-            raise UserError(f"--workdir: cannot write to {folder}: {e.strerror}.") from e
+            raise UserError(
+                f"--workdir: cannot write to {e.filename or folder}: {e.strerror}."
+            ) from e
 
     processes.on_first(write)
 

@@ -23,6 +23,17 @@ def test_a_page_with_its_pictures_in_the_workdir(tmp_path):
     assert not list(folder.glob("*.part"))
 
 
+def test_a_name_that_is_there_is_no_pattern_and_no_list(tmp_path):
+    for name in ("a, b", "c[1]", "d"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").touch()
+    a, c, d = (f"{tmp_path}/{name}" for name in ("a, b", "c[1]", "d"))
+    assert report.found(a) == [a]
+    assert report.found(f"{c},{tmp_path}/[d-z]") == [c, d]
+    with pytest.raises(UserError, match="expected runs, found none that '.*q' stands for"):
+        report.found(f"{tmp_path}/*q")
+
+
 @pytest.mark.parametrize("name", [r"$\bad$", "_hidden", "n" * 200])
 def test_pictures_of_runs_with_odd_names(tmp_path, monkeypatch, name):
     monkeypatch.setattr(plots, "PLOTS", {"training": plots.PLOTS["training"][:1]})
