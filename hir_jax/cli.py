@@ -184,13 +184,13 @@ def join(fault: UserError | None) -> None:
         return
     if not FLAGS.distributed and None in place.values():
         missing = [f"--{name}" for name, value in place.items() if value is None]
-        raise UserError(
+        raise fault or UserError(
             f"--coordinator, --processes and --process_id go together; found no "
             f"{' and no '.join(missing)}. Where JAX can find the processes by itself, give "
             "--distributed."
         )
     if FLAGS.mode in ALONE:
-        raise UserError(
+        raise fault or UserError(
             f"--mode={FLAGS.mode} runs in one process; found flags of many. Give it without them, "
             "on any machine that sees the files (JAX_PLATFORMS=cpu leaves its devices alone)."
         )

@@ -374,6 +374,8 @@ def test_flags_of_many_processes_go_together(refused):
     place = ("--coordinator=localhost", "--processes=2", "--process_id=2")
     refused(*place, says=["--coordinator: expected HOST:PORT", "'localhost'"])
     refused("--coordinator=localhost:1", *place[1:], says="--process_id: expected 0 to 1")
+    faulty = ("--coordinator=localhost:1", "--processes=2", "--process_idd=1")
+    refused(*faulty, says="Unknown command line flag 'process_idd'")
 
 
 ABSENT = """

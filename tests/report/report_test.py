@@ -30,7 +30,7 @@ def test_a_name_that_is_there_is_no_pattern_and_no_list(tmp_path):
     a, c, d = (f"{tmp_path}/{name}" for name in ("a, b", "c[1]", "d"))
     assert report.found(a) == [a]
     assert report.found(f"{c},{tmp_path}/[d-z]") == [c, d]
-    with pytest.raises(UserError, match="expected runs, found none that '.*q' stands for"):
+    with pytest.raises(UserError, match=r"expected runs, found none that '.*q' stands for"):
         report.found(f"{tmp_path}/*q")
 
 
