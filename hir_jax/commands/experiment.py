@@ -72,7 +72,7 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> str:
     ]
     for each in mine:  # all of them before the first takes its hours
         _check_cell(config, each)
-    failed: dict[Cell, UserError] = {}
+    faults: list[tuple[Planned, UserError]] = []
     for i, each in enumerate(mine, 1):
         if each.ended:  # by another process, meanwhile
             continue
@@ -81,11 +81,13 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> str:
             loop.run(each.config, str(each.folder))
         except UserError as e:  # such as a loss that is not finite: no fault of the other cells
             logging.error("cell %d of %d: %s came to nothing: %s", i, len(mine), each.cell, e)
-            failed[each.cell] = e
+            faults.append((each, e))
             continue
         if not config.experiment.get("keep_checkpoints", True):
             shutil.rmtree(workdirs.checkpoint_folder(str(each.folder)))
     text = _write(config, planned, root)
+    # What another process was at work on may have ended since.
+    failed = {each.cell: fault for each, fault in faults if not each.ended}
     if failed:
         raise UserError(
             f"{len(failed)} of {len(mine)} cells came to nothing: {', '.join(map(str, failed))}. "

@@ -196,13 +196,14 @@ def test_what_another_process_undoes_at_the_same_moment_is_written_again(tmp_pat
     assert (tmp_path / "table.md").read_text() == table + "\n"
 
 
-def test_a_cell_that_another_process_has_ended_meanwhile_is_not_run(tmp_path, monkeypatch):
+def test_cells_that_another_process_has_ended_meanwhile_are_done(tmp_path, monkeypatch):
     planned, ran = experiment.plan(grid(), tmp_path), []
 
     def run(config, unused_folder):
         ran.append(config.algorithm)
         for each in planned:
             end(each.folder)
+        raise UserError("another run is at work there")
 
     monkeypatch.setattr(experiment.loop, "run", run)
     monkeypatch.setattr(experiment, "read_result", lambda _: RESULT)
