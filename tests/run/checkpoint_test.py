@@ -256,6 +256,20 @@ def test_a_checkpoint_of_another_format_is_told_and_not_taken_for_damage(two_sav
         checkpoints.restore_latest(abstract(make_state()))
 
 
+def test_checkpoints_that_a_run_at_work_replaces_while_they_are_read(two_saved, monkeypatch):
+    _, directory = two_saved
+    original = sealed.read
+
+    def read(folder, item):
+        if folder.name == "6":
+            (directory / "6").rename(directory / "8")
+            shutil.rmtree(directory / "4")
+        return original(folder, item)
+
+    monkeypatch.setattr(sealed, "read", read)
+    assert newest_progress(directory) == {"iteration": 6}
+
+
 def test_a_link_to_nothing_is_told_and_not_replaced(two_saved):
     checkpoints, directory = two_saved
     (directory / "6").rename(directory / "moved")
