@@ -96,8 +96,10 @@ def run(mode: str) -> str | None:
     if FLAGS.quiet:
         terminal.hush()
 
-    if FLAGS.compilation_cache:
-        cache = os.path.expanduser(FLAGS.compilation_cache)
+    cache = os.path.expanduser(FLAGS.compilation_cache)
+    if cache.startswith("~"):
+        logging.warning("there is no home for --compilation_cache=%s; programs are not kept", cache)
+    elif cache:
         if not FLAGS.topology:  # programs for devices that are not here cannot be loaded
             jax.config.update("jax_compilation_cache_dir", cache)
         compiling.keep(cache)

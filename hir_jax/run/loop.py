@@ -81,7 +81,9 @@ def run(config: ml_collections.ConfigDict, workdir: str, after: After = ignore) 
             job.offline()
             job.close_iteration()
             after(job.progress.iteration - 1)
-        return job.finish()
+        ended = job.finish()
+        interrupts.check()  # that came after the last look: a grid is not to go on
+        return ended
 
 
 class Job:

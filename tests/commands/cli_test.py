@@ -167,13 +167,20 @@ def test_plan_prints_what_it_finds_for_the_mesh_given_or_any(call, monkeypatch, 
 
 def test_programs_for_devices_that_are_not_here_are_not_kept(call, monkeypatch):
     told = []
+
+    def update(name, value):
+        if name == "jax_compilation_cache_dir":  # not what packages set as they are imported
+            told.append(value)
+
     monkeypatch.setattr(plan, "run", lambda *rest: "a plan")
-    monkeypatch.setattr(jax.config, "update", lambda name, value: told.append(value))
+    monkeypatch.setattr(jax.config, "update", update)
     monkeypatch.setattr(compiling, "keep", told.append)
     call("--mode=plan", "--topology=v5e:2x4", "--compilation_cache=programs")
     assert told == ["programs"]  # seconds that they took
     call("--mode=plan", "--compilation_cache=programs")
     assert told[1:] == ["programs", "programs"]
+    call("--mode=plan", "--compilation_cache=~nobody_of_this_name/programs")  # nor in a folder "~"
+    assert told[3:] == []
 
 
 def test_diagnose_prints_its_page_with_a_file_beside_or_without(call, monkeypatch):

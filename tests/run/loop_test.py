@@ -124,6 +124,7 @@ def test_a_run_stopped_at_every_kind_of_point(straight, tmp_path):
         (evaluate, "best_constant", 1),  # after evaluation: acts in the next sampling
         (loop.Job, "_step", 3),  # and in the second iteration
         (loop.Job, "finish", 1),  # in the closing evaluation
+        (Outcome, "from_json", 1),  # and when all is done
     ]
     for point in points:
         stopped_run(tiny.config(), tmp_path, *point)
@@ -153,11 +154,11 @@ def step(job, batch, original=loop.Job._step):
         os.kill(os.getpid(), signal.SIGKILL)
     return original(job, batch)
 
-def write(file, text, original=workdirs.write_text):
+def write(file, text, *how, original=workdirs.write_text):
     if POINT == "progress" and file.name == "progress.json":  # written, but not renamed
         file.with_name(file.name + ".part").write_text(text)
         os.kill(os.getpid(), signal.SIGKILL)
-    original(file, text)
+    original(file, text, *how)
 
 workdirs.write_text = write
 loop.Job._step = step
