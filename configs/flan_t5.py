@@ -33,6 +33,5 @@ def get_config(size: str = "base") -> ml_collections.ConfigDict:
         config.mesh.fsdp = -1
     if size == "xxl":  # for 16 chips of 16 GB; see docs/planning.md
         config.train.remat = True
-        config.train.remat_keeps = "products"
         config.mesh.tensor = 4  # or the copy that decodes would be whole on each
     return config

@@ -1,8 +1,9 @@
 """What is kept of a block's activations for its gradient, where the rest is computed again.
 
-`INPUTS` keeps what a block is given alone: a third more products, for the least memory. `PRODUCTS`
-keeps what products and attention give as well, so that only what is cheap between them is computed
-again: norms, activations, dropout, and the scores of attention, which are never kept.
+`PRODUCTS` keeps what a block is given and what products and attention give, so that only what is
+cheap between them is computed again: norms, activations, dropout, and the scores of attention,
+which are never kept. `INPUTS` keeps what a block is given alone, for a third more products: less
+memory where a device has many tokens at a time.
 """
 
 from collections.abc import Callable
@@ -11,8 +12,8 @@ from typing import Any
 import jax
 from jax.ad_checkpoint import checkpoint_name
 
-INPUTS = "inputs"
 PRODUCTS = "products"
+INPUTS = "inputs"
 
 _NAMES = {INPUTS: ("block",), PRODUCTS: ("block", "product")}
 

@@ -35,7 +35,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "reinforce.baseline": reinforce.BASELINES,
     "beam.early_stopping": EARLY_STOPPING,
     "train.optimizer": ("adamw", "adafactor"),
-    "train.remat_keeps": (remat.INPUTS, remat.PRODUCTS),
+    "train.remat_keeps": (remat.PRODUCTS, remat.INPUTS),
     "evaluate.split": ("train", "dev", "test"),
 }
 REASONS = dict.fromkeys(

@@ -147,7 +147,7 @@ def test_what_parts_depend_on_is_chosen_anew(device_of, monkeypatch):
     fitting.make_training(again, models.abstract_model(again), BUCKETS, known)
     assert sorted(name.partition(", remat=")[2] for name in known) == [
         "False, logits_mib=64",
-        "inputs, logits_mib=64",
+        "products, logits_mib=64",
     ]
 
 
@@ -162,6 +162,17 @@ def test_a_step_that_does_not_fit_is_refused_before_weights_are_read(
     assert "with a batch of 32 in 4 parts (parameters 0.0" in said
     assert "--config.train.remat=true" in said and "--config.train.optimizer=adafactor" in said
     assert "adapters, as with --config.lora.rank=16; a larger --config.mesh.fsdp" in said
+
+
+def test_where_activations_are_computed_again_less_of_them_may_be_kept():
+    def said(**changes):
+        config = tiny.config(**RUN | changes)
+        mesh = sharding.make_mesh(config.mesh)
+        return fitting.does_not_fit(config, mesh, Measured({"temporaries": 2e9}), 1e9)
+
+    assert "remat_keeps" not in said()
+    assert "--config.train.remat_keeps=inputs" in said(**{"train.remat": True})
+    assert "remat" not in said(**{"train.remat": True, "train.remat_keeps": "inputs"})
 
 
 def test_a_model_that_can_have_no_room_is_refused_before_weights_are_read(tmp_path, monkeypatch):
