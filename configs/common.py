@@ -184,8 +184,8 @@ def get_config() -> ml_collections.ConfigDict:
     # CPU by the batch's size
     train.accumulation = 1
     train.remat = False  # compute activations again for the gradient instead of keeping them
-    # What is kept all the same: inputs of layers and what products give, so that none is made twice |
-    # inputs alone, for long sources: products | inputs
+    # What is kept all the same: inputs of layers and what products give, so that none is made twice
+    # | inputs alone, for long sources: products | inputs
     train.remat_keeps = "products"
     train.logits_mib = 64  # float32 logits that a device computes at a time in the loss
     train.optimizer = "adamw"  # adamw | adafactor (less memory; a rate moves weights as far)
