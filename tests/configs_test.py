@@ -209,6 +209,8 @@ def test_the_papers_preset_weighs_and_holds_out_as_its_code_does():
         ({}, {"beam.length_penalty", "sample.among", "evaluate.among", "evaluate.beams"}, 1),
         ({"evaluate.beams": 4}, {"beam.length_penalty", "beam.early_stopping"}, 0),
         ({"algorithm": "sft"}, {"sample.among", "evaluate.among"}, 1),
+        ({}, {"train.remat", "train.remat_keeps"}, 1),
+        ({"train.remat": True}, {"train.remat_keeps"}, 0),
         ({"sample.guidance": 0.5}, {"sample.guidance", "sample.guidance_cutoff"}, 0),
         ({"algorithm": "sft"}, {"sample.guidance", "sample.temperature", "sample.top_p"}, 3),
         (
