@@ -1,9 +1,9 @@
 """What is kept of a block's activations for its gradient, where the rest is computed again.
 
 `PRODUCTS` keeps what a block is given and what products and attention give, so that only what is
-cheap between them is computed again: norms, activations, dropout, and the scores of attention,
-which are never kept. `INPUTS` keeps what a block is given alone, for a third more products: less
-memory where a device has many tokens at a time.
+cheap between them is computed again: norms, activations, dropout and the scores of attention.
+`INPUTS` keeps what a block is given alone, for a third more products: less memory where a device
+has many tokens at a time.
 """
 
 from collections.abc import Callable
