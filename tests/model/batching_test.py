@@ -3,6 +3,7 @@ import itertools
 import numpy as np
 import pytest
 
+from hir_jax.errors import UserError
 from hir_jax.model import batching
 from hir_jax.model.batching import Buckets
 from hir_jax.training.batch import TWO_PROMPTS, Layout, TrainingExample, make_batch, plan_batches
@@ -173,7 +174,7 @@ def test_make_batch_has_what_its_layout_names_alone():
     assert batch.scalars["t"].tolist() == [[0.5, 1.5, 2.5, 0], [4.5, 0, 0, 0], [0] * 4]
     assert {values.dtype for values in batch.scalars.values()} == {np.dtype(np.float32)}
     short = examples[1]._replace(scalars={"a": 3.0, "t": (4.5, 1.0)})
-    with pytest.raises(ValueError, match="t: expected 1 numbers"):
+    with pytest.raises(UserError, match="expected for t 1 numbers"):
         make_batch([short], 3, (2, 4), Layout(of_tokens=("t",)))
 
 

@@ -18,7 +18,8 @@ def test_memory_grows_with_the_target_and_not_with_its_square():
 
         mask = jax.ShapeDtypeStruct((1, 8), bool)
         given = (params, tokens(8), mask, tokens(length))
-        compiled = scoring.score_batch.lower(*given, config=config).compile()
+        options = {"config": config, "logits_at_once": scoring.LOGITS}
+        compiled = scoring.score_batch.lower(*given, **options).compile()
         return compiled.memory_analysis().temp_size_in_bytes
 
     assert bytes_for(8192) < 4.5 * bytes_for(2048)
