@@ -25,7 +25,7 @@ import transformers
 from absl import app, flags
 
 from benchmarks import limits, machine, turns, workloads
-from hir_jax.model import hf, shapes
+from hir_jax.model import hf, remat, shapes
 from hir_jax.run import metrics
 from hir_jax.training.batch import TWO_PROMPTS, Batch
 
@@ -36,7 +36,7 @@ flags.DEFINE_integer("target", 32, "Tokens of an output.")
 flags.DEFINE_enum("shape", "small", list(shapes.FLAN_T5), "Of FLAN-T5.")
 flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Of products; torch by autocast.")
 flags.DEFINE_integer("accumulation", 0, "Parts of a batch, ours; 0 = by its size, see parts_for.")
-flags.DEFINE_enum("remat", "", ["", "inputs", "products"], "All that ours keeps of activations.")
+flags.DEFINE_enum("remat", "", ["", remat.PRODUCTS, remat.INPUTS], "All that ours keeps.")
 flags.DEFINE_list("peers", ["torch"], "Whom to run beside ours: torch, or nobody.")
 flags.register_validator("peers", lambda names: set(names) <= {"torch"}, "expected torch or ''")
 flags.DEFINE_integer("repeats", 3, "Turns of each, after the first.")

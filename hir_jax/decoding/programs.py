@@ -17,8 +17,7 @@ from hir_jax.model import t5
 from hir_jax.model.cache import lengthen_sources, padded
 from hir_jax.model.config import Params, T5Config
 
-SHARDS = ("data", "fsdp")  # axes of a mesh, along which each shard decodes on its own
-SPLIT = P(SHARDS)
+SPLIT = P(sharding.BATCH_AXES)  # each shard decodes on its own
 LANES = 128  # numbers of a row that a TPU works on at once
 
 
@@ -73,14 +72,14 @@ def on_shards(mesh: Mesh, work: Callable[..., Any], *in_specs: P) -> Callable[..
         mesh=mesh,
         in_specs=in_specs,
         out_specs=SPLIT,
-        axis_names=set(SHARDS),
+        axis_names=set(sharding.BATCH_AXES),
         check_vma=False,  # everything that is made here varies from shard to shard
     )
 
 
 def in_step(mesh: Mesh) -> tuple[str, ...]:
     """The axes whose shards must take the same turns, see `engine.decode_pool`."""
-    return SHARDS if mesh.shape["tensor"] > 1 else ()
+    return sharding.BATCH_AXES if mesh.shape["tensor"] > 1 else ()
 
 
 def laid_out(config: T5Config, mesh: Mesh) -> T5Config:
@@ -140,7 +139,7 @@ def abstract_states(
     """
 
     def place(path: tuple[Any, ...], leaf: Any) -> jax.ShapeDtypeStruct:
-        axes = [SHARDS]
+        axes = [sharding.BATCH_AXES]
         if re.search(r"cache/(cross_)?(keys|values)", sharding.path_name(path)):
             axes += [None, sharding.dividing(mesh, "tensor", leaf.shape[2])]
         where = NamedSharding(mesh, P(*axes))

@@ -13,6 +13,7 @@ from jax.sharding import PartitionSpec as P
 from hir_jax.errors import UserError
 
 AXES = ("data", "fsdp", "tensor")
+BATCH_AXES = ("data", "fsdp")  # that split a batch
 DECODING_AXES = ("tensor",)  # of parameters: decoding reads every weight in every step
 
 # First match on the path decides. Heads, feed-forward width and vocabulary go on `tensor`; the
@@ -93,7 +94,7 @@ def mesh_name(mesh: Mesh) -> str:
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Batches are split along their first axis over `data` and `fsdp`."""
-    return NamedSharding(mesh, P(("data", "fsdp")))
+    return NamedSharding(mesh, P(BATCH_AXES))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

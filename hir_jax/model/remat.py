@@ -15,17 +15,18 @@ from jax.ad_checkpoint import checkpoint_name
 PRODUCTS = "products"
 INPUTS = "inputs"
 
-_NAMES = {INPUTS: ("block",), PRODUCTS: ("block", "product")}
+_BLOCK, _PRODUCT = "block", "product"
+_NAMES = {INPUTS: (_BLOCK,), PRODUCTS: (_BLOCK, _PRODUCT)}
 
 
 def block(x: jax.Array) -> jax.Array:
     """x, said to be what a block gives, and the next is given."""
-    return checkpoint_name(x, "block")
+    return checkpoint_name(x, _BLOCK)
 
 
 def product(x: jax.Array) -> jax.Array:
     """x, said to come out of a product, or of attention."""
-    return checkpoint_name(x, "product")
+    return checkpoint_name(x, _PRODUCT)
 
 
 def policy(keeps: str) -> Callable[..., Any]:
